@@ -1,0 +1,6 @@
+"""Distillation losses: `y_true` is what the teacher says, `y_pred` what the student says."""
+
+from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.response import SoftTargets
+
+__all__ = ["DistillationLoss", "SoftTargets"]
