@@ -2,10 +2,12 @@
 
 import importlib
 
-from keras_distill import losses
+from keras_distill import callbacks, losses, teachers
 from keras_distill._version import __version__
+from keras_distill.distiller import Distiller
+from keras_distill.match import Match
 
-__all__ = ["__version__", "losses"]
+__all__ = ["Distiller", "Match", "__version__", "callbacks", "losses", "teachers"]
 
 # Loaded on first use: each brings heavy dependencies that training alone doesn't need.
 _LAZY = ("tflite",)

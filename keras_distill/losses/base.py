@@ -25,6 +25,8 @@ class Hyperparameter:
     def __get__(self, instance, owner=None):
         if instance is None:
             return self
+        if self.name not in instance.__dict__:
+            raise AttributeError(self.name)
         value = instance.__dict__[self.name]
         return value.variable if isinstance(value, Bound) else value
 
@@ -139,6 +141,11 @@ class DistillationLoss(keras.losses.Loss):
     takes_logits = False
     #: `call` takes `present`, shape `(batch,)`, bool: rows that may influence the others.
     between_samples = False
+    #: Teacher's and student's tensors must have the same shape.
+    same_shape = True
+    #: A `keras.layers.Layer` with weights of the loss' own, which a `Distiller` builds through
+    #: `build`, trains and saves.
+    state = None
     #: `call` takes `mask`, the Keras mask of the student's features, or `None`.
     uses_mask = False
 
@@ -160,6 +167,25 @@ class DistillationLoss(keras.losses.Loss):
                 arguments["present"] = present_rows(y_pred, mask, sample_weight)
             values = self.call(y_true, y_pred, **arguments)
             return _reduce(values, mask, sample_weight, self.reduction, self.dtype)
+
+    def build(self, y_true_shape, y_pred_shape):
+        """Builds `state` for the given shapes, of tensors or of tuples of tensors.
+
+        Losses with a `state` extend this. The shapes are saved with the loss, so that a loaded
+        one is built without its teacher.
+        """
+        self._build_config = {"y_true_shape": y_true_shape, "y_pred_shape": y_pred_shape}
+
+    @property
+    def built(self) -> bool:
+        """Whether there is no state left to build."""
+        return self.state is None or self.state.built
+
+    def get_build_config(self):
+        return getattr(self, "_build_config", None)
+
+    def build_from_config(self, config):
+        self.build(**config)
 
     def _convert(self, x):
         """Tensors with floats in the loss' dtype; integers (labels, keys) stay exact."""

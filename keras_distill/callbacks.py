@@ -1,0 +1,44 @@
+"""Callbacks that go with a `Distiller`."""
+
+import keras
+
+
+class Schedule(keras.callbacks.Callback):
+    """Sets a hyperparameter of a `Distiller` at the start of each epoch, and logs it.
+
+    To change one at every step, give the `Distiller` or the loss a `keras.optimizers.schedules`
+    schedule in place of the number.
+
+    Args:
+        name: Name of the hyperparameter, one of `distiller.hyperparameters`: `"alpha"`,
+            `"soft_targets/temperature"`, `"soft_targets/weight"`, ...
+        schedule: Function from the epoch, an int from 0, to the value. A
+            `keras.optimizers.schedules` schedule is one.
+
+    Raises:
+        ValueError: When training begins, if the distiller has no such hyperparameter.
+
+    Example:
+
+    >>> callback = keras_distill.callbacks.Schedule("alpha", lambda epoch: 0.1 + 0.02 * epoch)
+    """
+
+    def __init__(self, name, schedule):
+        super().__init__()
+        self.name = name
+        self.schedule = schedule
+
+    def on_train_begin(self, logs=None):
+        known = getattr(self.model, "hyperparameters", {})
+        if self.name not in known:
+            raise ValueError(
+                f"The model {self.model.name!r} has no hyperparameter {self.name!r}. "
+                f"It has: {', '.join(known) or 'none; it is not a `Distiller`'}."
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.hyperparameters[self.name].assign(float(self.schedule(epoch)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs[self.name] = float(self.model.hyperparameters[self.name])

@@ -1,0 +1,684 @@
+"""The `Distiller`: a Keras model that trains a student on labels and on what a teacher says."""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_distill import taps as tapping
+from keras_distill.losses.base import (
+    PACKAGE,
+    Bound,
+    Hyperparameter,
+    fraction,
+    hyperparameter_config,
+    hyperparameters,
+)
+from keras_distill.losses.response import SoftTargets
+from keras_distill.match import Answer, Match, ModelTaps, Pair, Tap, paths
+from keras_distill.teachers import as_teacher
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Distiller(keras.Model):
+    """Trains a student on the labels and on what a teacher says.
+
+    `loss = alpha * student_loss + (1 - alpha) * sum(weight_i * distillation_loss_i)`, plus the
+    student's own regularizers and `add_loss` terms. `student_loss` is the loss given to
+    `compile`. One training step runs the student once, the teacher once outside the gradient
+    tape, and one backward pass, however many places are compared. `fit` reports `loss`,
+    `student_loss`, each distillation loss by name, and the compiled metrics, which see the
+    student's outputs and the labels alone. `evaluate` and `predict` are those of the student;
+    they never run the teacher.
+
+    The teacher is run in inference mode. It is not changed, trained or saved.
+
+    Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network"
+    (arXiv:1503.02531), section 2.
+
+    Args:
+        student: The `keras.Model` to train.
+        teacher: A `keras.Model`, or one of `keras_distill.teachers`. `None` leaves it to be given
+            later: `distiller.teacher = model`.
+        losses: One distillation loss, a list of losses and `Match`es, or a dict from the name of
+            an output to a loss (`None` skips the output). A loss is a `keras.losses.Loss` of
+            `(teacher, student)`, or a function of the two. A loss without a `Match` compares the
+            outputs, each with its own. Defaults to `SoftTargets(temperature=4.0)`.
+        alpha: Weight of the labels, from 0 to 1: a number or a `keras.optimizers.schedules`
+            schedule. With `alpha=0` no labels are needed. Defaults to `0.1`.
+        missing_label: Label that stands for "not known", for example `-1` (or NaN in regression).
+            Such samples have weight 0 in `student_loss`, in losses that need labels and in the
+            metrics, all of which are then weighted metrics. Defaults to `None`: all are known.
+        check_numerics: Whether to stop with an error that names the teacher, the student or the
+            loss in which the first NaN or infinity arises. Defaults to `False`.
+        name: Name of the model.
+        **kwargs: Other arguments of `keras.Model`.
+
+    Raises:
+        TypeError: If `student` or `teacher` isn't a model, or a loss isn't a loss.
+        ValueError: If `alpha` isn't between 0 and 1, a tapped layer doesn't exist, the two sides
+            of a loss don't fit, or student and teacher share layers that training would change.
+
+    Example:
+
+    ```python
+    distiller = keras_distill.Distiller(
+        student, teacher, losses=keras_distill.losses.SoftTargets(temperature=4.0), alpha=0.1
+    )
+    distiller.compile(
+        optimizer="adam",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    distiller.fit(x_train, y_train, validation_data=(x_val, y_val), epochs=10)
+    distiller.student.save("student.keras")
+    ```
+    """
+
+    alpha = Hyperparameter(fraction)
+
+    def __init__(
+        self,
+        student,
+        teacher,
+        losses=None,
+        alpha=0.1,
+        *,
+        missing_label=None,
+        check_numerics=False,
+        name="distiller",
+        **kwargs,
+    ):
+        if not isinstance(student, keras.Model):
+            raise TypeError(
+                "`student` must be a `keras.Model`. "
+                f"Received: student={student!r} of type {type(student).__name__}"
+            )
+        kwargs.setdefault("dtype", student.dtype_policy)
+        super().__init__(name=name, **kwargs)
+        self.student = student
+        self.adapters = []
+        self.missing_label = missing_label
+        self.check_numerics = check_numerics
+        self.alpha = alpha
+        # Keras tracks what it finds in attributes, lists and dicts, but not inside plain objects.
+        self._plan = _Plan(_as_matches(SoftTargets() if losses is None else losses))
+        self._bind_hyperparameters()
+        self.teacher = teacher
+        self._build_from_student()
+
+    def __setattr__(self, name, value):
+        if name == "teacher":
+            value = None if value is None else as_teacher(value)
+            self.train_function = None
+            self._plan.pairs = None
+            super().__setattr__("supports_jit", value is None or value.supports_jit)
+            super().__setattr__("teacher", value)
+            if self.built:
+                self._build_from_student()
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def output_names(self):
+        """Names of the student's outputs, by which `compile` takes losses and metrics."""
+        return self.student.output_names
+
+    @property
+    def hyperparameters(self) -> dict:
+        """The variables that may change while training goes on, by name.
+
+        `"alpha"`, and `"<loss>/weight"`, `"<loss>/temperature"` and the like for each distillation
+        loss. Assign to them between steps, or see `keras_distill.callbacks.Schedule`.
+        """
+        return {name: bound.variable for name, bound in self._plan.hyperparameters.items()}
+
+    # What a training step is made of.
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self.build_for(x)
+        self.advance_schedules()
+        teacher_answer = self.ask_teacher(x)
+        with tf.GradientTape() as tape:
+            answer = self.run_student(x, training=True)
+            values = self.compute_losses(x, y, answer, teacher_answer, sample_weight)
+            scaled = self.optimizer.scale_loss(values["loss"])
+        weights = self.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
+        return self._report(values, x, y, answer.outputs, sample_weight)
+
+    def build_for(self, x):
+        """Builds what depends on the shapes of a batch, if it isn't built yet.
+
+        Args:
+            x: The inputs of a batch, tensors.
+
+        Raises:
+            ValueError: If there is no teacher, or the two sides of a loss don't fit.
+        """
+        if self._plan.pairs is not None:
+            return
+        if self.teacher is None:
+            raise ValueError(
+                "The distiller has no teacher (it isn't saved with the student). "
+                "Give it one: `distiller.teacher = model`."
+            )
+        self._build_pairs(keras.tree.map_structure(_spec, x))
+
+    def advance_schedules(self):
+        """Sets the hyperparameters that have a schedule to their values at this step."""
+        for bound in self._plan.hyperparameters.values():
+            if bound.schedule is not None:
+                bound.variable.assign(bound.schedule(self.optimizer.iterations))
+
+    def ask_teacher(self, x) -> Answer:
+        """What the teacher says for a batch. Call it outside the gradient tape."""
+        taps = self._plan.teacher_paths
+        outputs, features = self.teacher.answer(x, taps)
+        answer = Answer(outputs, dict(zip(taps, features, strict=True)))
+        return self._checked(answer, "the teacher")
+
+    def run_student(self, x, training=True) -> Answer:
+        """What the student says for a batch: its outputs and the tapped features."""
+        taps = self._plan.student_paths
+        layers = [tapping.find_layer(self.student, path, "student") for path in taps]
+        with tapping.capture(layers) as caught:
+            outputs = self.student(self._student_inputs(x), training=training)
+        features = {
+            path: tapping.the_only_result(caught, layer, path, "student")
+            for layer, path in zip(layers, taps, strict=True)
+        }
+        return self._checked(Answer(outputs, features), "the student")
+
+    def compute_losses(self, x, y, answer, teacher_answer, sample_weight=None) -> dict:
+        """All losses of a batch. Call it inside the gradient tape.
+
+        Args:
+            x: The inputs of the batch.
+            y: Its labels, or `None`.
+            answer: What `run_student` returned.
+            teacher_answer: What `ask_teacher` returned.
+            sample_weight: Weights of the samples, or `None`.
+
+        Returns:
+            A dict of scalar tensors: `"loss"`, the objective; `"student_loss"` where there are
+            labels; and each distillation loss by name, unweighted.
+        """
+        teacher_answer = self.teacher.combine(teacher_answer)
+        alpha = ops.convert_to_tensor(self.alpha)
+        values = {}
+        y, label_weight = self._known_labels(y, answer.outputs, sample_weight)
+        if y is not None and self._compile_loss is not None:
+            values["student_loss"] = self._compile_loss(y, answer.outputs, label_weight)
+        elif self._plan.needs_labels:
+            raise ValueError(
+                "The batch has no labels, but `alpha` gives them weight. "
+                "Give labels to `fit`, or construct the distiller with `alpha=0`."
+            )
+        keys = self.teacher.keys(x)
+        for pair in self._plan.pairs:
+            values[pair.name] = pair(
+                answer,
+                teacher_answer,
+                self._labels_for(pair, y),
+                self._keys_for(pair, keys),
+                _weights_for(pair, label_weight if pair.loss.needs_labels else sample_weight),
+            )
+        for name, value in values.items():
+            values[name] = self._checked(value, f"the loss {name!r}")
+        total = sum(
+            ops.cast(pair.match.weight, "float32") * ops.cast(values[pair.name], "float32")
+            for pair in self._plan.pairs
+        )
+        total = (1 - alpha) * total
+        if "student_loss" in values:
+            total += alpha * ops.cast(values["student_loss"], "float32")
+        for loss in self.losses:
+            total += ops.cast(self._aggregate_additional_loss(loss), "float32")
+        return {"loss": total, **values}
+
+    # What Keras asks of a model.
+
+    def call(self, inputs, training=None):
+        return self.student(self._student_inputs(inputs), training=training)
+
+    def compile(self, *args, **kwargs):
+        """As `keras.Model.compile`. Without a `loss`, only for a distiller with `alpha=0`."""
+        has_loss = kwargs.get("loss") is not None or (len(args) > 1 and args[1] is not None)
+        alpha = self._plan.hyperparameters["alpha"]
+        self._plan.needs_labels = alpha.schedule is not None or _float(alpha.variable) > 0
+        if not has_loss and self._plan.needs_labels:
+            raise ValueError(
+                "`compile` got no `loss` for the labels, but `alpha` gives them weight. "
+                "Give it one, or construct the distiller with `alpha=0`."
+            )
+        if self.missing_label is not None and kwargs.get("metrics") is not None:
+            kwargs["weighted_metrics"] = _joined(
+                kwargs.pop("metrics"), kwargs.get("weighted_metrics")
+            )
+        super().compile(*args, **kwargs)
+
+    compile.__wrapped__ = keras.Model.compile
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The student's own loss, as `evaluate` reports it."""
+        y, sample_weight = self._known_labels(y, y_pred, sample_weight)
+        if y is None or self._compile_loss is None:
+            return ops.sum([0.0, *map(self._aggregate_additional_loss, self.losses)])
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        if y is None:
+            return self.get_metrics_result()
+        y, sample_weight = self._known_labels(y, y_pred, sample_weight)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def test_step(self, data):
+        return self._for_workers(super().test_step(data))
+
+    def reset_metrics(self):
+        super().reset_metrics()
+        for tracker in self._plan.trackers.values():
+            tracker.reset_state()
+
+    def get_config(self):
+        pairs = self._plan.pairs
+        return {
+            "name": self.name,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "student": keras.saving.serialize_keras_object(self.student),
+            "losses": [pair.config() for pair in pairs]
+            if pairs is not None
+            else keras.saving.serialize_keras_object(self._plan.matches),
+            "alpha": hyperparameter_config(self, "alpha"),
+            "missing_label": self.missing_label,
+            "check_numerics": self.check_numerics,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(teacher=None, **keras.saving.deserialize_keras_object(config))
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["hyperparameters"] = [
+            ops.convert_to_numpy(variable) for variable in self.hyperparameters.values()
+        ]
+
+    def load_own_variables(self, store):
+        names = list(store.keys())
+        own = {name: store[name] for name in names if name != "hyperparameters"}
+        super().load_own_variables(own)
+        for variable, value in zip(
+            self.hyperparameters.values(), store["hyperparameters"], strict=True
+        ):
+            variable.assign(value)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Builds under a distribution strategy from one replica's part of a batch.
+
+        Keras reduces the parts of all replicas in one call, which fails with several workers.
+        """
+        strategy = self._distribute_strategy
+        if strategy is None:
+            return
+        if iterator is not None:
+            for _, _, batches in iterator:
+                data_batch = next(batches)
+                break
+            data_batch = keras.tree.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0], data_batch
+            )
+        with strategy.scope():
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(data_batch)
+            if self.teacher is not None:
+                self.build_for(x)
+            self._symbolic_build(data_batch=data_batch)
+
+    # Building.
+
+    def _bind_hyperparameters(self):
+        """Gives every hyperparameter a variable, which a traced training step reads."""
+        plan = self._plan
+        plan.hyperparameters["alpha"] = _bind(self, "alpha")
+        for match, name in zip(plan.matches, plan.names, strict=True):
+            plan.hyperparameters[f"{name}/weight"] = _bind(match, "weight")
+            for attribute in hyperparameters(match.loss):
+                plan.hyperparameters[f"{name}/{attribute}"] = _bind(match.loss, attribute)
+
+    def _build_from_student(self):
+        """Builds at construction, where the student says what it reads."""
+        if not self.student.built:
+            return
+        self.built = True
+        self._track(layer for match in self._plan.matches for layer in match.layers)
+        spec, is_certain = _input_spec(self.student)
+        if self.teacher is None or spec is None:
+            return
+        try:
+            self._build_pairs(spec)
+        except _CannotRead as error:
+            # Teacher or student may read more of the data than the student's inputs tell.
+            if is_certain:
+                raise ValueError(str(error)) from error.__cause__
+
+    def _build_pairs(self, spec):
+        """Resolves the matches against both models and builds adapters.
+
+        Args:
+            spec: The inputs of a batch, `keras.KerasTensor`s.
+        """
+        plan = self._plan
+        self._check_shared_layers()
+        plan.student_paths = plan.teacher_paths = []
+        student, teacher = self._answer_specs(spec)
+        student_taps = ModelTaps(
+            self._student_path, student.outputs, getattr(self.student, "output_names", None)
+        )
+        teacher_taps = ModelTaps(self.teacher.tap_path, teacher.outputs, self.teacher.output_names)
+        pairs = []
+        for match, name in zip(plan.matches, plan.names, strict=True):
+            if match.student is None and match.teacher is None:
+                for output, suffix in _leaves(student.outputs):
+                    tap = Tap(output=output)
+                    pairs.append(Pair(match, name + suffix, tap, tap))
+            else:
+                pairs.append(
+                    Pair(
+                        match,
+                        name,
+                        student_taps.resolve(match.student),
+                        teacher_taps.resolve(match.teacher),
+                    )
+                )
+        plan.student_paths = paths(pair.student for pair in pairs)
+        plan.teacher_paths = paths(pair.teacher for pair in pairs)
+        if plan.student_paths or plan.teacher_paths:
+            student, teacher = self._answer_specs(spec)
+        for pair in pairs:
+            pair.build(student, teacher, self.student.dtype_policy)
+        self._track(layer for pair in pairs for layer in pair.layers)
+        for name in ("student_loss", *(pair.name for pair in pairs)):
+            plan.trackers.setdefault(name, keras.metrics.Mean(name=name))
+        plan.pairs = pairs
+
+    def _answer_specs(self, spec):
+        """What both models would answer, shapes and dtypes alone."""
+        student = tapping.spec_of(lambda x: self.run_student(x, training=False), spec)
+        try:
+            return student, tapping.spec_of(self.ask_teacher, spec)
+        except Exception as error:
+            shapes = keras.tree.map_structure(lambda x: f"{x.dtype}{x.shape}", spec)
+            raise _CannotRead(
+                f"The teacher {self.teacher.name!r} can't read what the student reads ({shapes}). "
+                "Where it wants other inputs, say how to make them: "
+                "`keras_distill.teachers.Teacher(model, preprocess=...)`. "
+                f"It said: {error}"
+            ) from error
+
+    def _student_path(self, place):
+        if isinstance(place, str):
+            tapping.find_layer(self.student, place, "student")
+            return place
+        return tapping.path_of(self.student, place, "student")
+
+    def _track(self, layers):
+        """Makes layers beside the student part of this model: trained, saved, not exported."""
+        tracked = {id(layer) for layer in self.adapters}
+        new = [layer for layer in _unique(layers) if id(layer) not in tracked]
+        # Keras locks a model once it is built; what depends on the teacher's shapes comes later.
+        was_locked = self._tracker.locked
+        self._tracker.unlock()
+        self.adapters.extend(new)
+        if was_locked:
+            self._tracker.lock()
+
+    def _check_shared_layers(self):
+        """Raises if training the student would change the teacher."""
+        theirs = {id(variable) for variable in self.teacher.variables}
+        for layer in self.student._flatten_layers():
+            weights = [*layer._trainable_variables, *layer._non_trainable_variables]
+            seeds = [generator.state for generator in layer._seed_generators]
+            changing = (weights if layer.trainable else []) + seeds
+            if any(id(variable) in theirs for variable in changing):
+                raise ValueError(
+                    f"The student shares the layer {layer.name!r} with the teacher, so training "
+                    "would change the teacher. Freeze it (`layer.trainable = False`), or give the "
+                    "student a copy: `keras.models.clone_model(model)` and `set_weights`."
+                )
+
+    # Parts of a step.
+
+    def _student_inputs(self, x):
+        return x if self.teacher is None else self.teacher.student_inputs(x)
+
+    def _known_labels(self, y, outputs, sample_weight):
+        """Labels and weights of a batch, in which `missing_label` has weight 0."""
+        if y is None or self.missing_label is None:
+            return y, sample_weight
+        known = keras.tree.map_structure(self._is_known, y, outputs)
+        y = keras.tree.map_structure(
+            lambda k, v: ops.where(ops.reshape(k, _padded(k, v)), v, ops.zeros_like(v)), known, y
+        )
+        if sample_weight is None or keras.tree.is_nested(sample_weight):
+            weights = sample_weight
+        else:
+            weights = keras.tree.map_structure(lambda _: sample_weight, known)
+        return y, keras.tree.map_structure(
+            _masked_weight, known, *([] if weights is None else [weights])
+        )
+
+    def _is_known(self, y, output):
+        """One boolean for each label: a class, a row of one-hot classes, or a vector of values."""
+        is_nan = isinstance(self.missing_label, float) and math.isnan(self.missing_label)
+        known = ops.logical_not(ops.isnan(y)) if is_nan else ops.not_equal(y, self.missing_label)
+        return ops.any(known, axis=-1) if len(y.shape) == len(output.shape) else known
+
+    def _labels_for(self, pair, y):
+        """The labels that belong to a pair, if its loss needs any."""
+        if not pair.loss.needs_labels:
+            return None
+        labels = _part(y, pair.student) if keras.tree.is_nested(y) else y
+        if labels is None:
+            raise ValueError(
+                f"The loss {pair.name!r} needs the labels of the student's {pair.student}, "
+                f"but the batch has none for it."
+            )
+        return labels
+
+    def _keys_for(self, pair, keys):
+        if pair.loss.needs_keys and keys is None:
+            raise ValueError(
+                f"The loss {pair.name!r} needs a key for each sample, but the batch has none. "
+                "See `keras_distill.teachers.Keyed`."
+            )
+        return keys
+
+    def _checked(self, value, where):
+        """`value`, behind a check for NaN and infinity if one was asked for."""
+        if not self.check_numerics:
+            return value
+        message = f"NaN or infinity first arose in {where} of {self.name!r}."
+        return keras.tree.map_structure(
+            lambda x: tf.debugging.check_numerics(x, message) if x.dtype.is_floating else x, value
+        )
+
+    def _report(self, values, x, y, outputs, sample_weight):
+        """Updates what `fit` reports and returns it."""
+        size = ops.shape(keras.tree.flatten(x)[0])[0]
+        # Losses are divided by the number of replicas, so that their gradients add up.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        trackers = {"loss": self._loss_tracker, **self._plan.trackers}
+        for name, value in values.items():
+            trackers[name].update_state(value * replicas, sample_weight=size)
+        logs = self.compute_metrics(x, y, outputs, sample_weight)
+        logs.update({name: self._plan.trackers[name].result() for name in values if name != "loss"})
+        for name, bound in self._plan.hyperparameters.items():
+            if bound.schedule is not None:
+                logs[name] = ops.convert_to_tensor(bound.variable)
+        return self._for_workers(logs)
+
+    def _for_workers(self, logs):
+        """Logs in the form that Keras can reduce over several workers: with an axis."""
+        if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
+        return logs
+
+
+class _CannotRead(Exception):
+    """A model can't be run on what another one reads."""
+
+
+class _Plan:
+    """What a distiller keeps out of Keras' sight: neither weights nor layers of the model."""
+
+    def __init__(self, matches):
+        self.matches = matches
+        self.names = _unique_names(matches)
+        self.pairs = None
+        self.student_paths = []
+        self.teacher_paths = []
+        self.hyperparameters = {}
+        self.trackers = {}
+        self.needs_labels = False
+
+
+def _as_matches(losses) -> list[Match]:
+    """What a user writes for `losses`, as a list of matches."""
+    if isinstance(losses, dict):
+        return [
+            Match(loss, student=output, teacher=output)
+            for output, loss in losses.items()
+            if loss is not None
+        ]
+    if not isinstance(losses, (list, tuple)):
+        losses = [losses]
+    matches = [x if isinstance(x, Match) else Match(x) for x in losses if x is not None]
+    if not matches:
+        raise ValueError(f"`losses` holds no loss. Received: losses={losses!r}")
+    return matches
+
+
+def _unique_names(matches) -> list[str]:
+    """A name for each match: its own, with the place or a number behind it where two agree."""
+    names = []
+    for match in matches:
+        name = match.name
+        if name in names and isinstance(match.student, str):
+            name = f"{name}_{match.student.replace('/', '_')}"
+        stem, number = name, 2
+        while name in names:
+            name, number = f"{stem}_{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _bind(instance, attribute) -> Bound:
+    """A new variable for a hyperparameter, with its present value and schedule."""
+    value = instance.__dict__[attribute]
+    schedule = None
+    if isinstance(value, Bound):
+        value, schedule = value.variable, value.schedule
+    elif isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        value, schedule = value(0), value
+    variable = keras.Variable(
+        _float(value),
+        trainable=False,
+        dtype="float32",
+        name=attribute,
+        aggregation="only_first_replica",
+    )
+    bound = Bound(variable, schedule)
+    setattr(instance, attribute, bound)
+    return bound
+
+
+def _float(x) -> float:
+    return float(ops.convert_to_numpy(x))
+
+
+def _spec(x):
+    return keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
+
+
+def _input_spec(model):
+    """What a built model reads, and whether that is certain (or only all that it tells)."""
+    try:
+        inputs = model.input
+    except AttributeError:
+        inputs = None
+    if inputs is not None:
+        return inputs, not isinstance(inputs, dict)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if shape is None or not all(size is None or isinstance(size, int) for size in shape):
+        return None, False
+    return keras.KerasTensor(shape), False
+
+
+def _leaves(outputs):
+    """Index or name of each output, and what it adds to a loss' name."""
+    if isinstance(outputs, dict):
+        return [(name, f"_{name}") for name in outputs]
+    if isinstance(outputs, (list, tuple)):
+        return [(index, f"_{index}") for index in range(len(outputs))]
+    return [(None, "")]
+
+
+def _unique(layers):
+    return list({id(layer): layer for layer in layers}.values())
+
+
+def _part(structure, tap):
+    """The part of labels or weights that belongs to an output, or `None`."""
+    if isinstance(tap, Tap) and tap.output is not None:
+        return structure[tap.output]
+    return None
+
+
+def _weights_for(pair, sample_weight):
+    """Weights for one pair: of its output, or the mean over outputs for a layer."""
+    if not keras.tree.is_nested(sample_weight):
+        return sample_weight
+    own = _part(sample_weight, pair.student)
+    if own is not None:
+        return own
+    rows = [
+        ops.mean(ops.cast(weight, "float32"), axis=tuple(range(1, len(weight.shape))))
+        for weight in keras.tree.flatten(sample_weight)
+        if weight is not None
+    ]
+    return sum(rows) / len(rows)
+
+
+def _padded(x, like):
+    """The shape of `x` with axes of size 1 added behind until it has the rank of `like`."""
+    return (*ops.shape(x), *(1,) * (len(like.shape) - len(x.shape)))
+
+
+def _masked_weight(known, weight=None):
+    known = ops.cast(known, "float32")
+    if weight is None:
+        return known
+    weight = ops.cast(weight, "float32")
+    if len(weight.shape) < len(known.shape):
+        weight = ops.reshape(weight, _padded(weight, known))
+    return known * weight
+
+
+def _joined(metrics, weighted_metrics):
+    """Two `metrics` arguments of `compile` in one."""
+    if weighted_metrics is None:
+        return metrics
+    if isinstance(metrics, list) and isinstance(weighted_metrics, list):
+        return metrics + weighted_metrics
+    raise ValueError(
+        "With `missing_label` all metrics are weighted: give them as one list or dict. "
+        f"Received: metrics={metrics!r}, weighted_metrics={weighted_metrics!r}"
+    )

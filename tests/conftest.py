@@ -1,0 +1,42 @@
+"""Fixtures that all tests share: quiet TensorFlow, digits, and the folder of larger data sets."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+DATA = "KERAS_DISTILL_TEST_DATA"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's handwritten digits: images (1797, 8, 8, 1) from 0 to 1, and labels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return (data.images[..., None] / 16).astype("float32"), data.target.astype("int32")
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """The folder of real data sets beside the checkout; skips where there is none."""
+    default = pathlib.Path(__file__).parents[2] / "shared" / "data"
+    folder = pathlib.Path(os.environ.get(DATA, default))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets at {folder}; name their folder in {DATA}")
+    return folder
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
