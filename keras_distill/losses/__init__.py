@@ -1,6 +1,21 @@
 """Distillation losses: `y_true` is what the teacher says, `y_pred` what the student says."""
 
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.response import SoftTargets
+from keras_distill.losses.response import (
+    DIST,
+    DKD,
+    JensenShannon,
+    LogitMSE,
+    SoftTargets,
+    TeacherBoundedRegression,
+)
 
-__all__ = ["DistillationLoss", "SoftTargets"]
+__all__ = [
+    "DIST",
+    "DKD",
+    "DistillationLoss",
+    "JensenShannon",
+    "LogitMSE",
+    "SoftTargets",
+    "TeacherBoundedRegression",
+]

@@ -127,6 +127,10 @@ class DistillationLoss(keras.losses.Loss):
     student, and return one value per sample (or per sample and position, as Keras' own losses
     do). The class attributes say what else a loss needs.
 
+    A loss with weights of its own (a variance to learn, projection heads, a memory) holds them in
+    one layer, `state`. A `Distiller` builds it with `loss.build(...)`, trains it along with the
+    student, and saves it in checkpoints; it isn't part of the student.
+
     Args:
         name: Name of the loss, under which `fit` reports it.
         reduction: As in `keras.losses.Loss`.
@@ -143,11 +147,12 @@ class DistillationLoss(keras.losses.Loss):
     between_samples = False
     #: Teacher's and student's tensors must have the same shape.
     same_shape = True
+    #: `call` takes `mask`, bool, shape `(batch, ...)`, or `None`: positions that count, by the
+    #: Keras mask of the student's features and by sample weights given per position.
+    uses_mask = False
     #: A `keras.layers.Layer` with weights of the loss' own, which a `Distiller` builds through
     #: `build`, trains and saves.
     state = None
-    #: `call` takes `mask`, the Keras mask of the student's features, or `None`.
-    uses_mask = False
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         mask = keras_mask(y_pred)
@@ -157,24 +162,40 @@ class DistillationLoss(keras.losses.Loss):
         with keras.name_scope(self.name):
             y_pred = self._convert(y_pred)
             if self.needs_labels or self.needs_keys:
-                y_true = tuple(self._convert(part) for part in y_true)
+                teacher, given = y_true
+                teacher = self._convert(teacher)
+                y_true = (teacher, self._convert(given, keep_integers=True))
             else:
-                y_true = self._convert(y_true)
+                y_true = teacher = self._convert(y_true)
+            if self.same_shape:
+                keras.tree.map_structure(self._check_shapes, teacher, y_pred)
+            if not self.built:
+                raise ValueError(
+                    f"`{type(self).__name__}` has weights of its own, which a `Distiller` builds "
+                    "and trains. To use it alone, call `loss.build(y_true_shape, y_pred_shape)` "
+                    "first, and train `loss.state.trainable_variables` along with the student."
+                )
             arguments = {}
             if self.uses_mask:
-                arguments["mask"] = mask
+                arguments["mask"] = counted_positions(y_pred, mask, sample_weight)
             if self.between_samples:
                 arguments["present"] = present_rows(y_pred, mask, sample_weight)
             values = self.call(y_true, y_pred, **arguments)
             return _reduce(values, mask, sample_weight, self.reduction, self.dtype)
 
     def build(self, y_true_shape, y_pred_shape):
-        """Builds `state` for the given shapes, of tensors or of tuples of tensors.
+        """Builds `state`, if there is one, for the given shapes.
 
-        Losses with a `state` extend this. The shapes are saved with the loss, so that a loaded
-        one is built without its teacher.
+        The shapes are saved with the loss, so that a loaded one is built without its teacher.
+
+        Args:
+            y_true_shape: Shape of the teacher's features, batch axis first (a tuple of shapes
+                where they are a tuple of tensors); without the shape of labels or keys.
+            y_pred_shape: Likewise, of the student's features.
         """
         self._build_config = {"y_true_shape": y_true_shape, "y_pred_shape": y_pred_shape}
+        if not self.built:
+            self.state.build(y_true_shape, y_pred_shape)
 
     @property
     def built(self) -> bool:
@@ -187,13 +208,27 @@ class DistillationLoss(keras.losses.Loss):
     def build_from_config(self, config):
         self.build(**config)
 
-    def _convert(self, x):
-        """Tensors with floats in the loss' dtype; integers (labels, keys) stay exact."""
+    def _convert(self, x, keep_integers=False):
+        """Tensors in the loss' dtype; integers that name things (labels, keys) stay exact."""
         leaves = keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else []
         if any(hasattr(leaf, "shape") for leaf in leaves):
-            return keras.tree.map_structure(self._convert, x)
+            return keras.tree.map_structure(lambda leaf: self._convert(leaf, keep_integers), x)
         x = ops.convert_to_tensor(x)
-        return ops.cast(x, self.dtype) if keras.backend.is_float_dtype(x.dtype) else x
+        if keep_integers and not keras.backend.is_float_dtype(x.dtype):
+            return x
+        return ops.cast(x, self.dtype)
+
+    def _check_shapes(self, teacher, student):
+        """Raises a `ValueError` where broadcasting would make sense of what makes none."""
+        shapes = tuple(teacher.shape), tuple(student.shape)
+        if len(shapes[0]) != len(shapes[1]) or any(
+            t != s and None not in (t, s) for t, s in zip(*shapes, strict=True)
+        ):
+            raise ValueError(
+                f"`{type(self).__name__}` compares values of one shape. Received: teacher "
+                f"(`y_true`) of shape {shapes[0]}, student (`y_pred`) of shape {shapes[1]}. An "
+                'adapter makes features comparable: `Match(..., adapter="auto")`.'
+            )
 
     def get_config(self):
         config = {**super().get_config(), "dtype": self.dtype}
@@ -223,6 +258,21 @@ def present_rows(y_pred, mask, sample_weight):
             x = ops.not_equal(ops.convert_to_tensor(x), 0)
             present = ops.logical_and(present, ops.any(x, axis=tuple(range(1, len(x.shape)))))
     return present
+
+
+def counted_positions(y_pred, mask, sample_weight):
+    """Positions that aren't masked and whose own weight isn't 0: bool, or `None` for all."""
+    if sample_weight is not None:
+        shape = keras.tree.flatten(y_pred)[0].shape
+        weights = ops.convert_to_tensor(sample_weight)
+        rank = len(weights.shape)
+        if 1 < rank < len(shape) and tuple(weights.shape[1:]) == tuple(shape[1:rank]):
+            weighed = ops.not_equal(weights, 0)
+            if mask is None:
+                return weighed
+            if len(mask.shape) == rank:
+                return ops.logical_and(mask, weighed)
+    return mask
 
 
 class _Values(keras.losses.Loss):

@@ -1,0 +1,168 @@
+"""One case for each loss and setting, on which every promise that all losses share is tested."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import golden
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_distill import losses
+
+
+@dataclasses.dataclass
+class Case:
+    """A loss, its formula `golden(teacher, student[, labels])` in NumPy, and shapes to try it on.
+
+    Shapes are those of a batch; a tuple of shapes stands for a tuple of tensors.
+    """
+
+    name: str
+    make: Callable
+    golden: Callable
+    student: tuple
+    teacher: tuple | None = None
+    labels: Callable | None = None
+    #: How near to 0 equal teacher and student come, or `None` where the paper has no zero there.
+    zero_at_equality: float | None = 2e-6
+    seed: int = 0
+
+    def arrays(self):
+        """Teacher, student and labels (or `None`), float64 and integers."""
+        rng = np.random.default_rng(self.seed)
+        teacher = draw(rng, self.teacher or self.student)
+        student = draw(rng, self.student)
+        return teacher, student, self.labels(rng) if self.labels else None
+
+    def loss(self, **arguments):
+        loss = self.make(**arguments)
+        shape = keras.tree.map_structure(np.shape, self.arrays()[:2])
+        loss.build(*shape)
+        return loss
+
+    def formula(self, teacher, student, labels):
+        return self.golden(teacher, student, *([] if labels is None else [labels]))
+
+
+def draw(rng, shape):
+    if isinstance(shape[0], tuple):
+        return tuple(draw(rng, s) for s in shape)
+    return 2 * rng.standard_normal(shape)
+
+
+def joined(teacher, labels):
+    return teacher if labels is None else (teacher, labels)
+
+
+def as_tensors(x, dtype="float32"):
+    return keras.tree.map_structure(lambda a: tf.constant(a, dtype), x)
+
+
+def value_and_gradient(loss, teacher, labels, student, sample_weight=None, mask=None):
+    """The reduced loss, and its gradient to each tensor of the student."""
+    student = as_tensors(student)
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        if mask is not None:
+            keras.tree.flatten(student)[0]._keras_mask = tf.constant(mask)
+        value = loss(joined(as_tensors(teacher), labels), student, sample_weight)
+    gradient = tape.gradient(value, student)
+    return value.numpy(), keras.tree.map_structure(lambda g: g.numpy(), gradient)
+
+
+def rows(x, index):
+    return keras.tree.map_structure(lambda a: a[index], x)
+
+
+def numeric_gradient(function, x, step=1e-5):
+    """Central differences of a scalar function of an array, or of a tuple of arrays."""
+    leaves = keras.tree.flatten(x)
+    gradients = []
+    for leaf in leaves:
+        gradient = np.zeros_like(leaf)
+        for i in np.ndindex(leaf.shape):
+            kept = leaf[i]
+            leaf[i] = kept + step
+            above = function(x)
+            leaf[i] = kept - step
+            below = function(x)
+            leaf[i] = kept
+            gradient[i] = (above - below) / (2 * step)
+        gradients.append(gradient)
+    return keras.tree.pack_sequence_as(x, gradients)
+
+
+def classes(*shape, of):
+    return lambda rng: rng.integers(0, of, shape)
+
+
+def values(*shape):
+    return lambda rng: rng.standard_normal(shape)
+
+
+def softmax_cases():
+    """Every softmax-based loss: plain and standardized, for classes, tokens and pixels."""
+    made = {
+        "soft_targets": (losses.SoftTargets, golden.soft_targets, {"temperature": 4.0}),
+        "dkd": (losses.DKD, golden.dkd, {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}),
+        "dist": (losses.DIST, golden.dist, {"beta": 2.0, "gamma": 0.5, "temperature": 4.0}),
+        "jensen_shannon": (
+            losses.JensenShannon,
+            golden.jensen_shannon,
+            {"beta": 0.3, "temperature": 2.0},
+        ),
+    }
+    shapes = {"classes": (5, 7), "tokens": (2, 3, 4), "pixels": (2, 2, 2, 3)}
+    for name, (loss, formula, settings) in made.items():
+        for what, shape in shapes.items():
+            for standardize in (False, True) if what == "classes" else (False,):
+                yield Case(
+                    f"{name}-{what}{'-standardized' * standardize}",
+                    partial(loss, standardize=standardize, **settings),
+                    partial(formula, standardized=standardize, **settings),
+                    student=shape,
+                    labels=classes(*shape[:-1], of=shape[-1]) if name == "dkd" else None,
+                    zero_at_equality=1e-4 if name == "dist" else 2e-6,
+                )
+
+
+RESPONSE = [
+    *softmax_cases(),
+    Case(
+        "soft_targets-multi_label",
+        partial(losses.SoftTargets, temperature=3.0, activation="sigmoid"),
+        partial(golden.soft_targets_sigmoid, temperature=3.0),
+        student=(5, 4),
+    ),
+    Case(
+        "soft_targets-one_logit",
+        partial(losses.SoftTargets, temperature=1.0, activation="sigmoid"),
+        partial(golden.soft_targets_sigmoid, temperature=1.0),
+        student=(5, 1),
+    ),
+    Case(
+        "jensen_shannon-forward",
+        partial(losses.JensenShannon, beta=0.0),
+        partial(golden.jensen_shannon, beta=0),
+        student=(5, 4),
+    ),
+    Case(
+        "jensen_shannon-reverse",
+        partial(losses.JensenShannon, beta=1.0),
+        partial(golden.jensen_shannon, beta=1),
+        student=(5, 4),
+    ),
+    Case("logit_mse", losses.LogitMSE, golden.logit_mse, student=(5, 4)),
+    Case(
+        "teacher_bounded_regression",
+        partial(losses.TeacherBoundedRegression, margin=0.5),
+        partial(golden.teacher_bounded_regression, margin=0.5),
+        student=(6, 2),
+        labels=values(6, 2),
+        zero_at_equality=None,
+    ),
+]
+
+CASES = [*RESPONSE]

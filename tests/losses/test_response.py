@@ -1,0 +1,250 @@
+"""What is particular to the losses on outputs: logits, invariances, extremes, labels, masks."""
+
+import golden
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from loss_cases import RESPONSE, joined, numeric_gradient, value_and_gradient
+
+from keras_distill import losses
+
+RNG = np.random.default_rng(1)
+TEACHER, STUDENT = 3 * RNG.standard_normal((2, 6, 5))
+LABELS = RNG.integers(0, 5, 6)
+
+SOFTMAX_BASED = {
+    "soft_targets": losses.SoftTargets,
+    "dkd": losses.DKD,
+    "dist": losses.DIST,
+    "jensen_shannon": losses.JensenShannon,
+}
+softmax_based = pytest.mark.parametrize("make", SOFTMAX_BASED.values(), ids=SOFTMAX_BASED)
+
+
+def value(loss, teacher=TEACHER, student=STUDENT, labels=LABELS):
+    y_true = np.float32(teacher)
+    return float(loss((y_true, labels) if loss.needs_labels else y_true, np.float32(student)))
+
+
+@pytest.mark.parametrize("case", RESPONSE, ids=lambda case: case.name)
+def test_logits_of_60_keep_value_and_gradient(case):
+    """Confident disagreement, where probabilities round to 0 and clipped ones stop pulling."""
+    rng = np.random.default_rng(2)
+    shape = case.student
+    teacher, student = 60.0 * rng.choice([-1, 1], shape), 60.0 * rng.choice([-1, 1], shape)
+    if shape[-1] > 1:
+        student[..., 0], student[..., 1] = 60, -60
+        teacher[..., 0], teacher[..., 1] = -60, 60
+    labels = case.labels(rng) if case.labels else None
+    got, gradient = value_and_gradient(case.loss(), teacher, labels, student)
+    np.testing.assert_allclose(
+        got, case.formula(teacher, student, labels).mean(), rtol=1e-5, atol=1e-5
+    )
+    want = numeric_gradient(lambda s: case.formula(teacher, s, labels).mean(), student, step=1e-3)
+    np.testing.assert_allclose(gradient, want, rtol=1e-3, atol=1e-4)
+
+
+def test_soft_targets_gradient_at_confident_disagreement():
+    """T (q − p): with one-sided logits it is ±T, not 0."""
+    loss = losses.SoftTargets(temperature=3.0)
+    _, gradient = value_and_gradient(
+        loss, np.array([[120.0, -120.0]]), None, np.array([[-120.0, 120.0]])
+    )
+    np.testing.assert_allclose(gradient, [[-3.0, 3.0]], rtol=1e-6)
+
+
+def test_soft_targets_of_infinite_temperature_are_half_the_centered_mse():
+    def centered(z):
+        return z - z.mean(-1, keepdims=True)
+
+    got = value(losses.SoftTargets(temperature=1000.0))
+    want = 0.5 * golden.logit_mse(centered(TEACHER), centered(STUDENT)).mean()
+    np.testing.assert_allclose(got, want, rtol=1e-2)
+
+
+def test_sigmoid_at_temperature_1_is_keras_binary_crossentropy_less_the_entropy():
+    """So that alpha weighs labels and teacher on one scale."""
+    loss = losses.SoftTargets(temperature=1.0, activation="sigmoid")
+    probabilities = tf.sigmoid(np.float32(TEACHER))
+    student = tf.constant(STUDENT, "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)(probabilities, student)
+    _, gradient = value_and_gradient(loss, TEACHER, None, STUDENT)
+    np.testing.assert_allclose(gradient, tape.gradient(cross_entropy, student), atol=1e-6)
+
+
+@softmax_based
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_constant_added_to_all_logits_changes_nothing(make, standardize):
+    loss = make(standardize=standardize)
+    shifted = value(loss, TEACHER + RNG.standard_normal((6, 1)), STUDENT - 4)
+    np.testing.assert_allclose(shifted, value(loss), rtol=1e-5, atol=1e-6)
+
+
+@softmax_based
+def test_standardized_losses_ignore_the_scale_of_the_logits(make):
+    loss = make(standardize=True)
+    scaled = value(loss, 5 * TEACHER + 1, STUDENT * RNG.uniform(0.1, 9, (6, 1)))
+    np.testing.assert_allclose(scaled, value(loss), rtol=1e-4, atol=1e-5)
+
+
+@softmax_based
+def test_order_of_classes_does_not_matter(make):
+    order = np.random.default_rng(3).permutation(5)
+    loss = make()
+    permuted = value(loss, TEACHER[:, order], STUDENT[:, order], np.argsort(order)[LABELS])
+    np.testing.assert_allclose(permuted, value(loss), rtol=1e-5)
+
+
+def test_dist_ignores_positive_affine_changes_of_the_probabilities():
+    p = golden.softmax(TEACHER)
+    squashed = 0.3 * p + 0.7 * np.linspace(0, 1, 5) / 2.5
+    same_rows = losses.DIST(beta=1.0, gamma=0.0)
+    same_columns = losses.DIST(beta=0.0, gamma=1.0)
+    uniform = 0.3 * p + 0.7 / 5
+    np.testing.assert_allclose(value(same_rows, TEACHER, np.log(uniform)), 0, atol=1e-5)
+    np.testing.assert_allclose(value(same_columns, TEACHER, np.log(squashed)), 0, atol=1e-5)
+    assert value(same_rows, TEACHER, np.log(1 - uniform)) > 0.1
+
+
+def test_jensen_shannon_at_its_ends_and_their_limits():
+    forward = value(losses.SoftTargets(temperature=1.0))
+    reverse = value(losses.SoftTargets(temperature=1.0), STUDENT, TEACHER)
+    np.testing.assert_allclose(value(losses.JensenShannon(0.0)), forward, rtol=1e-6)
+    np.testing.assert_allclose(value(losses.JensenShannon(1.0)), reverse, rtol=1e-6)
+    tiny = 2.0**-20
+    for beta, limit in ((tiny, forward), (1 - tiny, reverse)):
+        near = value(losses.JensenShannon(beta, dtype="float64")) / tiny
+        np.testing.assert_allclose(near, limit, rtol=1e-3)
+    half = losses.JensenShannon(0.5)
+    np.testing.assert_allclose(value(half), value(half, STUDENT, TEACHER), rtol=1e-5)
+    assert value(half) < np.log(2)
+
+
+def test_dkd_is_soft_targets_with_the_teachers_own_weight():
+    """KD = TCKD + (1 − p_y) NCKD."""
+    t, s, y = TEACHER[:1], STUDENT[:1], LABELS[:1]
+    p = golden.softmax(t / 4)[0, y[0]]
+    decoupled = value(losses.DKD(alpha=1.0, beta=1 - p, temperature=4.0), t, s, y)
+    np.testing.assert_allclose(decoupled, value(losses.SoftTargets(4.0), t, s), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS[:, None], np.eye(5)[LABELS], np.eye(5, dtype="int64")[LABELS], LABELS.astype("float")],
+    ids=["column", "one_hot", "one_hot_integers", "floats"],
+)
+def test_dkd_takes_labels_in_every_form(labels):
+    loss = losses.DKD()
+    assert value(loss, labels=labels) == value(loss)
+
+
+def test_dkd_skips_positions_whose_label_names_no_class():
+    labels = np.where(np.arange(6) < 3, LABELS, -1)
+    got = value(losses.DKD(reduction="sum"), labels=labels)
+    want = value(losses.DKD(reduction="sum"), TEACHER[:3], STUDENT[:3], LABELS[:3])
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_dkd_of_two_classes_has_no_other_classes():
+    t, s = TEACHER[:, :2], STUDENT[:, :2]
+    got = value(losses.DKD(beta=8.0, temperature=1.0), t, s, LABELS % 2)
+    np.testing.assert_allclose(got, value(losses.SoftTargets(1.0), t, s), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "make"),
+    [("softmax", make) for make in SOFTMAX_BASED.values()]
+    + [
+        ("softmax", losses.LogitMSE),
+        ("sigmoid", lambda: losses.SoftTargets(activation="sigmoid")),
+        ("sigmoid", losses.LogitMSE),
+    ],
+)
+def test_models_that_end_in_probabilities_give_their_logits(activation, make):
+    """Even where the probabilities themselves round to 0 or 1."""
+    activate = keras.activations.get(activation)
+    loss = make()
+    teacher, student = tf.constant(20 * TEACHER, "float32"), tf.constant(20 * STUDENT, "float32")
+    of_logits = loss(joined(teacher, LABELS) if loss.needs_labels else teacher, student)
+    teacher, student = activate(teacher), activate(student)
+    assert np.min(student) == 0
+    of_probabilities = loss(joined(teacher, LABELS) if loss.needs_labels else teacher, student)
+    assert of_probabilities == of_logits
+
+
+def test_teacher_bound():
+    teacher, labels = [[1.5], [1.5], [1.5]], [1.0, 1.0, 1.0]
+    loss = losses.TeacherBoundedRegression(reduction="none")
+    np.testing.assert_allclose(loss((teacher, labels), [[1.2], [2.0], [1.5]]), [0, 1, 0], atol=1e-6)
+    loss = losses.TeacherBoundedRegression(margin=0.22, reduction="none")
+    np.testing.assert_allclose(
+        loss((teacher, labels), [[1.2], [1.1], [1.5]]), [0.04, 0, 0.25], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in RESPONSE if "tokens" in c.name], ids=lambda case: case.name
+)
+def test_masked_tokens_have_no_part(case):
+    """Padding, by a Keras mask or by weights of 0 for each token, equals leaving tokens out."""
+    teacher, student, labels = case.arrays()
+    mask = np.array([[True, True, False], [True, False, False]])
+    flat = teacher[mask], student[mask], None if labels is None else labels[mask]
+    want = case.formula(*flat).sum()
+    got, gradient = value_and_gradient(case.loss(), teacher, labels, student, mask=mask)
+    np.testing.assert_allclose(got, want / 3, rtol=1e-5)
+    np.testing.assert_array_equal(gradient[~mask], 0)
+    weighed, _ = value_and_gradient(case.loss(), teacher, labels, student, mask.astype("float32"))
+    np.testing.assert_allclose(weighed, want / 6, rtol=1e-5)
+    teacher[~mask], student[~mask] = 9, RNG.standard_normal((3, 4))
+    changed, changed_gradient = value_and_gradient(case.loss(), teacher, labels, student, mask=mask)
+    assert changed == got
+    np.testing.assert_array_equal(changed_gradient, gradient)
+
+
+def test_a_scheduled_or_assigned_hyperparameter_takes_effect():
+    loss = losses.SoftTargets(temperature=4.0)
+    loss.temperature = 1.0
+    assert value(loss) == value(losses.SoftTargets(1.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (losses.SoftTargets, {"temperature": 0}, "`temperature` must be greater than 0"),
+        (losses.SoftTargets, {"temperature": "4"}, "`temperature` must be a number"),
+        (losses.SoftTargets, {"temperature": float("nan")}, "`temperature` must be finite"),
+        (losses.SoftTargets, {"activation": "relu"}, "`activation` must be"),
+        (losses.SoftTargets, {"activation": "sigmoid", "standardize": True}, "`standardize=True`"),
+        (losses.DKD, {"alpha": -1}, "`alpha` must be at least 0"),
+        (losses.DIST, {"gamma": -1}, "`gamma` must be at least 0"),
+        (losses.JensenShannon, {"beta": 1.5}, "`beta` must be between 0 and 1"),
+        (losses.TeacherBoundedRegression, {"margin": -0.1}, "`margin` must be at least 0"),
+    ],
+)
+def test_bad_settings_are_refused(make, arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make(**arguments)
+
+
+@pytest.mark.parametrize("make", [*SOFTMAX_BASED.values(), losses.LogitMSE])
+def test_shapes_that_would_broadcast_are_refused(make):
+    loss = make()
+    with pytest.raises(ValueError, match=r"teacher .* shape \(6, 5\), student .* \(6, 1\)"):
+        value(loss, TEACHER, STUDENT[:, :1])
+
+
+@softmax_based
+def test_one_class_is_refused_with_the_mend(make):
+    with pytest.raises(ValueError, match="activation='sigmoid'"):
+        value(make(), TEACHER[:, :1], STUDENT[:, :1])
+
+
+def test_labels_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="Labels must be class numbers"):
+        value(losses.DKD(), labels=np.zeros((6, 2, 5)))
+    with pytest.raises(ValueError, match="TeacherBoundedRegression"):
+        value(losses.TeacherBoundedRegression(), labels=np.zeros((6, 3)))
