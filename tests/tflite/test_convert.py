@@ -1,0 +1,160 @@
+import os
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+
+from keras_distill import tflite
+
+PROVEN = [
+    ("android", "float32", 1e-5),
+    ("android", "float16", 0.02),
+    ("android", "dynamic", 0.2),
+    ("android", "int8", 0.6),
+    ("android", "int16x8", 0.2),
+    ("micro", "float32", 1e-5),
+    ("micro", "int8", 0.6),
+    ("micro", "int16x8", 0.2),
+]
+
+
+@pytest.mark.parametrize(("target", "quantization", "tolerance"), PROVEN)
+def test_file_answers_like_the_student(converted, digits, target, quantization, tolerance):
+    x, y = digits[1]
+    artifact = converted(target, quantization)
+    report = artifact.verify(x, y)
+    assert report["samples"] == len(x)
+    assert report["student"]["accuracy"] > 0.9
+    names = {"litert", "litert-reference"} | ({"micro"} if target == "micro" else set())
+    assert set(report["runtimes"]) == names
+    for runtime in report["runtimes"].values():
+        assert runtime["outputs"][0]["name"] == "logits"
+        assert runtime["outputs"][0]["mean"] < tolerance
+        assert abs(runtime["accuracy"] - report["student"]["accuracy"]) < 0.0101
+
+
+def test_predict_gives_the_differences_that_verify_reports(converted, student, digits):
+    x = digits[1][0]
+    artifact = converted("micro", "int8")
+    report = artifact.verify(x)["runtimes"]["micro"]["outputs"][0]
+    got, expected = artifact.predict(x), student.predict(x, verbose=0)
+    assert got.dtype == "float32"
+    assert got.shape == expected.shape
+    step = artifact.report["outputs"][0]["scale"]
+    assert report["largest"] == pytest.approx(np.abs(got - expected).max(), abs=1e-4)
+    assert report["largest_steps"] == pytest.approx(np.abs(got - expected).max() / step, abs=1e-2)
+    assert report["agreement"] == np.mean(got.argmax(-1) == expected.argmax(-1))
+
+
+def test_int8_is_int8_from_end_to_end(converted):
+    artifact = converted("micro", "int8")
+    found = tflite.inspect(artifact.tflite)
+    kinds = {t.dtype for op in found.operators for t in (*op.inputs, *op.outputs)}
+    assert kinds == {"INT8", "INT32"}
+    assert found.counts == {
+        "CONV_2D": 2, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "MAX_POOL_2D": 1, "MEAN": 1,
+    }  # fmt: skip
+
+
+def test_micro_interpreter_agrees_with_the_reference_kernels(converted, digits):
+    artifact = converted("micro", "int8")
+    x = digits[1][0]
+    steps = np.abs(artifact.predict(x, "micro") - artifact.predict(x, "litert-reference"))
+    steps /= artifact.report["outputs"][0]["scale"]
+    assert np.round(steps).max() <= 1
+    assert np.mean(steps > 0.5) < 0.01
+
+
+def test_same_student_gives_the_same_bytes(student, digits, converted):
+    again = tflite.convert(student, "micro", "int8", calibration=digits[0][0][:300])
+    assert again.tflite == converted("micro", "int8").tflite
+
+
+def test_save_then_load(converted, digits, tmp_path):
+    artifact = converted("micro", "int8")
+    folder = artifact.save(tmp_path / "kit")
+    loaded = tflite.load(folder / "student.tflite", target="micro")
+    assert loaded.tflite == artifact.tflite
+    x = digits[1][0][:20]
+    np.testing.assert_array_equal(loaded.predict(x), artifact.predict(x))
+
+
+def test_c_array_holds_the_bytes_of_the_file(converted, tmp_path):
+    folder = converted("micro", "int8").save(tmp_path / "kit")
+    main = folder / "main.cc"
+    main.write_text(
+        '#include "student_model.h"\n#include <cstdio>\n'
+        "int main() { fwrite(student::kModel, 1, student::kModelSize, stdout); }\n"
+    )
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
+    sources = [str(main), str(folder / "student_model.cc")]
+    subprocess.run(["g++", *flags, *sources, "-o", str(folder / "dump")], check=True)
+    dumped = subprocess.run([str(folder / "dump")], check=True, capture_output=True).stdout
+    assert dumped == (folder / "student.tflite").read_bytes()
+
+
+class TestBadInput:
+    def test_student_is_not_a_model(self):
+        with pytest.raises(TypeError, match=r"`student` must be a Keras model.*int"):
+            tflite.convert(3)
+
+    def test_unknown_quantization(self, student):
+        with pytest.raises(ValueError, match=r"`quantization` must be.*Did you mean 'int8'"):
+            tflite.convert(student, quantization="int-8")
+
+    def test_unknown_target(self, student):
+        with pytest.raises(ValueError, match=r"`target` must be one of .*Did you mean 'android'"):
+            tflite.convert(student, target="andriod")
+
+    def test_no_calibration(self, student):
+        with pytest.raises(ValueError, match="`calibration` is needed"):
+            tflite.convert(student, quantization="int8")
+
+    def test_empty_calibration(self, student):
+        with pytest.raises(ValueError, match="`calibration` has no samples"):
+            tflite.convert(student, quantization="int8", calibration=np.zeros((0, 8, 8, 1)))
+        with pytest.raises(ValueError, match="`calibration` has no samples"):
+            tflite.convert(student, quantization="int8", calibration=iter(()))
+
+    def test_calibration_of_another_shape(self, student):
+        with pytest.raises(ValueError, match=r"'image' must have shape \(samples, 8, 8, 1\)"):
+            tflite.convert(student, quantization="int8", calibration=np.zeros((5, 8, 8)))
+
+    def test_unknown_io(self, student):
+        with pytest.raises(ValueError, match="`io` must be one of"):
+            tflite.convert(student, io="int4")
+
+    @pytest.mark.parametrize("quantization", ["dynamic", "float16"])
+    def test_what_micro_cannot_run(self, student, quantization):
+        with pytest.raises(ValueError, match=f"'micro' can't run quantization='{quantization}'"):
+            tflite.convert(student, "micro", quantization)
+
+    def test_folder_that_cannot_be_written(self, converted, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ValueError, match="`folder` can't be written"):
+            converted("micro", "int8").save(tmp_path / "file" / "kit")
+        assert os.listdir(tmp_path) == ["file"]
+
+    def test_file_that_is_none(self, tmp_path):
+        with pytest.raises(ValueError, match="Not a TFLite file"):
+            tflite.inspect(b"not a model at all")
+        with pytest.raises(ValueError, match="No such file"):
+            tflite.load(tmp_path / "none.tflite")
+
+
+def test_models_with_custom_layers(digits):
+    @keras.saving.register_keras_serializable("test")
+    class Scale(keras.layers.Layer):
+        def build(self, shape):
+            self.factor = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+        def call(self, x):
+            return x * self.factor
+
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(Scale()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(10)(x))
+    artifact = tflite.convert(model)
+    x = digits[1][0]
+    np.testing.assert_allclose(artifact.predict(x), model.predict(x, verbose=0), atol=1e-5)

@@ -1,0 +1,68 @@
+"""The child process in which TensorFlow's converter runs, for it can bring its process down.
+
+Started by path, so that nothing is imported but TensorFlow. Each line of standard input names a
+folder with `request.json`; the answer is one line, and `model.tflite` or `error.txt` beside the
+request.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import traceback
+
+
+def convert_saved_model(folder, request):
+    """TensorFlow's converter, with its own post-training quantization."""
+    import numpy as np
+    import tensorflow as tf
+
+    quantization = request["quantization"]
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(folder / "saved_model"), signature_keys=["serving_default"]
+    )
+    builtins = tf.lite.OpsSet.TFLITE_BUILTINS
+    if quantization != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantization == "int8":
+        builtins = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+    if quantization == "int16x8":
+        builtins = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    converter.target_spec.supported_ops = [builtins]
+    if (folder / "calibration.npz").exists():
+        with np.load(folder / "calibration.npz") as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        batch = request["batch_size"] or 1
+        count = len(next(iter(arrays.values()))) // batch
+
+        def representative_dataset():
+            for i in range(count):
+                yield {n: a[i * batch : (i + 1) * batch] for n, a in arrays.items()}
+
+        converter.representative_dataset = representative_dataset
+    if quantization in ("int8", "int16x8"):
+        converter.inference_input_type = tf.dtypes.as_dtype(request["io"][0])
+        converter.inference_output_type = tf.dtypes.as_dtype(request["io"][1])
+    return converter.convert()
+
+
+def main():
+    # What libraries print must not be taken for an answer: it goes to the log.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        folder = pathlib.Path(line.rstrip("\n"))
+        try:
+            request = json.loads((folder / "request.json").read_text())
+            tflite = convert_saved_model(folder, request)
+            (folder / "model.tflite").write_bytes(tflite)
+        except Exception:
+            (folder / "error.txt").write_text(traceback.format_exc())
+        answers.write("done\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

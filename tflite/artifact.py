@@ -1,0 +1,206 @@
+"""A TFLite file with the evidence that it does what the student does."""
+
+import json
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+from keras_distill.tflite import runtimes, samples, targets, verify
+from keras_distill.tflite.inspect import inspect, read
+from keras_distill.tflite.report import Report
+
+
+class Artifact:
+    """A TFLite file for a target. `convert` and `load` make it.
+
+    Attributes:
+        tflite: Bytes of the file.
+        target: Name of the target.
+        report: What is known of the file, as plain types; `print` shows it as Markdown.
+        student: The Keras student between pre- and postprocessing, or `None` for loaded files.
+    """
+
+    def __init__(self, tflite, target, report, *, inputs, outputs, student=None, labels=None,
+                 states=(), named=None):  # fmt: skip
+        self.tflite = tflite
+        self.target = target
+        self.report = Report(report)
+        self.student = student
+        self.labels = labels
+        self._inputs = inputs
+        self._outputs = outputs
+        self._states = states
+        self._named = named or tflite
+
+    def __repr__(self):
+        return f"<Artifact for {self.target}, {len(self.tflite):,} bytes>"
+
+    @property
+    def runtime(self) -> str:
+        """Runtime of the target: `"litert"` or `"micro"`."""
+        return targets.get(self.target).runtime
+
+    def predict(self, x, runtime=None):
+        """Runs the file in the target's runtime on this host.
+
+        Args:
+            x: Samples as `fit` takes them: an array, or a list or dict of arrays. Floats are
+                quantized as the file needs; integers of the file's own type are taken as they are.
+            runtime: `"litert"`, `"litert-reference"` or `"micro"`. Defaults to the target's.
+
+        Returns:
+            An array of shape `(samples, ...)`, or a dict of them by name where the file has
+            several outputs. Quantized outputs are given as floats.
+        """
+        inputs, _ = samples.read(x, self._shapes(), argument="x")
+        outputs = self._run(inputs, runtime or self.runtime)[1]
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def _shapes(self):
+        return {port["name"]: tuple(port["shape"][1:]) for port in self._inputs}
+
+    def _run(self, inputs, runtime):
+        """The ports of the outputs, and the outputs as floats, by name."""
+        interpreter = runtimes.open_file(self.tflite, runtime)
+        results = runtimes.run_samples(interpreter, list(inputs.values()), self._states)
+        kept = [o for _, o in self._states]
+        ports = [p for i, p in enumerate(interpreter.outputs) if i not in kept]
+        names = [port["name"] for port in self._outputs]
+        ports = dict(zip(names, ports, strict=True))
+        return ports, {
+            name: port.dequantize(result)
+            for (name, port), result in zip(ports.items(), results, strict=True)
+        }
+
+    def verify(self, data, y=None, *, count=None):
+        """Runs the Keras student and the file on the same samples, and records the differences.
+
+        Args:
+            data: Samples as `predict` takes them, a `tf.data.Dataset` or an iterable; elements
+                `(x, y)` give labels too.
+            y: Labels of shape `(samples,)`, for accuracies.
+            count: How many samples at most.
+
+        Returns:
+            The report, which is `report["verification"]` from now on: for each runtime and output
+            the largest and mean difference (also in steps of the output's quantization), the
+            share of samples with the same argmax (`agreement`), and the accuracies.
+
+        Raises:
+            ValueError: The artefact was loaded from a file and has no student to compare with.
+        """
+        if self.student is None:
+            raise ValueError(
+                "This artefact has no Keras student to compare with: it was loaded from a file. "
+                "Give `student=` to `load`."
+            )
+        inputs, found = samples.read(data, self._shapes(), count, argument="data")
+        y = found if y is None else np.asarray(y)[:count]
+        report = verify.compare(self, inputs, y)
+        self.report["verification"] = report
+        return Report(report)
+
+    def save(self, folder):
+        """Writes the file and what the target needs beside it.
+
+        Args:
+            folder: Folder to write to; made where it doesn't exist.
+
+        Returns:
+            Path of the folder.
+
+        Raises:
+            ValueError: The folder can't be written. Nothing is left half-written.
+        """
+        files = {
+            "student.tflite": self.tflite,
+            "report.json": json.dumps(self.report, indent=2) + "\n",
+            "report.md": f"{self.report}\n",
+        }
+        if self.runtime == "micro":
+            from keras_distill.tflite import micro
+
+            files.update(micro.files(self))
+        return write(folder, files)
+
+
+def check_folder(folder):
+    """A folder as a path, or a `ValueError` if it can't be written."""
+    folder = pathlib.Path(folder)
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"`folder` can't be written: {folder} ({existing} is in the way).")
+    return folder
+
+
+def write(folder, files) -> pathlib.Path:
+    """Writes files, text or bytes by relative path: all of them, or none."""
+    folder = check_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as staging:
+        for name, content in files.items():
+            path = pathlib.Path(staging, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        for name in files:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(pathlib.Path(staging, name), path)
+    return folder
+
+
+def load(path, target="android", *, student=None, labels=None) -> Artifact:
+    """Wraps an existing TFLite file, ours or from elsewhere.
+
+    Args:
+        path: Path or bytes of the file.
+        target: Target it is to run on; see `convert`.
+        student: Keras model to `verify` it against.
+        labels: Names of the classes.
+
+    Returns:
+        An `Artifact`.
+
+    Raises:
+        ValueError: Not a TFLite file, or one that the target refuses.
+    """
+    targets.get(target)
+    tflite = read(path)
+    found = inspect(tflite)
+    refused = targets.refusals(found, target)
+    if refused:
+        raise ValueError(f"Target {target!r} refuses the file: {'; '.join(refused)}.")
+    interpreter = runtimes.LiteRT(tflite)
+    inputs, outputs = ports(interpreter)
+    report = describe(found, inputs, outputs, target)
+    if student is not None:
+        from keras_distill.tflite import graph
+
+        student = graph.Wrapped(student, graph.inputs_of(student))
+    return Artifact(tflite, target, report, inputs=inputs, outputs=outputs, student=student,
+                    labels=labels)  # fmt: skip
+
+
+def ports(interpreter):
+    """Inputs and outputs of an interpreter as plain types."""
+    return tuple(
+        [{**vars(port), "shape": list(port.shape)} for port in side]
+        for side in (interpreter.inputs, interpreter.outputs)
+    )
+
+
+def describe(found, inputs, outputs, target) -> dict:
+    """The facts of a file for its report."""
+    return {
+        "target": target,
+        "bytes": found.bytes["total"],
+        "bytes_by_part": found.bytes,
+        "parameters": found.parameters,
+        "multiply_accumulates": found.macs,
+        "inputs": inputs,
+        "outputs": outputs,
+        "operators": found.counts,
+    }

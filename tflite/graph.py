@@ -1,0 +1,193 @@
+"""The inference graph of a student, in the form that the converter and the targets take."""
+
+import dataclasses
+import functools
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """An input of the file, with a name that is safe in signatures, C and Kotlin."""
+
+    name: str
+    shape: tuple
+    dtype: str
+
+
+def inputs_of(student, input_signature=None) -> list[Input]:
+    """The student's inputs, without batch axis.
+
+    Args:
+        student: A built Keras model.
+        input_signature: Structure of `keras.InputSpec` or `tf.TensorSpec` with a batch axis, for
+            models whose inputs aren't known or not fixed in shape.
+
+    Returns:
+        `Input`s in the order in which the model takes them.
+
+    Raises:
+        ValueError: The shapes of the inputs aren't known.
+    """
+    if input_signature is not None:
+        specs = keras.tree.flatten(input_signature)
+    elif getattr(student, "inputs", None):
+        specs = student.inputs
+    else:
+        raise ValueError(
+            f"The inputs of model {student.name!r} are not known. Give `input_signature`, such as "
+            '`[keras.InputSpec(shape=(None, 28, 28, 1), dtype="float32")]`, for a model that is '
+            "neither functional nor a built `Sequential`."
+        )
+    for spec in specs:
+        if None in tuple(spec.shape)[1:]:
+            raise ValueError(
+                f"An input of model {student.name!r} has shape {tuple(spec.shape)}. A file needs "
+                "fixed sizes: give `input_signature` with every size but the batch's set."
+            )
+    names = unique_names([_input_name(spec) for spec in specs], "input")
+    return [
+        Input(name, tuple(spec.shape)[1:], keras.backend.standardize_dtype(spec.dtype or "float32"))
+        for name, spec in zip(names, specs, strict=True)
+    ]
+
+
+def _input_name(spec):
+    name = getattr(spec, "name", None) or ""
+    return "" if re.fullmatch(r"(input_layer|keras_tensor|input|args)(_\d+)*", name) else name
+
+
+def unique_names(names, kind) -> list[str]:
+    """Names made safe for signatures, C and Kotlin, and unlike each other.
+
+    Empty names become `kind`, or `kind_0`, `kind_1`, ... of several.
+    """
+    plain = [kind] if len(names) == 1 else [f"{kind}_{i}" for i in range(len(names))]
+    result = []
+    for name, fallback in zip(names, plain, strict=True):
+        safe = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or fallback
+        safe = f"_{safe}" if safe[0].isdigit() else safe
+        candidate, n = safe, 1
+        while candidate in result:
+            candidate, n = f"{safe}_{n}", n + 1
+        result.append(candidate)
+    return result
+
+
+def _output_names(student, outputs):
+    """Names of the student's outputs: of a dict its keys, else of the layers that users named."""
+    if isinstance(outputs, dict):
+        return unique_names(sorted(outputs), "output")
+    count = len(keras.tree.flatten(outputs))
+    names = [""] * count
+    layers = getattr(student, "output_names", None) or [student.layers[-1].name]
+    if len(layers) == count:
+        names = ["" if _is_automatic(student, name) else name for name in layers]
+    return unique_names(names, "output")
+
+
+def _is_automatic(student, name):
+    """Whether Keras made the name up from the layer's class."""
+    for layer in student.layers:
+        if layer.name == name:
+            snake = keras.src.utils.naming.to_snake_case(type(layer).__name__)
+            return re.fullmatch(rf"{snake}(_\d+)?", name) is not None
+    return True
+
+
+@dataclasses.dataclass
+class Wrapped:
+    """The student between preprocessing and postprocessing, as one function of named inputs.
+
+    Attributes:
+        student: Keras model.
+        inputs: Its `Input`s.
+        preprocessing: Keras layer or function on the (only) input, or `None`.
+        postprocessing: Keras layer or function on each output, or `None`.
+        casts: Dtypes that the inputs arrive in where they aren't the student's own.
+    """
+
+    student: keras.Model
+    inputs: list
+    preprocessing: object = None
+    postprocessing: object = None
+    casts: dict = dataclasses.field(default_factory=dict)
+
+    def __call__(self, tensors):
+        """Outputs by name, from inputs by name."""
+        flat = [ops.cast(tensors[i.name], i.dtype) for i in self.inputs]
+        if self.preprocessing is not None:
+            flat = [self.preprocessing(flat[0]), *flat[1:]]
+        outputs = self.student(self._packed(flat), training=False)
+        names = _output_names(self.student, outputs)
+        if isinstance(outputs, dict):
+            outputs = [outputs[key] for key in sorted(outputs)]
+        outputs = keras.tree.flatten(outputs)
+        if self.postprocessing is not None:
+            outputs = [self.postprocessing(x) for x in outputs]
+        return dict(zip(names, outputs, strict=True))
+
+    def dtype(self, given):
+        """Dtype in which an `Input` arrives."""
+        return self.casts.get(given.name, given.dtype)
+
+    def _packed(self, flat):
+        """Inputs in the structure that the student takes."""
+        structure = getattr(self.student, "input", None) if self._is_graph() else None
+        if structure is not None:
+            return keras.tree.pack_sequence_as(structure, flat)
+        return flat[0] if len(flat) == 1 else flat
+
+    def _is_graph(self):
+        return bool(getattr(self.student, "inputs", None))
+
+    @functools.cached_property
+    def _function(self):
+        specs = {i.name: tf.TensorSpec((None, *i.shape), self.dtype(i)) for i in self.inputs}
+        return tf.function(self.__call__, input_signature=[specs], autograph=False)
+
+    def predict(self, inputs, batch_size=64):
+        """Outputs by name as NumPy arrays, for arrays by name. The answer a file must give."""
+        count = len(next(iter(inputs.values())))
+        parts = []
+        for start in range(0, count, batch_size):
+            block = {
+                i.name: tf.cast(inputs[i.name][start : start + batch_size], self.dtype(i))
+                for i in self.inputs
+            }
+            parts.append(self._function(block))
+        return {n: np.concatenate([part[n].numpy() for part in parts]) for n in parts[0]}
+
+
+def save(wrapped, folder, batch_size=1) -> list[str]:
+    """Saves the inference graph as a SavedModel with one signature, `serving_default`.
+
+    Returns:
+        Names of the outputs, in the student's order.
+    """
+    specs = [
+        tf.TensorSpec((batch_size, *i.shape), wrapped.dtype(i), name=i.name) for i in wrapped.inputs
+    ]
+    names = []
+
+    def serve(*tensors):
+        given = {i.name: x for i, x in zip(wrapped.inputs, tensors, strict=True)}
+        outputs = wrapped(given)
+        names[:] = outputs
+        return {name: tf.identity(x, name=name) for name, x in outputs.items()}
+
+    module = tf.Module()
+    # Keras 3 models aren't tracked as a SavedModel needs: only their variables are handed over.
+    module.kept = [v.value for v in wrapped.student.variables]
+    for part in (wrapped.preprocessing, wrapped.postprocessing):
+        if isinstance(part, keras.Layer):
+            module.kept += [v.value for v in part.variables]
+    module.serve = tf.function(serve, input_signature=specs, autograph=False)
+    tf.saved_model.save(
+        module, str(folder), signatures={"serving_default": module.serve.get_concrete_function()}
+    )
+    return names

@@ -1,0 +1,40 @@
+"""Reports as Markdown."""
+
+
+class Report(dict):
+    """A dict of plain types (JSON) that prints as Markdown."""
+
+    def __str__(self):
+        return markdown(self)
+
+
+def table(header, rows) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)
+
+
+def markdown(report, level=1) -> str:
+    """A report as Markdown: a section for each nested dict, a table for each list of dicts."""
+    lines, sections = [], []
+    for key, value in report.items():
+        title = str(key).replace("_", " ")
+        if isinstance(value, dict) and value:
+            sections.append(f"{'#' * (level + 1)} {title}\n\n{markdown(value, level + 1)}")
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+            header = list(value[0])
+            rows = [[_cell(row.get(column)) for column in header] for row in value]
+            sections.append(f"{'#' * (level + 1)} {title}\n\n{table(header, rows)}")
+        elif value not in (None, {}, [], ()):
+            lines.append(f"- {title}: {_cell(value)}")
+    return "\n\n".join(["\n".join(lines), *sections] if lines else sections)
+
+
+def _cell(value):
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return "; ".join(_cell(v) for v in value)
+    return str(value)

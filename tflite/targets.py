@@ -1,0 +1,132 @@
+"""What each target accepts."""
+
+import dataclasses
+import difflib
+import re
+
+#: Built-in operators of TFLite Micro.
+MICRO_OPERATORS = frozenset(
+    """
+    ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL
+    BATCH_TO_SPACE_ND BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D
+    COS CUMSUM DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV DYNAMIC_UPDATE_SLICE ELU
+    EMBEDDING_LOOKUP EQUAL EXP EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED
+    GATHER GATHER_ND GREATER GREATER_EQUAL HARD_SWISH IF L2_NORMALIZATION L2_POOL_2D
+    LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC LOG_SOFTMAX
+    MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG NOT_EQUAL PACK PAD PADV2 PRELU
+    QUANTIZE READ_VARIABLE REDUCE_ALL REDUCE_MAX REDUCE_MIN RELU RELU6 RESHAPE
+    RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2 ROUND RSQRT SELECT_V2 SHAPE SIN SLICE
+    SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE
+    SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE TRANSPOSE_CONV
+    UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
+    """.split()  # noqa: SIM905
+)
+
+QUANTIZATIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
+
+#: Targets that `inspect` judges a file for.
+SHOWN = ("android", "micro", "ethos-u55-128")
+
+_ETHOS = (
+    *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
+    *(f"ethos-u65-{macs}" for macs in (256, 512)),
+    *(f"ethos-u85-{macs}" for macs in (128, 256, 512, 1024, 2048)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where a file is to run.
+
+    Attributes:
+        name: Its name in `convert`.
+        runtime: `"litert"` or `"micro"`.
+        quantizations: Quantizations that run there, with the reason for each one that doesn't.
+    """
+
+    name: str
+    runtime: str
+    refused: dict
+
+
+_MICRO_REFUSED = {
+    "float16": "TFLite Micro has no float16 DEQUANTIZE",
+    "dynamic": "TFLite Micro does not run hybrid models (int8 weights with float activations)",
+}
+_ETHOS_REFUSED = {
+    **_MICRO_REFUSED,
+    "float32": "the NPU computes in int8 and int16 only",
+    "int4": "Vela does not compile 4-bit weights",
+}
+
+
+def names() -> list[str]:
+    """Names of all targets."""
+    return ["android", "micro", *_ETHOS]
+
+
+def get(name) -> Target:
+    """The target of a name, or a `ValueError` that lists the names."""
+    if name == "android":
+        return Target(name, "litert", {})
+    if name == "micro":
+        return Target(name, "micro", _MICRO_REFUSED)
+    if name in _ETHOS:
+        return Target(name, "micro", _ETHOS_REFUSED)
+    raise ValueError(
+        f"`target` must be one of {names()}.{suggestion(name, names())} Received: target={name!r}"
+    )
+
+
+def suggestion(value, choices) -> str:
+    """ " Did you mean 'x'?" where a choice is like the value."""
+    close = difflib.get_close_matches(str(value), choices, 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def refusals(inspection, target) -> list[str]:
+    """Why a target refuses a file: a line per reason, empty where it takes it."""
+    target = get(target)
+    reasons = []
+    for op in inspection.operators:
+        if op.custom:
+            reasons.append(f"operator {op.name} is not built in{_at(op)}")
+    if target.runtime == "micro":
+        reasons += _micro_refusals(inspection)
+    if target.name in _ETHOS and any(t.dtype == "FLOAT32" for t in inspection.inputs):
+        reasons.append(_ETHOS_REFUSED["float32"])
+    return list(dict.fromkeys(reasons))
+
+
+def _micro_refusals(inspection):
+    if len(inspection.signatures) > 1:
+        yield f"{len(inspection.signatures)} signatures: TFLite Micro runs files with one"
+    if any(-1 in t.shape for t in inspection.inputs):
+        yield "TFLite Micro needs static shapes: convert with `batch_size=1`"
+    for op in inspection.operators:
+        if not op.custom and op.name not in MICRO_OPERATORS:
+            yield f"TFLite Micro has no operator {op.name}{_at(op)}"
+        constant = [t for t in op.inputs if t and t.constant]
+        if op.name == "DEQUANTIZE" and op.inputs[0].dtype == "FLOAT16":
+            yield _MICRO_REFUSED["float16"]
+        elif _hybrid(op, constant):
+            yield f"{_MICRO_REFUSED['dynamic']}: {op.name}{_at(op)}"
+
+
+def _hybrid(op, constant):
+    activations = [t for t in op.inputs if t and not t.constant]
+    return (
+        op.name not in ("DEQUANTIZE", "GATHER")
+        and any(t.dtype in ("INT8", "INT4") and t.scales for t in constant)
+        and any(t.dtype == "FLOAT32" for t in activations)
+    )
+
+
+def _at(op):
+    return f" (at {layer_of(op.layer)!r})" if op.layer else ""
+
+
+def layer_of(tensor) -> str:
+    """The part of a tensor's name that names its layer."""
+    name = tensor.split(";")[0]
+    return re.sub(r"^(StatefulPartitionedCall|PartitionedCall)[^/]*/?", "", name) or name

@@ -1,0 +1,99 @@
+"""The parent's side of the converter's child process."""
+
+import atexit
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+
+class ConverterError(RuntimeError):
+    """The converter refused the model. The message is the converter's own."""
+
+
+class ConverterCrash(ConverterError):
+    """The converter brought its process down."""
+
+
+class _Worker:
+    """A child process that is started once, since importing TensorFlow takes seconds."""
+
+    def __init__(self):
+        self.process = None
+        self.log = None
+
+    def _start(self):
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(pathlib.Path(__file__).with_name("_worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=environment,
+        )
+
+    def stop(self):
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.wait()
+            self.process.stdout.close()
+            self.log.close()
+            self.process = None
+
+    def run(self, folder):
+        """Converts what `folder` holds and returns the bytes of the file."""
+        if self.process is None:
+            self._start()
+        answer = ""
+        try:
+            self.process.stdin.write(f"{folder}\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            pass
+        if not answer:
+            code = self.process.wait()
+            self.process.stdout.close()
+            self.log.seek(0)
+            tail = self.log.read()[-2000:].decode(errors="replace").strip()
+            self.log.close()
+            self.process = None
+            raise ConverterCrash(f"exit status {code}. {tail}")
+        error = folder / "error.txt"
+        if error.exists():
+            raise ConverterError(error.read_text())
+        return (folder / "model.tflite").read_bytes()
+
+
+_WORKER = _Worker()
+atexit.register(_WORKER.stop)
+
+
+def run(folder, calibration=None, **request) -> bytes:
+    """Converts `folder/saved_model` in the child process.
+
+    Args:
+        folder: Folder with a SavedModel in `saved_model`.
+        calibration: Arrays by input name, or `None`.
+        **request: What the child needs to know, as JSON.
+
+    Returns:
+        The TFLite file.
+
+    Raises:
+        ConverterCrash: The child process died.
+        ConverterError: The converter raised.
+    """
+    folder = pathlib.Path(folder)
+    for name in ("error.txt", "model.tflite", "calibration.npz"):
+        (folder / name).unlink(missing_ok=True)
+    if calibration is not None:
+        np.savez(folder / "calibration.npz", **calibration)
+    (folder / "request.json").write_text(json.dumps(request))
+    return _WORKER.run(folder)
