@@ -1,0 +1,172 @@
+"""Multiply-accumulates of a Keras model, counted in the graph that TensorFlow traces of it."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+
+def multiply_accumulates(model, inputs=None) -> int:
+    """Counts the multiply-accumulates of one inference on one sample.
+
+    Every product that is summed up counts once: those of convolutions (also depthwise, separable,
+    grouped, dilated and transposed), dense layers, attention, recurrent layers (all steps) and
+    `keras.ops.matmul` or `einsum` anywhere in the model, subclassed or not. Additions of biases,
+    batch normalization (which export folds away) and activations don't count. Positions of a
+    convolution in the padding count, as is the custom.
+
+    Args:
+        model: A built `keras.Model`, or a function of tensors.
+        inputs: A sample batch of what the model reads (arrays, or objects with `shape` and
+            `dtype`), of which only shapes and dtypes matter. Defaults to `None`: what
+            the model itself says. Needed where the model leaves sizes open.
+
+    Returns:
+        The count, an int.
+
+    Raises:
+        ValueError: If sizes are open, or how often a loop runs depends on the data.
+
+    Example:
+
+    >>> inputs = keras.Input((8, 8, 1))
+    >>> outputs = keras.layers.Conv2D(4, 3)(inputs)
+    >>> keras_distill.evaluation.multiply_accumulates(keras.Model(inputs, outputs))
+    1296
+    """
+    inputs = model.input if inputs is None else inputs
+    specs = keras.tree.map_structure(_one_sample, inputs)
+    call = (lambda x: model(x, training=False)) if isinstance(model, keras.Model) else model
+    return _count(tf.function(call, autograph=False).get_concrete_function(specs).graph)
+
+
+def _one_sample(x):
+    shape = (1, *x.shape[1:])
+    if None in shape:
+        raise ValueError(
+            f"The model reads shape {tuple(x.shape)}: the count depends on the sizes left open. "
+            "Give a sample batch as `inputs`."
+        )
+    return tf.TensorSpec(shape, keras.backend.standardize_dtype(x.dtype))
+
+
+def _count(graph):
+    return sum(_operation(op, graph) for op in _needed(graph))
+
+
+def _needed(graph):
+    """The operations that the graph's outputs need. Keras traces more, such as a cell's shapes."""
+    found, pending = set(), [tensor.op for tensor in graph.outputs]
+    while pending:
+        op = pending.pop()
+        if op not in found:
+            found.add(op)
+            pending.extend(tensor.op for tensor in op.inputs)
+    return found
+
+
+def _operation(op, graph):
+    if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
+        return _count(_function(graph, op.get_attr("f")))
+    if op.type in ("While", "StatelessWhile"):
+        body = _count(_function(graph, op.get_attr("body")))
+        return body and body * _trips(op)
+    if op.type in ("If", "StatelessIf"):
+        branches = (op.get_attr("then_branch"), op.get_attr("else_branch"))
+        return max(_count(_function(graph, branch)) for branch in branches)
+    products = _PRODUCTS.get(op.type)
+    return products(op) if products else 0
+
+
+def _function(graph, attribute):
+    return graph._get_function(attribute.name).graph
+
+
+def _trips(op):
+    """How often a loop runs: its maximum of iterations, if that doesn't depend on the data."""
+    try:
+        # Keras computes the number of steps from constants, inside the graph.
+        with tf.compat.v1.Session(graph=op.graph) as session:
+            trips = session.run(op.inputs[1])
+    except tf.errors.OpError:
+        trips = -1
+    if trips < 0:
+        raise ValueError(
+            f"How often the loop {op.name!r} runs depends on the data: its multiply-accumulates "
+            "can't be counted."
+        )
+    return int(trips)
+
+
+def _size(tensor):
+    if None in tensor.shape:
+        raise ValueError(
+            f"The shape {tuple(tensor.shape)} inside the model, at {tensor.op.name!r}, depends on "
+            "the data: its multiply-accumulates can't be counted."
+        )
+    return math.prod(tensor.shape)
+
+
+def _convolution(op):
+    return _size(_assembled(op.outputs[0])) * math.prod(op.inputs[1].shape[:-1])
+
+
+def _depthwise(op):
+    return _size(_assembled(op.outputs[0])) * math.prod(op.inputs[1].shape[:2])
+
+
+def _assembled(tensor):
+    """The map that a dilated convolution's output is a part of, or the output itself.
+
+    TensorFlow runs a dilated convolution as an ordinary one on interleaved and padded parts.
+    """
+    for op in tensor.consumers():
+        if op.type == "BatchToSpaceND":
+            return op.outputs[0]
+        if op.type == "Squeeze" and _assembled(op.outputs[0]) is not op.outputs[0]:
+            return _assembled(op.outputs[0])
+    return tensor
+
+
+def _transposed_convolution(op):
+    # The forward pass of a transposed convolution is the backward pass of a convolution.
+    return _size(op.inputs[2]) * math.prod(op.inputs[1].shape[:-1])
+
+
+def _matmul(op):
+    axis = -2 if op.get_attr("transpose_a") else -1
+    return _size(op.outputs[0]) * op.inputs[0].shape[axis]
+
+
+def _batch_matmul(op):
+    axis = -2 if op.get_attr("adj_x") else -1
+    return _size(op.outputs[0]) * op.inputs[0].shape[axis]
+
+
+def _einsum(op):
+    terms = op.get_attr("equation").decode().split("->")[0].split(",")
+    if len(terms) == 1:
+        return 0
+    sizes = {}
+    for term, tensor in zip(terms, op.inputs, strict=True):
+        labels, shape = term.replace("...", ""), list(tensor.shape)
+        if "..." in term:
+            start = term.index("...")
+            stop = len(shape) - (len(labels) - start)
+            sizes["..."] = max(sizes.get("...", 1), math.prod(shape[start:stop]))
+            del shape[start:stop]
+        sizes.update(zip(labels, shape, strict=True))
+    return math.prod(sizes.values())
+
+
+_PRODUCTS = {
+    "BatchMatMulV2": _batch_matmul,
+    "BatchMatMulV3": _batch_matmul,
+    "Conv2D": _convolution,
+    "Conv2DBackpropInput": _transposed_convolution,
+    "Conv3D": _convolution,
+    "Conv3DBackpropInputV2": _transposed_convolution,
+    "DepthwiseConv2dNative": _depthwise,
+    "Einsum": _einsum,
+    "MatMul": _matmul,
+}
