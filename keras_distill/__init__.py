@@ -2,10 +2,13 @@
 
 import importlib
 
-from keras_distill import callbacks, losses, teachers
+from keras_distill._quiet import quiet_start
 from keras_distill._version import __version__
-from keras_distill.distiller import Distiller
-from keras_distill.match import Match
+
+with quiet_start():
+    from keras_distill import callbacks, losses, teachers
+    from keras_distill.distiller import Distiller
+    from keras_distill.match import Match
 
 __all__ = ["Distiller", "Match", "__version__", "callbacks", "losses", "teachers"]
 

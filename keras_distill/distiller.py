@@ -159,6 +159,7 @@ class Distiller(keras.Model):
             ValueError: If there is no teacher, or the two sides of a loss don't fit.
         """
         if self._plan.pairs is not None:
+            self._check_shared_layers()
             return
         if self.teacher is None:
             raise ValueError(

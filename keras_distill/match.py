@@ -289,8 +289,12 @@ class Pair:
                 "maps, and pool maps or sequences into vectors; these shapes need an adapter of "
                 "your own."
             )
-        name = f"{self.name}_adapter".replace("/", "_")
-        return keras.Sequential(layers, name=name, trainable=True)
+        adapter = keras.Sequential(layers, name=f"{self.name}_adapter".replace("/", "_"))
+        # A mask holds on, unless positions are merged or repeated.
+        adapter.supports_masking = not (
+            len(student.shape) == len(teacher.shape) == 3 and student.shape[1] != teacher.shape[1]
+        )
+        return adapter
 
     def _mismatch(self, student, teacher):
         is_output = isinstance(self.student, Tap) and self.student.path is None

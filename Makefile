@@ -1,0 +1,42 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each makes its own environment in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on
+
+.PHONY: demo test lint docs clean
+
+demo: .venv/installed  ## Distil, export and prove a student on handwritten digits
+	$(BIN)/keras-distill demo
+
+test: .venv/installed-dev  ## Run the test suite
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/installed-dev  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/installed-dev  ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+bench-%: .venv/installed-dev  ## Run benchmarks/NAME.py
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python benchmarks/$(subst -,_,$*).py
+
+clean:  ## Remove the environment and everything built
+	rm -rf .venv build dist site runs *.egg-info
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo 'keras_distill needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.11 ...'; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt pyproject.toml | .venv/bin/python
+	@echo 'Installing TensorFlow and the rest into .venv (about 2 GB, once) ...'
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps -e .
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	@echo 'Installing what the tests and checks need ...'
+	$(PIP) -r requirements-dev.txt
+	@touch $@

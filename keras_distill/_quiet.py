@@ -1,0 +1,35 @@
+"""Silence while TensorFlow starts, for those who asked for it."""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+
+@contextlib.contextmanager
+def quiet_start():
+    """Holds back what TensorFlow's libraries print while they load, where little is wanted.
+
+    TensorFlow 2.21 prints a few lines before it reads the environment variable
+    `TF_CPP_MIN_LOG_LEVEL`. Here they are held back if it is 1 or more, as it is for the command
+    `keras-distill`, and printed after all if loading fails.
+    """
+    if os.path.basename(sys.argv[0]) == "keras-distill":
+        os.environ.setdefault(LEVEL, "3")
+    if os.environ.get(LEVEL, "0") == "0" or "tensorflow" in sys.modules:
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
