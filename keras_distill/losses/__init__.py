@@ -1,6 +1,15 @@
 """Distillation losses: `y_true` is what the teacher says, `y_pred` what the student says."""
 
 from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.features import (
+    AttentionMap,
+    AttentionTransfer,
+    ChannelWise,
+    Hint,
+    Review,
+    ValueRelation,
+    VariationalInformation,
+)
 from keras_distill.losses.response import (
     DIST,
     DKD,
@@ -13,9 +22,16 @@ from keras_distill.losses.response import (
 __all__ = [
     "DIST",
     "DKD",
+    "AttentionMap",
+    "AttentionTransfer",
+    "ChannelWise",
     "DistillationLoss",
+    "Hint",
     "JensenShannon",
     "LogitMSE",
+    "Review",
     "SoftTargets",
     "TeacherBoundedRegression",
+    "ValueRelation",
+    "VariationalInformation",
 ]

@@ -202,6 +202,10 @@ class DistillationLoss(keras.losses.Loss):
         """Whether there is no state left to build."""
         return self.state is None or self.state.built
 
+    @built.setter
+    def built(self, value):
+        """Keras sets this behind `build_from_config`; what counts is the state."""
+
     def get_build_config(self):
         return getattr(self, "_build_config", None)
 

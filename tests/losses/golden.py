@@ -92,3 +92,103 @@ def jensen_shannon(t, s, beta, temperature=1.0, standardized=False):
 def teacher_bounded_regression(t, s, labels, margin):
     error_s, error_t = ((s - labels) ** 2).sum(-1), ((t - labels) ** 2).sum(-1)
     return np.where(error_s + margin > error_t, error_s, 0.0)
+
+
+def hint(t, s):
+    return ((t - s) ** 2).reshape(len(s), -1).mean(-1)
+
+
+def average_pool(x, sizes):
+    """(batch, height, width, channels) averaged over parts: the larger map over the smaller."""
+    out = np.zeros((len(x), *sizes, x.shape[-1]))
+    for i in range(sizes[0]):
+        for j in range(sizes[1]):
+            top, bottom = i * x.shape[1] // sizes[0], -(-(i + 1) * x.shape[1] // sizes[0])
+            left, right = j * x.shape[2] // sizes[1], -(-(j + 1) * x.shape[2] // sizes[1])
+            out[:, i, j] = x[:, top:bottom, left:right].mean((1, 2))
+    return out
+
+
+def attention_transfer(t, s, power=2):
+    if t.ndim == s.ndim == 4:
+        sizes = np.minimum(t.shape[1:3], s.shape[1:3])
+        t, s = average_pool(t, sizes), average_pool(s, sizes)
+    maps = []
+    for x in (t, s):
+        q = (np.abs(x) ** power).sum(-1).reshape(len(x), -1)
+        norm = np.sqrt((q**2).sum(-1, keepdims=True))
+        maps.append(q / np.where(norm > 0, norm, 1))
+    return ((maps[0] - maps[1]) ** 2).mean(-1)
+
+
+def channel_wise(t, s, temperature):
+    t = t.reshape(len(t), -1, t.shape[-1]).swapaxes(1, 2) / temperature
+    s = s.reshape(len(s), -1, s.shape[-1]).swapaxes(1, 2) / temperature
+    return temperature**2 * kl(log_softmax(t), log_softmax(s)).mean(-1)
+
+
+def variational_information(t, s, state):
+    variance = np.logaddexp(0, np.float64(state.raw.numpy())) + 1e-5
+    values = (np.log(variance) + (t - s) ** 2 / variance) / 2
+    return values.reshape(len(s), -1).mean(-1)
+
+
+def relation(a, b, heads=None, causal=False):
+    """Log of softmax(a bᵀ / √d), shape (batch, heads, steps, steps)."""
+    if heads:
+        a, b = (x.reshape(*x.shape[:2], heads, -1) for x in (a, b))
+    scores = np.einsum("bqhd,bkhd->bhqk", a, b) / np.sqrt(a.shape[-1])
+    if causal:
+        scores[..., np.triu(np.ones(scores.shape[-2:], bool), 1)] = -1e9
+    return log_softmax(scores)
+
+
+def attention_map(t, s, heads=None, causal=False):
+    return kl(relation(*t[:2], heads, causal), relation(*s[:2], heads, causal)).mean((1, 2))
+
+
+def value_relation(t, s, heads=None):
+    return kl(relation(t, t, heads), relation(s, s, heads)).mean((1, 2))
+
+
+def convolve(x, kernel):
+    """Same-size convolution of (batch, height, width, channels)."""
+    kernel = np.float64(kernel)
+    h, w = kernel.shape[0] // 2, kernel.shape[1] // 2
+    padded = np.pad(x, ((0, 0), (h, h), (w, w), (0, 0)))
+    out = 0
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            out = out + padded[:, i : i + x.shape[1], j : j + x.shape[2]] @ kernel[i, j]
+    return out
+
+
+def normalize(x, layer):
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    return (x - mean) / np.sqrt(variance + 1e-5) * layer.gamma.numpy() + layer.beta.numpy()
+
+
+def review(t, s, state):
+    deeper, total = None, 0
+    for i in reversed(range(len(s))):
+        x = normalize(convolve(s[i], state.enter[i].kernel.numpy()), state.enter_norm[i])
+        if deeper is not None:
+            factor = x.shape[1] // deeper.shape[1], x.shape[2] // deeper.shape[2]
+            deeper = deeper.repeat(factor[0], 1).repeat(factor[1], 2)
+            both = np.concatenate([x, deeper], -1)
+            z = convolve(both, state.attend[i].kernel.numpy()) + state.attend[i].bias.numpy()
+            z = 1 / (1 + np.exp(-z))
+            x = x * z[..., :1] + deeper * z[..., 1:]
+        deeper = x
+        fused = normalize(convolve(x, state.leave[i].kernel.numpy()), state.leave_norm[i])
+        sizes = np.minimum(fused.shape[1:3], t[i].shape[1:3])
+        fused, target = average_pool(fused, sizes), average_pool(t[i], sizes)
+        stage, weights, weight = hint(target, fused), 1.0, 1.0
+        for size in (4, 2, 1):
+            if size < sizes[0]:
+                weight /= 2
+                weights += weight
+                parts = average_pool(target, (size, size)), average_pool(fused, (size, size))
+                stage = stage + weight * hint(*parts)
+        total = total + stage / weights
+    return total

@@ -1,6 +1,7 @@
 """One case for each loss and setting, on which every promise that all losses share is tested."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
 
@@ -16,7 +17,8 @@ from keras_distill import losses
 class Case:
     """A loss, its formula `golden(teacher, student[, labels])` in NumPy, and shapes to try it on.
 
-    Shapes are those of a batch; a tuple of shapes stands for a tuple of tensors.
+    Shapes are those of a batch; a tuple of shapes stands for a tuple of tensors. The formula of a
+    loss with weights takes them as `state`, the layer that holds them.
     """
 
     name: str
@@ -37,13 +39,23 @@ class Case:
         return teacher, student, self.labels(rng) if self.labels else None
 
     def loss(self, **arguments):
+        """The loss, built, its trainable weights always the same random ones."""
         loss = self.make(**arguments)
-        shape = keras.tree.map_structure(np.shape, self.arrays()[:2])
-        loss.build(*shape)
+        loss.build(self.teacher or self.student, self.student)
+        if loss.state is not None:
+            rng = np.random.default_rng(7)
+            for weight in loss.state.trainable_weights:
+                weight.assign(0.5 * rng.standard_normal(weight.shape))
         return loss
 
+    @functools.cached_property
+    def state(self):
+        return self.loss().state
+
     def formula(self, teacher, student, labels):
-        return self.golden(teacher, student, *([] if labels is None else [labels]))
+        given = [] if labels is None else [labels]
+        state = {} if self.state is None else {"state": self.state}
+        return self.golden(teacher, student, *given, **state)
 
 
 def draw(rng, shape):
@@ -165,4 +177,88 @@ RESPONSE = [
     ),
 ]
 
-CASES = [*RESPONSE]
+FEATURES = [
+    Case("hint-vectors", losses.Hint, golden.hint, student=(4, 3)),
+    Case("hint-pixels", losses.Hint, golden.hint, student=(3, 2, 2, 3)),
+    Case(
+        "attention_transfer-pixels",
+        losses.AttentionTransfer,
+        golden.attention_transfer,
+        student=(3, 3, 2, 4),
+        teacher=(3, 3, 2, 5),
+    ),
+    Case(
+        "attention_transfer-larger_student",
+        partial(losses.AttentionTransfer, power=3.0),
+        partial(golden.attention_transfer, power=3),
+        student=(2, 5, 4, 2),
+        teacher=(2, 3, 2, 3),
+        zero_at_equality=None,
+    ),
+    Case(
+        "attention_transfer-larger_teacher",
+        partial(losses.AttentionTransfer, power=1.0),
+        partial(golden.attention_transfer, power=1),
+        student=(2, 2, 2, 2),
+        teacher=(2, 4, 4, 3),
+        zero_at_equality=None,
+    ),
+    Case(
+        "attention_transfer-patches",
+        losses.AttentionTransfer,
+        golden.attention_transfer,
+        student=(3, 2, 2, 4),
+        teacher=(3, 4, 6),
+        zero_at_equality=None,
+    ),
+    Case(
+        "channel_wise-pixels",
+        partial(losses.ChannelWise, temperature=4.0),
+        partial(golden.channel_wise, temperature=4.0),
+        student=(3, 2, 3, 4),
+    ),
+    Case(
+        "channel_wise-steps",
+        partial(losses.ChannelWise, temperature=1.0),
+        partial(golden.channel_wise, temperature=1.0),
+        student=(3, 5, 2),
+    ),
+    Case(
+        "variational_information",
+        losses.VariationalInformation,
+        golden.variational_information,
+        student=(3, 2, 2, 4),
+        zero_at_equality=None,
+    ),
+    Case(
+        "attention_map",
+        losses.AttentionMap,
+        golden.attention_map,
+        student=((3, 4, 2, 3),) * 2,
+        teacher=((3, 4, 2, 6),) * 2,
+    ),
+    Case(
+        "attention_map-causal_regrouped",
+        partial(losses.AttentionMap, heads=3, use_causal_mask=True),
+        partial(golden.attention_map, heads=3, causal=True),
+        student=((2, 4, 2, 3),) * 2,
+        teacher=((2, 4, 3, 3),) * 2,
+    ),
+    Case(
+        "value_relation",
+        losses.ValueRelation,
+        golden.value_relation,
+        student=(3, 4, 2, 3),
+        teacher=(3, 4, 2, 5),
+    ),
+    Case(
+        "review",
+        losses.Review,
+        golden.review,
+        student=((3, 5, 5, 1), (3, 1, 1, 2)),
+        teacher=((3, 5, 5, 2), (3, 2, 2, 3)),
+        zero_at_equality=None,
+    ),
+]
+
+CASES = [*RESPONSE, *FEATURES]

