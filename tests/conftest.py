@@ -37,6 +37,18 @@ def data_dir():
     return folder
 
 
+@pytest.fixture(scope="session")
+def tfds_dir(digits, tmp_path_factory):
+    """A `data_dir` from which `tfds.load("mnist")` reads the digits, 1500 and 297, as 28×28."""
+    pytest.importorskip("tensorflow_datasets")
+    from staging import stage
+
+    images, labels = digits
+    images = np.pad((images * 255).astype("uint8").repeat(3, 1).repeat(3, 2), 2)[2:-2, ..., 2:-2]
+    train, test = (images[:1500], labels[:1500]), (images[1500:], labels[1500:])
+    return stage("mnist", str(tmp_path_factory.mktemp("tfds")), train, test)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

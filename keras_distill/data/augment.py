@@ -1,0 +1,206 @@
+"""Seeded augmentation: the same example and the same seed always give the same view."""
+
+import keras
+import tensorflow as tf
+
+
+class Augmentation:
+    """Draws views of examples: a chain of Keras preprocessing layers that obeys a seed.
+
+    The random layers of Keras keep a seed of their own, which moves on with every call, so a view
+    can't be drawn twice. Here every draw follows from the seed given with the example: in any
+    order, on any number of threads, in another process. What a teacher once said about a view can
+    be stored beside the seed, and the student shown the same view later.
+
+    Args:
+        steps: Layers such as `keras.layers.RandomCrop`, `RandomFlip` and `RandAugment`, or
+            functions `(x, seed) -> x`, applied to one example after another.
+
+    Call arguments:
+        x: One example: an image of shape `(height, width, channels)`, or whatever `steps` take.
+        seed: Integer, scalar or of shape `(2,)`.
+
+    Returns:
+        The view, a tensor of the floating dtype of the layers.
+
+    Raises:
+        TypeError: If a step is neither a layer nor a function.
+        ValueError: If a step is `keras.layers.AugMix`, which can't obey a seed.
+
+    Example:
+
+    >>> augment = keras_distill.data.Augmentation([
+    ...     keras.layers.ZeroPadding2D(4),
+    ...     keras.layers.RandomCrop(32, 32),
+    ...     keras.layers.RandomFlip("horizontal"),
+    ... ])
+    >>> view = augment(image, seed=7)
+    """
+
+    def __init__(self, steps):
+        self.steps = list(steps) if isinstance(steps, (list, tuple)) else [steps]
+        for step in self.steps:
+            if not callable(step):
+                raise TypeError(
+                    "`steps` must be Keras layers or functions `(x, seed) -> x`. "
+                    f"Received: {step!r} of type {type(step).__name__}"
+                )
+            if isinstance(step, keras.layers.AugMix):
+                raise ValueError(
+                    "`keras.layers.AugMix` draws from Python's own `random`, so it can't obey a "
+                    "seed. Use `keras.layers.RandAugment`."
+                )
+
+    def __call__(self, x, seed):
+        draws = _Draws(seed)
+        for step in self.steps:
+            if isinstance(step, keras.layers.Layer):
+                x = _run(step, tf.cast(x, step.compute_dtype)[None], draws)[0]
+            else:
+                x = step(tf.convert_to_tensor(x), draws.next())
+        return x
+
+
+class Mixer:
+    """Mixes the examples of a batch: MixUp or CutMix of Keras, obeying a seed.
+
+    Teacher and student are shown the same mixture, and the labels are mixed with it. Sources:
+    Zhang et al., "mixup" (arXiv:1710.09412); Yun et al., "CutMix" (arXiv:1905.04899); for
+    distillation, Beyer et al., "Knowledge distillation: A good teacher is patient and consistent"
+    (arXiv:2106.05237).
+
+    Args:
+        layer: `keras.layers.MixUp(...)` or `keras.layers.CutMix(...)`.
+
+    Call arguments:
+        images: Batch of images, shape `(batch, height, width, channels)`, or a dict of such
+            batches, which are all mixed alike: the same partners, the same shares.
+        labels: One-hot classes, shape `(batch, classes)`.
+        seed: Integer, scalar or of shape `(2,)`.
+
+    Returns:
+        `(images, labels)`, mixed.
+
+    Raises:
+        TypeError: If `layer` is neither of the two.
+
+    Example:
+
+    >>> images, labels = keras_distill.data.Mixer(keras.layers.MixUp(0.8))(images, labels, seed=7)
+    """
+
+    def __init__(self, layer):
+        if not isinstance(layer, (keras.layers.MixUp, keras.layers.CutMix)):
+            raise TypeError(
+                "`layer` must be a `keras.layers.MixUp` or `keras.layers.CutMix`. "
+                f"Received: {layer!r} of type {type(layer).__name__}"
+            )
+        self.layer = layer
+
+    def __call__(self, images, labels, seed):
+        views = images if isinstance(images, dict) else {"images": images}
+        mixed = {}
+        for name, view in views.items():
+            # Each view starts from the same seed, so that partners and shares are the same.
+            both = {"images": view, "labels": tf.cast(labels, "float32")}
+            both = _run(self.layer, both, _Draws(seed))
+            mixed[name] = both["images"]
+        return (mixed if isinstance(images, dict) else mixed["images"]), both["labels"]
+
+
+def random_shift(steps: int):
+    """A step that shifts a signal in time by up to `steps` either way, zeros coming in.
+
+    Args:
+        steps: Largest shift, along the first axis.
+
+    Returns:
+        A function `(x, seed) -> x` for `Augmentation`, on examples of shape `(time, ...)`.
+    """
+
+    def shift(x, seed):
+        by = tf.random.stateless_uniform([], seed, -steps, steps + 1, dtype=tf.int32)
+        rest = [[0, 0]] * (x.shape.rank - 1)
+        padded = tf.pad(x, [[steps, steps], *rest])
+        shifted = padded[steps - by : steps - by + tf.shape(x)[0]]
+        return tf.ensure_shape(shifted, x.shape)
+
+    return shift
+
+
+def random_scale(low: float, high: float):
+    """A step that multiplies each channel of a signal by a factor between `low` and `high`.
+
+    Args:
+        low: Smallest factor.
+        high: Largest factor.
+
+    Returns:
+        A function `(x, seed) -> x` for `Augmentation`, on examples of shape `(..., channels)`.
+    """
+
+    def scale(x, seed):
+        return x * tf.random.stateless_uniform([x.shape[-1]], seed, low, high, dtype=x.dtype)
+
+    return scale
+
+
+def random_noise(stddev: float):
+    """A step that adds Gaussian noise.
+
+    Args:
+        stddev: Standard deviation of the noise, in the units of the data.
+
+    Returns:
+        A function `(x, seed) -> x` for `Augmentation`.
+    """
+
+    def noise(x, seed):
+        return x + tf.random.stateless_normal(tf.shape(x), seed, 0.0, stddev, dtype=x.dtype)
+
+    return noise
+
+
+def random_unknown(rate: float, unknown: int = 1):
+    """A step that replaces tokens of a text by the unknown token, padding (0) apart.
+
+    Args:
+        rate: Share of the tokens replaced.
+        unknown: Number of the unknown token, 1 in `keras.layers.TextVectorization`.
+
+    Returns:
+        A function `(x, seed) -> x` for `Augmentation`, on integer tokens of any shape.
+    """
+
+    def replace(x, seed):
+        hit = tf.random.stateless_uniform(tf.shape(x), seed) < rate
+        return tf.where(hit & (x != 0), tf.cast(unknown, x.dtype), x)
+
+    return replace
+
+
+class _Draws(keras.random.SeedGenerator):
+    """Stands in for a layer's seed generator: the n-th draw follows from the seed and n alone."""
+
+    def __init__(self, seed):
+        seed = tf.cast(seed, tf.int64)
+        self._seed = seed if seed.shape.rank else tf.stack([seed, tf.zeros_like(seed)])
+        self._count = 0
+
+    def next(self, ordered=True):
+        self._count += 1
+        return tf.random.experimental.stateless_fold_in(self._seed, self._count)
+
+
+def _run(layer, x, draws):
+    """Calls a layer in training mode with `draws` in place of its seed generators."""
+    owners = [part for part in layer._flatten_layers() if hasattr(part, "generator")]
+    own = [part.generator for part in owners]
+    try:
+        # Past Keras' attribute tracking: the state of the layers isn't to change.
+        for part in owners:
+            vars(part)["generator"] = draws
+        return layer(x, training=True)
+    finally:
+        for part, generator in zip(owners, own, strict=True):
+            vars(part)["generator"] = generator

@@ -1,0 +1,107 @@
+"""From single examples to the batches of training, with the views that both models see."""
+
+import tensorflow as tf
+
+from keras_distill.data.augment import Augmentation, Mixer
+
+
+def batches(
+    dataset: tf.data.Dataset,
+    batch_size: int,
+    *,
+    augment=None,
+    teacher_augment=None,
+    mix=None,
+    classes: int | None = None,
+    shuffle: int = 10_000,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Batches for training: shuffled, augmented, mixed. Repeatable: a seed gives all of it.
+
+    Teacher and student see the same view, as Beyer et al., "Knowledge distillation: A good
+    teacher is patient and consistent" (arXiv:2106.05237) found best, unless `teacher_augment` asks
+    for a view of the teacher's own.
+
+    Args:
+        dataset: Single examples `(x, y)`.
+        batch_size: Number of examples in a batch.
+        augment: Keras layers or an `Augmentation`, which draw a new view of each example in each
+            epoch.
+        teacher_augment: Likewise, for a view of the teacher's own: `x` then is a dict of a
+            `"student"` and a `"teacher"` view. Defaults to `None`: both see what `augment` draws.
+        mix: `keras.layers.MixUp` or `CutMix`, applied to whole batches; both models see the same
+            mixture. Labels become shares of the classes, float32, shape `(batch, classes)`.
+        classes: Number of classes. Needed to `mix` integer labels.
+        shuffle: Number of examples among which the next one is drawn; `0` keeps the order.
+        seed: Seed of the order, the views and the mixtures.
+
+    Returns:
+        `tf.data.Dataset` of batches `(x, y)`.
+
+    Raises:
+        ValueError: If `mix` is given for integer labels without `classes`.
+
+    Example:
+
+    >>> data = keras_distill.data.load("cifar10")
+    >>> train = keras_distill.data.batches(
+    ...     data.train,
+    ...     128,
+    ...     augment=[
+    ...         keras.layers.ZeroPadding2D(4),
+    ...         keras.layers.RandomCrop(32, 32),
+    ...         keras.layers.RandomFlip("horizontal"),
+    ...     ],
+    ...     mix=keras.layers.MixUp(0.8),
+    ...     classes=10,
+    ... )
+    """
+    if shuffle:
+        dataset = dataset.shuffle(shuffle, seed=seed)
+    if augment is not None or teacher_augment is not None:
+        draw = _views(augment, teacher_augment)
+        seeds = _seeds(seed, 4)
+        dataset = tf.data.Dataset.zip(dataset, seeds).map(draw, tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size)
+    if mix is not None:
+        mixed = _mixtures(Mixer(mix), classes, dataset.element_spec[1])
+        dataset = tf.data.Dataset.zip(dataset, _seeds(seed + 1, 2)).map(mixed, tf.data.AUTOTUNE)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _seeds(seed, size):
+    """An endless row of seeds, other ones in each epoch."""
+    return tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(size)
+
+
+def _views(augment, teacher_augment):
+    student = _augmentation(augment)
+    teacher = None if teacher_augment is None else _augmentation(teacher_augment)
+
+    def draw(example, seeds):
+        x, *rest = example
+        view = x if student is None else student(x, seeds[:2])
+        if teacher is not None:
+            view = {"student": view, "teacher": teacher(x, seeds[2:])}
+        return (view, *rest)
+
+    return draw
+
+
+def _augmentation(augment):
+    if augment is None or isinstance(augment, Augmentation):
+        return augment
+    return Augmentation(augment)
+
+
+def _mixtures(mixer, classes, labels):
+    if labels.dtype.is_integer and classes is None:
+        raise ValueError("To mix integer labels, say how many `classes` there are.")
+
+    def mixed(batch, seed):
+        x, y, *rest = batch
+        if labels.dtype.is_integer:
+            y = tf.one_hot(y, classes)
+        return (*mixer(x, y, seed), *rest)
+
+    return mixed

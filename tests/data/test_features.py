@@ -1,0 +1,56 @@
+"""Spectrograms and windows."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_distill import data
+
+
+def test_log_mel_of_a_tone_peaks_in_the_band_of_its_frequency():
+    rate, bands = 8000, 40
+    spectrogram = data.log_mel(rate, seconds=1.0, bands=bands)
+    mel = lambda hz: 1127 * np.log1p(hz / 700)  # noqa: E731
+    centers = np.linspace(mel(20), mel(4000), bands + 2)[1:-1]
+    for hz in (300, 1000, 2500):
+        tone = np.sin(2 * np.pi * hz * np.arange(rate) / rate).astype("float32")
+        features = spectrogram(tf.constant(tone)).numpy()
+        assert features.shape == (61, bands)
+        peak = int(features[5:-5].mean(0).argmax())
+        assert abs(centers[peak] - mel(hz)) <= centers[1] - centers[0]
+
+
+def test_log_mel_scales_cuts_and_fills():
+    rng = np.random.default_rng(0)
+    wave = rng.uniform(-1, 1, 5000).astype("float32")
+    spectrogram = data.log_mel(8000, seconds=1.0)
+    np.testing.assert_allclose(
+        spectrogram(tf.constant(np.round(wave * 32767).astype("int16"))),
+        spectrogram(tf.constant(wave)),
+        atol=5e-3,
+    )
+    silence = spectrogram(tf.zeros([10])).numpy()
+    np.testing.assert_allclose(silence, np.log(1e-6), rtol=1e-6)
+    long = np.concatenate([np.zeros(1000), np.pad(wave, 1500), np.ones(1000)]).astype("float32")
+    np.testing.assert_array_equal(spectrogram(long), spectrogram(wave))
+
+
+def test_log_mel_of_spoken_digits(data_dir):
+    with np.load(data_dir / "fsdd" / "fsdd.npz") as f:
+        sounds = [f["audio"][f["offsets"][i] : f["offsets"][i + 1]] for i in range(4)]
+    spectrogram = data.log_mel(8000, seconds=0.5, bands=20)
+    dataset = tf.data.Dataset.from_tensor_slices(tf.ragged.constant(sounds, dtype=tf.int16))
+    batch = next(iter(dataset.map(spectrogram).batch(4)))
+    assert batch.shape == (4, 30, 20)
+    assert np.isfinite(batch).all()
+
+
+def test_windows():
+    signal = np.arange(100)[:, None] * [1, -1]
+    labels = np.repeat([0, 1], [55, 45])
+    x, y = data.windows(signal, labels, length=20, step=10)
+    assert x[:, 0, 0].tolist() == [0, 10, 20, 30, 60, 70, 80]
+    assert y.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(x[4], signal[60:80])
+    with pytest.raises(ValueError, match="equally long"):
+        data.windows(signal, labels[:50], 20, 10)

@@ -1,0 +1,288 @@
+"""Examples by name, from every kind of source, and what is wrong with them said in one line."""
+
+import csv
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_distill import data
+
+
+def rows(dataset):
+    x, y = zip(*((x.numpy(), y.numpy()) for x, y in dataset), strict=True)
+    return np.array(x), np.array(y)
+
+
+def read_all(loaded):
+    return [rows(part) for part in (loaded.train, loaded.validation, loaded.test)]
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# TensorFlow Datasets.
+
+
+def test_tfds_by_name(tfds_dir, digits):
+    loaded = data.load("mnist", data_dir=tfds_dir, download=False)
+    assert (len(loaded.train), len(loaded.validation), len(loaded.test)) == (1350, 150, 297)
+    assert loaded.class_names == tuple("0123456789")
+    x, y = rows(loaded.test)
+    pixels = (digits[0][1500:] * 255).astype("uint8")
+    expected = {(p.tobytes(), t) for p, t in zip(pixels, digits[1][1500:], strict=True)}
+    assert {(p[2:-2:3, 2:-2:3].tobytes(), t) for p, t in zip(x, y, strict=True)} == expected
+    train, validation = (
+        {x.tobytes() for x in rows(d)[0]} for d in (loaded.train, loaded.validation)
+    )
+    assert not train & validation
+
+
+def test_tfds_resizes(tfds_dir):
+    loaded = data.load("mnist", data_dir=tfds_dir, download=False, image_size=(14, 14))
+    assert loaded.train.element_spec[0] == tf.TensorSpec((14, 14, 1), tf.uint8)
+
+
+def test_tfds_reads_fashion_mnist_and_cifar10(data_dir, tmp_path):
+    from staging import idx_images, stage
+
+    fashion = idx_images(data_dir / "fashion_mnist", "train", 300)
+    test = idx_images(data_dir / "fashion_mnist", "t10k", 100)
+    stage("fashion_mnist", str(tmp_path), fashion, test)
+    x, y = rows(data.load("fashion_mnist", data_dir=str(tmp_path), download=False).test)
+    assert sorted(y.tolist()) == sorted(test[1].tolist())
+    assert {i.tobytes() for i in x} == {i.tobytes() for i in test[0]}
+    with np.load(data_dir / "cifar10" / "cifar10.npz") as file:
+        tile = file["webp_test"][: file["webp_test_off"][1]].tobytes()
+        labels = file["y_test"][:100]
+    (tmp_path / "tile.webp").write_bytes(tile)
+    tile = np.asarray(Image.open(tmp_path / "tile.webp").convert("RGB"))
+    images = tile.reshape(10, 32, 10, 32, 3).swapaxes(1, 2).reshape(100, 32, 32, 3)
+    stage("cifar10", str(tmp_path), (images, labels), (images, labels))
+    x, y = rows(data.load("cifar10", data_dir=str(tmp_path), download=False).test)
+    assert {i.tobytes() for i in x} == {i.tobytes() for i in images}
+
+
+def test_tfds_says_what_is_missing(tfds_dir, tmp_path):
+    with pytest.raises(ValueError, match="Did you mean fashion_mnist") as error:
+        data.load("fashion_minst")
+    one_line(error)
+    with pytest.raises(ValueError, match="no file or folder") as error:
+        data.load("no/such/folder")
+    one_line(error)
+    with pytest.raises(ValueError, match="download it first") as error:
+        data.load("cifar10", data_dir=str(tmp_path), download=False)
+    assert str(tmp_path) in one_line(error)
+
+
+# Folders of images.
+
+
+@pytest.fixture
+def folder(tmp_path, digits):
+    for label in (3, 5, 8):
+        (tmp_path / str(label)).mkdir()
+        for i in np.flatnonzero(digits[1] == label)[:40]:
+            pixels = (digits[0][i, ..., 0] * 255).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / str(label) / f"{i}.png")
+    return tmp_path
+
+
+def test_folder(folder, digits):
+    loaded = data.load(folder)
+    assert loaded.class_names == ("3", "5", "8")
+    parts = read_all(loaded)
+    assert [len(y) for _, y in parts] == [96, 12, 12]
+    seen = {(x.tobytes(), (3, 5, 8)[y]) for xs, ys in parts for x, y in zip(xs, ys, strict=True)}
+    chosen = np.concatenate([np.flatnonzero(digits[1] == label)[:40] for label in (3, 5, 8)])
+    pixels = (digits[0] * 255).astype("uint8")
+    assert seen == {(pixels[i].tobytes(), digits[1][i]) for i in chosen}
+    again = rows(data.load(folder).train)
+    np.testing.assert_array_equal(again[0], parts[0][0])
+
+
+def test_folder_with_splits_resizes(folder):
+    train = folder / "split" / "train"
+    train.mkdir(parents=True)
+    for label in ("3", "5", "8"):
+        (folder / label).rename(train / label)
+    test = folder / "split" / "test" / "5"
+    test.mkdir(parents=True)
+    Image.new("L", (20, 30), 77).save(test / "a.jpg")
+    loaded = data.load(folder / "split", image_size=(16, 12))
+    x, y = rows(loaded.test)
+    assert x.shape == (1, 16, 12, 1)
+    assert y.tolist() == [1]
+    assert np.abs(x.astype(int) - 77).max() <= 1
+
+
+def test_folder_names_the_image_that_cannot_be_read(folder):
+    image = next((folder / "5").iterdir())
+    whole = image.read_bytes()
+    for content in (b"", b"not an image", whole[: len(whole) // 2]):
+        image.write_bytes(content)
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=image.name):
+            read_all(data.load(folder))
+
+
+def test_folder_says_what_is_wrong(folder, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(ValueError, match="no folders of images"):
+        data.load(empty)
+    (empty / "cat").mkdir()
+    with pytest.raises(ValueError, match="hold no images"):
+        data.load(empty)
+    Image.new("L", (20, 30)).save(folder / "5" / "large.png")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image_size"):
+        read_all(data.load(folder))
+
+
+# NPZ.
+
+
+def test_npz(tmp_path, digits):
+    path = tmp_path / "digits.npz"
+    x, y = digits
+    np.savez(path, x=x, y=y)
+    loaded = data.load(path, holdout=0.2)
+    parts = read_all(loaded)
+    assert [len(y) for _, y in parts] == [1079, 359, 359]
+    assert loaded.class_names == tuple("0123456789")
+    seen = sorted((x.tobytes(), int(y)) for xs, ys in parts for x, y in zip(xs, ys, strict=True))
+    assert seen == sorted((a.tobytes(), int(b)) for a, b in zip(x, y, strict=True))
+    np.savez(path, x_train=x[:1000], y_train=y[:1000, None], x_test=x[1000:], y_test=y[1000:, None])
+    loaded = data.load(path)
+    assert (len(loaded.train), len(loaded.validation), len(loaded.test)) == (900, 100, 797)
+    np.testing.assert_array_equal(rows(loaded.test)[1], y[1000:])
+
+
+def test_npz_of_real_values_is_regression(tmp_path, digits):
+    np.savez(tmp_path / "r.npz", x=digits[0], y=digits[1].astype("float32"))
+    assert data.load(tmp_path / "r.npz").class_names is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"a": np.zeros(3)}, "no array 'x'"),
+        ({"x": np.zeros((3, 2)), "y": np.zeros(4, int)}, "x has 3 rows, y has 4"),
+        ({"x": np.array([[0, 1], [np.nan, 0]]), "y": np.arange(2)}, r"x\[1\] holds NaN"),
+        ({"x": np.zeros((30, 2)), "y": np.arange(30) - 1}, "row 0 is -1, out of the range 0 to 28"),
+        (
+            {
+                "x_train": np.zeros((30, 2)),
+                "y_train": np.arange(30) % 3,
+                "x_test": np.zeros((2, 2)),
+                "y_test": np.array([1, 3]),
+            },
+            "test label in row 1 is 3, out of the range 0 to 2",
+        ),
+        ({"x": np.array([{}, 1], object), "y": np.arange(2)}, "can't be read"),
+    ],
+)
+def test_npz_says_what_is_wrong(tmp_path, arrays, says):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(ValueError, match=says) as error:
+        data.load(tmp_path / "bad.npz")
+    assert "bad.npz" in one_line(error)
+
+
+def test_npz_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match="no file"):
+        data.load(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match="can't be read"):
+        data.load(tmp_path / "text.npz")
+    with pytest.raises(ValueError, match="holdout"):
+        data.load(tmp_path / "text.npz", holdout=0.7)
+
+
+# Tables.
+
+
+def write_table(path, header, lines):
+    with open(path, "w", newline="") as file:
+        csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows(
+            [header, *lines]
+        )
+    return path
+
+
+def test_table_of_numbers_blanks_and_categories(tmp_path, rng):
+    size = 200
+    a = rng.normal(5, 3, size)
+    blank = rng.random(size) < 0.2
+    color = rng.choice(["red", "green"], size)
+    price = 2 * a + (color == "red")
+    lines = [
+        ("" if b else f"{v:.6f}", c, f"{p:.6f}")
+        for v, b, c, p in zip(a, blank, color, price, strict=True)
+    ]
+    path = write_table(tmp_path / "t.csv", ("a", "color", "price"), lines)
+    loaded = data.load(path, target="price")
+    assert loaded.class_names is None
+    (x, y), (x_test, _) = rows(loaded.train), rows(loaded.test)
+    assert x.shape == (160, 4)
+    assert x_test.shape == (20, 4)
+    known = x[:, 1] == x[:, 1].min()
+    # Standardized by the training part: the filled-in median is one value among them.
+    np.testing.assert_allclose(x[:, 0].mean(), 0, atol=1e-5)
+    np.testing.assert_allclose(x[:, 0].std(), 1, atol=1e-5)
+    assert len(np.unique(x[~known, 0])) == 1
+    np.testing.assert_array_equal(x[:, 2] + x[:, 3], 1)
+    # Columns and target belong together: `a` is a line in price and color.
+    design = np.stack([x[known, 0], x[known, 3], np.ones(known.sum())], 1)
+    residual = np.linalg.lstsq(design.astype("float64"), y[known], rcond=None)[1]
+    assert residual < 1e-6
+
+
+def test_table_of_texts(tmp_path):
+    lines = [(f"word {i}", "ab"[i % 2]) for i in range(150)]
+    path = write_table(tmp_path / "t.tsv", ("text", "class"), lines)
+    loaded = data.load(path, target="class", text="text")
+    assert loaded.class_names == ("a", "b")
+    x, y = rows(loaded.train)
+    assert [int(text.split()[1]) % 2 for text in x] == y.tolist()
+    with pytest.raises(ValueError, match="text='text'"):
+        data.load(path, target="class")
+
+
+def test_california_housing(data_dir, tmp_path):
+    from staging import complete_lines
+
+    text = complete_lines(data_dir / "california_housing" / "housing.csv.gz")
+    path = tmp_path / "housing.csv"
+    path.write_text(text)
+    lines = text.splitlines()
+    columns = data.read_table(path)
+    assert np.isnan(columns["total_bedrooms"]).sum() == sum(",," in line for line in lines) > 100
+    loaded = data.load(path, target="median_house_value")
+    x, y = rows(loaded.test)
+    assert len(y) == len(loaded.validation) == round(0.1 * (len(lines) - 1))
+    # Nine columns, one of them text with five values, and a mark for one that has blanks.
+    categories = {line.split(",")[-1] for line in lines[1:]}
+    assert x.shape[1] == 8 + 1 + len(categories)
+    assert np.isfinite(x).all()
+    prices = [float(line.split(",")[8]) for line in lines[1:]]
+    assert set(y.tolist()) <= set(prices)
+
+
+@pytest.mark.parametrize(
+    ("lines", "target", "says"),
+    [
+        ([(1, 2)], "c", "must name a column of .*: a, b. Received: target='c'"),
+        ([(1, 2)], None, "must name a column"),
+        ([(1, 2), (1,)], "b", "line 3: 1 values where the first line names 2"),
+        ([(1, 2), (1, "")], "b", "line 3: the column 'b' is blank"),
+        ([], "b", "holds no examples"),
+        ([(1, 2)], "b", "too few examples"),
+    ],
+)
+def test_table_says_what_is_wrong(tmp_path, lines, target, says):
+    path = write_table(tmp_path / "t.csv", ("a", "b"), lines)
+    with pytest.raises(ValueError, match=says) as error:
+        data.load(path, target=target)
+    assert "t.csv" in one_line(error)
