@@ -10,6 +10,12 @@ from keras_distill.losses.features import (
     ValueRelation,
     VariationalInformation,
 )
+from keras_distill.losses.relations import (
+    Contrastive,
+    RelationalAngle,
+    RelationalDistance,
+    SimilarityPreserving,
+)
 from keras_distill.losses.response import (
     DIST,
     DKD,
@@ -25,11 +31,15 @@ __all__ = [
     "AttentionMap",
     "AttentionTransfer",
     "ChannelWise",
+    "Contrastive",
     "DistillationLoss",
     "Hint",
     "JensenShannon",
     "LogitMSE",
+    "RelationalAngle",
+    "RelationalDistance",
     "Review",
+    "SimilarityPreserving",
     "SoftTargets",
     "TeacherBoundedRegression",
     "ValueRelation",

@@ -47,4 +47,13 @@ def huber(x):
 
 def very_negative(dtype):
     """A finite logit whose softmax is 0 beside any logit that occurs."""
-    return -0.5 * float(ml_dtypes.finfo(keras.backend.standardize_dtype(dtype)).max)
+    return -0.5 * float(_finfo(dtype).max)
+
+
+def rounding(dtype):
+    """The relative error of a number of this dtype."""
+    return float(_finfo(dtype).eps)
+
+
+def _finfo(dtype):
+    return ml_dtypes.finfo(keras.backend.standardize_dtype(dtype))

@@ -192,3 +192,62 @@ def review(t, s, state):
                 stage = stage + weight * hint(*parts)
         total = total + stage / weights
     return total
+
+
+def huber(x):
+    return np.where(np.abs(x) < 1, x**2 / 2, np.abs(x) - 0.5)
+
+
+def relational_distance(t, s):
+    relations = []
+    for x in (t, s):
+        x = x.reshape(len(x), -1)
+        d = np.linalg.norm(x[:, None] - x[None], axis=-1)
+        relations.append(d / d[d > 0].mean() if (d > 0).any() else d)
+    return huber(relations[0] - relations[1]).mean(1)
+
+
+def relational_angle(t, s):
+    relations = []
+    for x in (t, s):
+        x = x.reshape(len(x), -1)
+        a = np.zeros((len(x),) * 3)
+        for i, j, k in np.ndindex(a.shape):
+            u, v = x[j] - x[i], x[k] - x[i]
+            if u.any() and v.any():
+                a[i, j, k] = u @ v / (np.linalg.norm(u) * np.linalg.norm(v))
+        relations.append(a)
+    return huber(relations[0] - relations[1]).mean((1, 2))
+
+
+def similarity_preserving(t, s):
+    relations = []
+    for x in (t, s):
+        x = x.reshape(len(x), -1)
+        g = x @ x.T
+        norm = np.linalg.norm(g, axis=1, keepdims=True)
+        relations.append(g / np.where(norm > 0, norm, 1))
+    return ((relations[0] - relations[1]) ** 2).sum(1) / len(t)
+
+
+def embedding(x, head):
+    x = x.reshape(len(x), -1) @ np.float64(head.kernel.numpy()) + head.bias.numpy()
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def contrastive(t, s, keys, state, temperature, others=None):
+    """Sample by sample; `others` are all but the sample itself unless given."""
+    n = state.samples
+    drawn = np.arange(n) if others is None else others
+    k = n - 1 if others is None else len(others)
+    total = np.zeros(len(keys))
+    for x, head, memory, log_z in (
+        (s, state.student_head, state.teacher_memory, state.log_z.numpy()[0]),
+        (t, state.teacher_head, state.student_memory, state.log_z.numpy()[1]),
+    ):
+        similarities = embedding(x, head) @ np.float64(memory.numpy()).T
+        e = np.exp(similarities / temperature - np.float64(log_z))
+        h = e / (e + k / n)
+        for i, key in enumerate(keys):
+            total[i] += -np.log(h[i, key]) - sum(np.log(1 - h[i, j]) for j in drawn if j != key)
+    return total

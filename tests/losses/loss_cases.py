@@ -26,7 +26,10 @@ class Case:
     golden: Callable
     student: tuple
     teacher: tuple | None = None
+    #: Labels, or keys, drawn with a random generator.
     labels: Callable | None = None
+    #: Sets those weights of `state` that aren't trained.
+    prepare: Callable | None = None
     #: How near to 0 equal teacher and student come, or `None` where the paper has no zero there.
     zero_at_equality: float | None = 2e-6
     seed: int = 0
@@ -46,6 +49,8 @@ class Case:
             rng = np.random.default_rng(7)
             for weight in loss.state.trainable_weights:
                 weight.assign(0.5 * rng.standard_normal(weight.shape))
+            if self.prepare:
+                self.prepare(loss.state, rng)
         return loss
 
     @functools.cached_property
@@ -261,4 +266,46 @@ FEATURES = [
     ),
 ]
 
-CASES = [*RESPONSE, *FEATURES]
+
+def remembered(state, rng):
+    """Memories as after an epoch, and normalizers as after a batch."""
+    for memory in (state.teacher_memory, state.student_memory):
+        rows = rng.standard_normal(memory.shape)
+        memory.assign(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    state.log_z.assign([2.0, 3.0])
+    state.is_started.assign(1.0)
+
+
+RELATIONS = [
+    *(
+        Case(
+            f"{name}-{what}",
+            loss,
+            formula,
+            student=student,
+            teacher=teacher,
+            zero_at_equality=2e-6 if teacher is None else None,
+        )
+        for name, loss, formula in (
+            ("relational_distance", losses.RelationalDistance, golden.relational_distance),
+            ("relational_angle", losses.RelationalAngle, golden.relational_angle),
+            ("similarity_preserving", losses.SimilarityPreserving, golden.similarity_preserving),
+        )
+        for what, student, teacher in (
+            ("vectors", (5, 4), None),
+            ("pixels", (4, 2, 2, 2), (4, 3, 3, 3)),
+        )
+    ),
+    Case(
+        "contrastive",
+        partial(losses.Contrastive, samples=9, dimensions=3, temperature=0.5, negatives=9),
+        partial(golden.contrastive, temperature=0.5),
+        student=(5, 4),
+        teacher=(5, 2, 3),
+        labels=lambda rng: rng.permutation(9)[:5],
+        prepare=remembered,
+        zero_at_equality=None,
+    ),
+]
+
+CASES = [*RESPONSE, *FEATURES, *RELATIONS]

@@ -136,7 +136,7 @@ def test_jit_compile(case):
         return value, tape.gradient(value, y_pred)
 
     got = compiled(joined(as_tensors(teacher), labels), as_tensors(student))
-    want = value_and_gradient(loss, teacher, labels, student)
+    want = value_and_gradient(case.loss(), teacher, labels, student)
     assert_structures_close(got, want, rtol=1e-5, atol=1e-6)
 
 
