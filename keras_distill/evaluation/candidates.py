@@ -23,17 +23,19 @@ class Cost:
         parameters: Number of weights.
         multiply_accumulates: Of one inference, or `None` where they can't be counted.
         bytes: Size of the file; of the weights alone for what isn't exported.
-        note: Why something is `None`.
+        arena: Bytes of working memory that TFLite Micro needs; `None` elsewhere.
+        note: Why something can't be told.
     """
 
-    parameters: int | None
+    parameters: int
     multiply_accumulates: int | None
-    bytes: int | None
+    bytes: int
+    arena: int | None = None
     note: str | None = None
 
 
 def as_candidate(model, name):
-    """Something with `outputs(x, batch_size)` and `cost(x)`.
+    """Something with `outputs(x, batch_size)`, `cost(x)` and `runtime`.
 
     Args:
         model: A `keras.Model`, a `Distiller` (its student counts), one of
@@ -43,17 +45,16 @@ def as_candidate(model, name):
 
     Raises:
         TypeError: If it is none of these.
+        ValueError: If there is no such file, or it isn't what its name says.
     """
     if isinstance(model, (str, os.PathLike)):
         model = _load(model)
-    if isinstance(model, Distiller):
-        return _Model(model, model.student)
     if isinstance(model, keras.Model):
-        return _Model(model, model)
+        return Model(model)
     if isinstance(model, BaseTeacher):
-        return _Teacher(model)
+        return Teacher(model)
     if hasattr(model, "tflite") and hasattr(model, "predict"):
-        return _File(model)
+        return File(model)
     raise TypeError(
         f"The candidate {name!r} must be a Keras model, a teacher, an artefact of "
         "`keras_distill.tflite`, or the path of a .keras or .tflite file. "
@@ -69,56 +70,84 @@ def _load(path):
     return tflite.load(path)
 
 
-class _Model:
-    def __init__(self, model, counted):
+class Model:
+    """A Keras model, or the student of a `Distiller`."""
+
+    runtime = "keras"
+
+    def __init__(self, model):
         self.model = model
-        self.counted = counted
+        # A distiller knows which of the inputs its student reads.
+        self.tracked = model.student if isinstance(model, Distiller) else model
+
+    def call(self, x):
+        return self.model(x, training=False)
+
+    @property
+    def variables(self):
+        return self.tracked.variables
 
     def outputs(self, x, batch_size):
         return self.model.predict(x, batch_size=batch_size, verbose=0)
 
     def cost(self, x):
-        # Layers that only the samples build count as soon as `outputs` has run.
-        return _cost(self.counted.weights, self.counted, x)
+        return _cost(self.tracked.weights, self.call, x)
 
 
-class _Teacher:
+class Teacher:
+    """One of `keras_distill.teachers`."""
+
+    runtime = "keras"
+    tracked = None
+
     def __init__(self, teacher):
         self.teacher = teacher
 
-    def _answer(self, x):
+    def call(self, x):
         return self.teacher.combine(Answer(self.teacher.answer(x)[0], {})).outputs
+
+    @property
+    def variables(self):
+        return self.teacher.variables
 
     def outputs(self, x, batch_size):
         parts = [
-            self._answer(samples.take(x, slice(start, start + batch_size)))
+            keras.tree.map_structure(
+                keras.ops.convert_to_numpy,
+                self.call(samples.take(x, slice(start, start + batch_size))),
+            )
             for start in range(0, samples.count(x), batch_size)
         ]
-        return keras.tree.map_structure(
-            lambda *part: np.concatenate([keras.ops.convert_to_numpy(p) for p in part]), *parts
-        )
+        return keras.tree.map_structure(lambda *part: np.concatenate(part), *parts)
 
     def cost(self, x):
-        return _cost(self.teacher.variables, self._answer, x)
+        weights = [v for v in self.variables if v.name != "seed_generator_state"]
+        return _cost(weights, self.call, x)
 
 
-class _File:
+class File:
+    """A TFLite file, run in its target's runtime on this host."""
+
     def __init__(self, artifact):
         self.artifact = artifact
+        self.runtime = artifact.runtime
 
     def outputs(self, x, batch_size):
         return self.artifact.predict(x)
 
     def cost(self, x):
-        report = self.artifact.report
-        return Cost(report["parameters"], report["multiply_accumulates"], len(self.artifact.tflite))
+        from keras_distill.tflite import runtimes
+
+        report, tflite = self.artifact.report, self.artifact.tflite
+        arena = runtimes.TFLiteMicro(tflite).arena["total"] if self.runtime == "micro" else None
+        return Cost(report["parameters"], report["multiply_accumulates"], len(tflite), arena)
 
 
-def _cost(variables, call, x):
-    weights = [v for v in variables if v.name != "seed_generator_state"]
-    parameters = sum(math.prod(v.shape) for v in weights)
-    size = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in weights)
+def _cost(weights, call, x):
+    sizes = [(math.prod(v.shape), tf.as_dtype(v.dtype).size) for v in weights]
+    macs, note = None, None
     try:
-        return Cost(parameters, multiply_accumulates(call, x), size)
+        macs = multiply_accumulates(call, x)
     except ValueError as error:
-        return Cost(parameters, None, size, str(error))
+        note = str(error)
+    return Cost(sum(count for count, _ in sizes), macs, sum(math.prod(s) for s in sizes), note=note)

@@ -1,65 +1,248 @@
+import json
+
 import keras
 import numpy as np
 import pytest
-from sklearn import metrics
+import tensorflow as tf
+from scipy import special
+from sklearn import metrics as sk
 
 import keras_distill
 from keras_distill.evaluation import compare
 
 
-@pytest.fixture(scope="module")
-def models(digits):
-    """A teacher and a student for the digits, trained for a moment."""
-    x, y = digits
-    keras.utils.set_random_seed(0)
-
-    def train(units):
-        model = keras.Sequential(
-            [keras.Input((8, 8, 1)), keras.layers.Flatten(), *(keras.layers.Dense(n, "relu")
-             for n in units), keras.layers.Dense(10)]
-        )  # fmt: skip
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss)
-        model.fit(x[:1200], y[:1200], epochs=3, batch_size=32, verbose=0)
-        return model
-
-    return {"teacher": train([64]), "student": train([8])}
+def row(comparison, name):
+    return next(row for row in comparison.rows if row["name"] == name)
 
 
-@pytest.fixture(scope="module")
-def held_out(digits):
-    x, y = digits
-    return x[1200:], y[1200:]
-
-
-def test_classification(models, held_out):
+def test_every_candidate_is_scored_on_its_own_outputs(comparison, candidates, held_out):
     x, y = held_out
-    teacher, student = compare(models, held_out).rows
-    predicted = {name: model.predict(x, verbose=0).argmax(-1) for name, model in models.items()}
-    assert student["accuracy"] == metrics.accuracy_score(y, predicted["student"])
-    assert student["agreement"] == np.mean(predicted["student"] == predicted["teacher"])
-    assert teacher["agreement"] == 1
-    assert student["parameters"] == 65 * 8 + 9 * 10
-    assert student["multiply_accumulates"] == 64 * 8 + 8 * 10
-    assert student["bytes"] == 4 * (65 * 8 + 9 * 10)
+    teacher = special.softmax(candidates["teacher"].predict(x, verbose=0).astype("float64"), -1)
+    student = candidates["distilled"].predict(x, verbose=0).astype("float64")
+    predicted = student.argmax(-1)
+    found = row(comparison, "distilled")
+    assert found["accuracy"] == sk.accuracy_score(y, predicted)
+    assert found["top_5_accuracy"] == sk.top_k_accuracy_score(y, student, k=5)
+    assert found["f1"] == pytest.approx(sk.f1_score(y, predicted, average="macro"))
+    assert found["agreement"] == np.mean(predicted == teacher.argmax(-1))
+    kl = special.rel_entr(teacher, np.maximum(student, 1e-7)).sum(-1).mean()
+    assert found["kl"] == pytest.approx(kl, rel=1e-4)
+    assert row(comparison, "teacher")["agreement"] == 1
+    assert row(comparison, "teacher")["kl"] == 0
 
 
-def test_exported_files_run_in_their_own_runtimes(models, held_out):
-    x, y = held_out[0][:100], held_out[1][:100]
-    micro = keras_distill.tflite.convert(
-        models["student"], target="micro", quantization="int8", calibration=x
+def test_files_run_in_their_own_runtimes(comparison, micro_file, held_out):
+    x, y = held_out
+    for name, runtime in (("int8 phone", "litert"), ("int8 micro", "micro")):
+        predicted = micro_file.predict(x, runtime=runtime).argmax(-1)
+        assert row(comparison, name)["accuracy"] == sk.accuracy_score(y, predicted)
+    arena = keras_distill.tflite.runtimes.TFLiteMicro(micro_file.tflite).arena["total"]
+    assert row(comparison, "int8 micro")["arena"] == arena
+
+
+def test_costs(comparison, micro_file):
+    weights, macs = 65 * 8 + 9 * 10, 64 * 8 + 8 * 10
+    for name, size in (("distilled", 4 * weights), ("int8 micro", len(micro_file.tflite))):
+        found = row(comparison, name)
+        assert found["parameters"] == weights
+        assert found["multiply_accumulates"] == macs
+        assert found["bytes"] == size
+
+
+def test_several_runs_give_their_mean_and_its_interval(comparison, candidates, held_out):
+    x, y = held_out
+    each = [np.mean(m.predict(x, verbose=0).argmax(-1) == y)
+            for m in candidates["student on labels"]]  # fmt: skip
+    found = row(comparison, "student on labels")
+    assert found["runs"] == 2
+    assert found["accuracy"] == pytest.approx(np.mean(each))
+    low, high = found["run_intervals"]["accuracy"]
+    # Student's t of one degree of freedom, and the standard error of two values.
+    assert (high - low) / 2 == pytest.approx(12.7062 * abs(each[0] - each[1]) / 2, rel=1e-4)
+
+
+def test_recovered_gap(comparison):
+    accuracy = {row["name"]: row["accuracy"] for row in comparison.rows}
+    low, high = accuracy["student on labels"], accuracy["teacher"]
+    found = row(comparison, "distilled")
+    assert found["gap_recovered"] == pytest.approx((accuracy["distilled"] - low) / (high - low))
+    bounds = found["intervals"]["gap_recovered"]
+    assert bounds[0] < found["gap_recovered"] < bounds[1]
+    assert "gap_recovered" not in row(comparison, "teacher")
+
+
+def test_intervals_hold_the_values(comparison):
+    for found in comparison.rows:
+        low, high = found["intervals"]["accuracy"]
+        assert low < found["accuracy"] < high
+        assert high - low < 0.12
+
+
+def test_latency_is_measured_for_all(comparison):
+    assert row(comparison, "teacher")["latency_ratio"] == 1
+    for found in comparison.rows:
+        assert 0 < found["latency_ms"] <= found["latency_p95_ms"]
+
+
+def test_disagreements_are_the_samples_of_largest_divergence(comparison, candidates, held_out):
+    x, y = held_out
+    worst = comparison.disagreements["distilled"]
+    distances = [d["distance"] for d in worst]
+    assert distances == sorted(distances, reverse=True)
+    assert len(worst) == 12
+    first = worst[0]
+    np.testing.assert_array_equal(first["input"], x[first["sample"]])
+    assert first["label"] == y[first["sample"]]
+    p = candidates["distilled"].predict(x, verbose=0)[first["sample"]]
+    assert first["candidate"] == (p.argmax(), pytest.approx(p.max(), rel=1e-5))
+
+
+def test_prints_as_a_table(comparison):
+    text = str(comparison)
+    assert "teacher" in text.splitlines()[1]
+    accuracy = row(comparison, "distilled")["accuracy"]
+    assert f"{100 * accuracy:.2f} %" in text
+    assert "95 % intervals" in text
+    assert f"| {100 * accuracy:.2f} % [" in comparison.markdown()
+
+
+def test_goes_into_json(comparison):
+    stored = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+    assert stored["candidates"][0]["accuracy"] == comparison.rows[0]["accuracy"]
+    assert np.sum(stored["confusion"]["distilled"]) == stored["samples"] == 597
+
+
+def test_data_in_any_form_gives_the_same(candidates, held_out):
+    x, y = held_out
+    model = {"distilled": candidates["distilled"]}
+    expected = compare(model, held_out, resamples=0).rows
+    dataset = tf.data.Dataset.from_tensor_slices((x, np.eye(10)[y])).batch(100)
+    assert compare(model, dataset, resamples=0).rows == expected
+    assert compare(model, [(x[:300], y[:300]), (x[300:], y[300:])], resamples=0).rows == expected
+
+
+def test_paths_distillers_and_teachers_are_candidates(candidates, held_out, micro_file, tmp_path):
+    candidates["distilled"].save(tmp_path / "student.keras")
+    (tmp_path / "student.tflite").write_bytes(micro_file.tflite)
+    distiller = keras_distill.Distiller(candidates["distilled"], candidates["teacher"])
+    doubled = keras_distill.teachers.Teacher(candidates["teacher"], preprocess=lambda x: x * 1.0)
+    rows = compare(
+        {
+            "model": candidates["distilled"],
+            "path": str(tmp_path / "student.keras"),
+            "distiller": distiller,
+            "file": tmp_path / "student.tflite",
+            "teacher": doubled,
+        },
+        held_out,
+        resamples=0,
+    ).rows
+    for found in rows[1:3]:
+        assert {**found, "name": "model"} == rows[0]
+    assert rows[3]["bytes"] == len(micro_file.tflite)
+    assert rows[4]["agreement"] == 1
+    assert rows[4]["parameters"] == candidates["teacher"].count_params()
+    assert rows[4]["multiply_accumulates"] == 64 * 64 + 64 * 10
+
+
+def test_regression_on_a_real_table():
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True)
+    model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
+    weights = np.linalg.lstsq(np.c_[x, np.ones(len(x))], y)[0]
+    model.set_weights([weights[:10, None], weights[10:]])
+    result = compare({"teacher": model, "model": model}, (x, y))
+    assert result.task == "regression"
+    predicted = model.predict(x, verbose=0)[:, 0]
+    assert result.rows[1]["r2"] == pytest.approx(sk.r2_score(y, predicted))
+    assert result.rows[1]["mae"] == pytest.approx(sk.mean_absolute_error(y, predicted))
+    assert result.rows[1]["difference"] == 0
+    low, high = result.rows[1]["intervals"]["r2"]
+    assert low < result.rows[1]["r2"] < high
+
+
+def test_segmentation(rng):
+    x = rng.normal(size=(40, 6, 6, 1)).astype("float32")
+    y = (x[..., 0] > 0).astype("int32")
+    y[0, 0] = 255
+    model = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(2, 1)])
+    model.layers[0].set_weights([np.array([[[[-1.0, 1.0]]]]), np.array([0.0, 0.5])])
+    result = compare({"teacher": model}, (x, y), missing_label=255)
+    predicted, known = (x[..., 0] > -0.25).astype(int), y != 255
+    iou = keras.metrics.MeanIoU(2)
+    iou.update_state(y[known], predicted[known])
+    assert result.task == "segmentation"
+    assert result.rows[0]["mean_iou"] == pytest.approx(float(iou.result()), rel=1e-6)
+
+
+class Constant(keras_distill.teachers.BaseTeacher):
+    """Answers with given outputs, for the errors below."""
+
+    def __init__(self, outputs):
+        self.outputs = np.asarray(outputs, "float32")
+
+    def answer(self, inputs, taps=()):
+        return keras.ops.convert_to_tensor(self.outputs), []
+
+
+def constant(*shape):
+    return Constant(np.random.default_rng(0).normal(size=shape))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "y", "arguments", "message"),
+    [
+        ({"a": constant(4, 3)}, [0, 1, 2, 3], {}, "from 0 to 2.*label 3 at sample 3"),
+        ({"a": constant(4, 3)}, [0, 1, 2, -1], {}, "missing_label=-1"),
+        ({"a": constant(4, 3)}, [-1] * 4, {"missing_label": -1}, "All labels are missing"),
+        ({"a": constant(4, 3), "b": constant(4, 2)}, [0] * 4, {}, "'b' gives outputs of shape"),
+        ({"a": constant(3, 3)}, [0] * 4, {}, r"'a' gives shape \(3, 3\) for 4 samples"),
+        ({"a": Constant([[0, np.nan]] * 4)}, [0] * 4, {}, "NaN or infinity, first for sample 0"),
+        ({"a": constant(4, 3)}, [[0, 1]] * 4, {"task": "classification"}, "don't fit outputs"),
+        ({"a": constant(4, 3)}, [0.5, 1, 1, 0], {"task": "classification"}, "class indices"),
+        ({"a": constant(4, 1)}, [0.5, np.nan, 1, 0], {}, "labels hold NaN"),
+        ({"a": constant(4, 3)}, [0, 1, 2], {}, "same number of samples"),
+        ({"a": constant(4, 3)}, [0] * 4, {"task": "detection"}, "`task` must be one of"),
+        ({"a": constant(4, 3)}, [0] * 4, {"class_names": ["x"]}, "must name 3 classes"),
+        ({"a": []}, [0] * 4, {}, "empty list"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(candidates, y, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        compare(candidates, (np.zeros((4, 2), "float32"), np.array(y)), **arguments)
+
+
+def test_a_file_that_is_not_tflite_is_refused(tmp_path, held_out):
+    (tmp_path / "model.tflite").write_bytes(b"PK\x03\x04 not a model")
+    with pytest.raises(ValueError, match="Not a TFLite file"):
+        compare({"file": tmp_path / "model.tflite"}, held_out)
+
+
+def test_other_kinds_of_candidate_are_refused(held_out):
+    with pytest.raises(TypeError, match="The candidate 'x' must be a Keras model"):
+        compare({"x": 3}, held_out)
+    with pytest.raises(TypeError, match="must be a dict"):
+        compare([], held_out)
+
+
+def test_what_the_table_cannot_know_is_noted():
+    y = np.array([0, 1] * 10)
+    good = Constant(np.eye(3)[y] * 5)
+    x = np.zeros((20, 1), "float32")
+    result = compare(
+        {"teacher": good, "student on labels": good, "other": good}, (x, y), class_names="abc"
     )
-    phone = keras_distill.tflite.load(micro.tflite, target="android")
-    rows = compare({**models, "micro": micro, "phone": phone}, (x, y)).rows
-    for row, file in zip(rows[2:], (micro, phone), strict=True):
-        assert row["accuracy"] == metrics.accuracy_score(y, file.predict(x).argmax(-1))
-        assert row["bytes"] == len(file.tflite)
-        assert row["parameters"] == models["student"].count_params()
-        assert row["multiply_accumulates"] == 64 * 8 + 8 * 10
+    notes = " ".join(result.notes)
+    assert "No test sample has the class c" in notes
+    assert "20 test samples are too few for intervals (30 needed)" in notes
+    assert "no gap to recover" in notes
+    assert "gap_recovered" not in result.rows[2]
+    assert result.rows[0]["intervals"] == {}
+    assert result.rows[0]["recall"] == 1
 
 
-def test_the_table_prints(models, held_out):
-    text = str(compare(models, held_out))
-    assert "student" in text
-    assert "multiply accumulates" in text
-    assert "610" in text
+def test_endless_data_is_refused():
+    endless = tf.data.Dataset.from_tensors((np.zeros((2, 1)), [0, 1])).repeat()
+    with pytest.raises(ValueError, match="repeats without end"):
+        compare({"a": constant(2, 2)}, endless)

@@ -1,0 +1,84 @@
+"""Latency of candidates, timed in turns in a process of its own that has one thread."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_distill.evaluation import samples
+
+
+def latencies(candidates, x, runs) -> dict:
+    """Times one inference on one sample, for all candidates in turns.
+
+    All run in a child process with one thread, on this host's CPU. In each round every candidate
+    runs once, in random order, so that whatever else the host does falls on all alike.
+
+    Args:
+        candidates: Dict of what `candidates.as_candidate` returns, by name.
+        x: Inputs, of which the first sample is used.
+        runs: Number of rounds.
+
+    Returns:
+        A dict from names to arrays of shape `(runs,)`, milliseconds.
+
+    Raises:
+        RuntimeError: If the child process fails.
+    """
+    first = keras.tree.map_structure(np.asarray, samples.take(x, slice(0, 1)))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        plan = {"runs": runs, "names": keras.tree.flatten(_names(first)), "candidates": []}
+        np.savez(folder / "inputs.npz", *keras.tree.flatten(first))
+        for index, (name, candidate) in enumerate(candidates.items()):
+            entry = {"name": name, "path": str(folder / str(index)), "runtime": candidate.runtime}
+            plan["candidates"].append(entry)
+            if candidate.runtime == "keras":
+                _save(candidate, first, entry["path"])
+            else:
+                pathlib.Path(entry["path"]).write_bytes(candidate.artifact.tflite)
+        (folder / "plan.json").write_text(json.dumps(plan))
+        _run(folder)
+        return {
+            name: np.array(t) for name, t in json.loads((folder / "times.json").read_text()).items()
+        }
+
+
+def _names(x):
+    """The name of each input in a dict, "" for others."""
+    return (
+        {name: name for name in x}
+        if isinstance(x, dict)
+        else keras.tree.map_structure(lambda _: "", x)
+    )
+
+
+def _save(candidate, first, path):
+    """Writes a candidate as a SavedModel that takes the inputs one by one."""
+    module = tf.Module()
+    module.variables_of_candidate = [v.value for v in candidate.variables]
+    module.tracked = candidate.tracked
+    module.serve = tf.function(
+        lambda *flat: candidate.call(keras.tree.pack_sequence_as(first, list(flat))),
+        input_signature=[tf.TensorSpec(a.shape, a.dtype) for a in keras.tree.flatten(first)],
+        autograph=False,
+    )
+    tf.saved_model.save(module, path)
+
+
+def _run(folder):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_distill.evaluation.latency_worker", str(folder)],
+        env=environment, capture_output=True, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(
+            f"Timing the candidates failed (exit status {done.returncode}): {done.stderr[-2000:]}"
+        )

@@ -1,0 +1,229 @@
+"""The metrics of each task, and what each sample adds to them."""
+
+import collections.abc
+import dataclasses
+
+import numpy as np
+import scipy.sparse
+from sklearn import metrics
+
+#: Bins of confidence in the expected calibration error.
+BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """How one candidate did.
+
+    Attributes:
+        values: Metrics by name.
+        sums: Sparse matrix of shape `(samples, k)`: what each sample adds to `k` sums.
+        from_sums: Function from sums, shape `(..., k)`, to the metrics, for the bootstrap.
+        disagreement: How far each sample's answer is from the teacher's, shape `(samples,)`: the
+            Kullback-Leibler divergence, or the absolute difference. `None` without a teacher.
+        per_class: Dicts `{"precision": ..., "recall": ..., ...}` of arrays of shape `(classes,)`.
+        confusion: Matrix of shape `(classes, classes)`; a row for each label.
+        reliability: Arrays by bin of confidence: `"confidence"`, `"accuracy"` and `"share"`.
+        predicted: The class of each sample, or its values.
+        confidence: Probability of that class; `None` for regression.
+    """
+
+    values: dict
+    sums: scipy.sparse.csr_array
+    from_sums: collections.abc.Callable
+    disagreement: np.ndarray | None
+    predicted: np.ndarray
+    confidence: np.ndarray | None = None
+    per_class: dict | None = None
+    confusion: np.ndarray | None = None
+    reliability: dict | None = None
+
+
+def classification(log_p, y, teacher=None, *, dense=False) -> Scores:
+    """Scores of class probabilities, one label for each sample or each position.
+
+    Precision, recall and F1 are means over the classes that occur among the labels; a precision
+    without predictions counts as 0. Mean IoU is the mean over the classes that occur among labels
+    or predictions, as in `keras.metrics.MeanIoU`. The expected calibration error is that of Guo
+    et al. (arXiv:1706.04599), equation 3, with 15 bins of equal width. The divergence is
+    KL(teacher ‖ candidate) in nats at temperature 1.
+
+    Args:
+        log_p: Log-probabilities, shape `(samples, ..., classes)`.
+        y: Class indices, shape `(samples, ...)`; -1 where the label is missing, which then counts
+            for nothing.
+        teacher: Log-probabilities of the teacher, as `log_p`.
+        dense: Whether positions are labelled (segmentation), and not whole samples.
+    """
+    classes = log_p.shape[-1]
+    known = y >= 0
+    sample = np.nonzero(known)[0]
+    log_p, labels = log_p[known], y[known]
+    predicted = log_p.argmax(-1)
+    right = predicted == labels
+    confidence = np.exp(log_p.max(-1))
+    values = {"accuracy": metrics.accuracy_score(labels, predicted)}
+    means = {"accuracy": right}
+    if classes > 5 and not dense:
+        values["top_5_accuracy"] = metrics.top_k_accuracy_score(
+            labels, log_p, k=5, labels=np.arange(classes)
+        )
+        means["top_5_accuracy"] = _in_top(log_p, labels, 5)
+    per_class = _per_class(labels, predicted, classes, dense)
+    present = per_class["labels"] > 0
+    if dense:
+        occurs = present | (np.bincount(predicted, minlength=classes) > 0)
+        values["mean_iou"] = per_class["iou"][occurs].mean()
+    else:
+        for name in ("precision", "recall", "f1"):
+            values[name] = per_class[name][present].mean()
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    reliability = _reliability(bins, confidence, right)
+    values["ece"] = float(
+        np.sum(reliability["share"] * np.abs(reliability["accuracy"] - reliability["confidence"]))
+    )
+    divergence = None
+    if teacher is not None:
+        teacher = teacher[known]
+        means["agreement"] = predicted == teacher.argmax(-1)
+        means["kl"] = np.sum(np.exp(teacher) * (teacher - log_p), axis=-1)
+        values["agreement"] = metrics.accuracy_score(teacher.argmax(-1), predicted)
+        values["kl"] = float(means["kl"].mean())
+        counts = np.bincount(sample, minlength=len(y))
+        divergence = np.bincount(sample, means["kl"], len(y)) / np.maximum(counts, 1)
+    names = list(means)
+    sums = _by_sample(
+        sample,
+        len(y),
+        [
+            *((np.zeros(len(labels), int), v, 1) for v in (np.ones(len(labels)), *means.values())),
+            (bins, confidence - right, BINS),
+            (labels, 1.0, classes),
+            (predicted, 1.0, classes),
+            (labels, right, classes),
+        ],
+    )
+    return Scores(
+        values={name: float(value) for name, value in values.items()},
+        sums=sums,
+        from_sums=lambda totals: _from_sums(totals, names, classes, dense),
+        disagreement=divergence,
+        predicted=_scattered(predicted, known, -1),
+        confidence=_scattered(confidence, known, np.nan),
+        per_class=per_class,
+        confusion=metrics.confusion_matrix(labels, predicted, labels=np.arange(classes)),
+        reliability=reliability,
+    )
+
+
+def regression(values, y, teacher=None) -> Scores:
+    """Scores of predicted values: errors, R², and the mean absolute difference to the teacher.
+
+    R² of several outputs is the mean of theirs.
+
+    Args:
+        values: Shape `(samples, ...)`.
+        y: Labels of the same shape.
+        teacher: The teacher's values, of the same shape.
+    """
+    predicted = values.reshape(len(values), -1).astype("float64")
+    labels = y.reshape(len(y), -1).astype("float64")
+    error = predicted - labels
+    scores = {
+        "mae": metrics.mean_absolute_error(labels, predicted),
+        "mse": metrics.mean_squared_error(labels, predicted),
+        "r2": metrics.r2_score(labels, predicted) if len(labels) > 1 else float("nan"),
+    }
+    difference = None
+    columns = [np.ones(len(error)), np.abs(error).mean(1), (error**2).mean(1)]
+    if teacher is not None:
+        apart = np.abs(predicted - teacher.reshape(predicted.shape))
+        scores["difference"] = float(apart.mean())
+        difference = apart.mean(1)
+        columns.append(difference)
+    outputs = labels.shape[1]
+    centred = labels - labels.mean(0)
+    sums = np.column_stack([*columns, error**2, centred, centred**2])
+
+    def from_sums(totals):
+        n = totals[..., 0]
+        means = {"mae": totals[..., 1] / n, "mse": totals[..., 2] / n}
+        if teacher is not None:
+            means["difference"] = totals[..., 3] / n
+        squares, first, second = np.split(totals[..., -3 * outputs :], 3, axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means["r2"] = np.mean(1 - squares / (second - first**2 / n[..., None]), axis=-1)
+        return means
+
+    return Scores(
+        values={name: float(value) for name, value in scores.items()},
+        sums=scipy.sparse.csr_array(sums),
+        from_sums=from_sums,
+        disagreement=difference,
+        predicted=values,
+    )
+
+
+def _in_top(log_p, labels, k):
+    """Whether the label is among the `k` largest; of equals, later classes win, as in sklearn."""
+    order = np.argsort(log_p, axis=1, kind="stable")[:, -k:]
+    return (order == labels[:, None]).any(1)
+
+
+def _per_class(labels, predicted, classes, dense):
+    every = np.arange(classes)
+    if dense:
+        iou = metrics.jaccard_score(
+            labels, predicted, labels=every, average=None, zero_division=0.0
+        )
+        return {"iou": iou, "labels": np.bincount(labels, minlength=classes)}
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, predicted, labels=every, zero_division=0.0
+    )
+    return {"precision": precision, "recall": recall, "f1": f1, "labels": support}
+
+
+def _reliability(bins, confidence, right):
+    count = np.bincount(bins, minlength=BINS)
+    least_one = np.maximum(count, 1)
+    return {
+        "confidence": np.bincount(bins, confidence, BINS) / least_one,
+        "accuracy": np.bincount(bins, right, BINS) / least_one,
+        "share": count / len(bins),
+    }
+
+
+def _by_sample(sample, samples, columns):
+    """A sparse matrix that adds up, for each sample, blocks of columns `(index, value, width)`."""
+    rows, indices, data, start = [], [], [], 0
+    for index, value, width in columns:
+        rows.append(sample)
+        indices.append(index + start)
+        data.append(np.broadcast_to(np.asarray(value, "float64"), index.shape))
+        start += width
+    entries = np.concatenate(data), (np.concatenate(rows), np.concatenate(indices))
+    return scipy.sparse.coo_array(entries, shape=(samples, start)).tocsr()
+
+
+def _from_sums(totals, names, classes, dense):
+    """The metrics of classification from sums of shape `(..., k)`."""
+    n, start = totals[..., 0], 1 + len(names)
+    means = {name: totals[..., i] / n for i, name in enumerate(names, start=1)}
+    means["ece"] = np.abs(totals[..., start : start + BINS]).sum(-1) / n
+    labels, predicted, right = np.split(totals[..., start + BINS :], 3, axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if dense:
+            means["mean_iou"] = np.nanmean(right / (labels + predicted - right), axis=-1)
+        else:
+            here = np.where(labels > 0, 1.0, np.nan)
+            precision = right / np.maximum(predicted, 1)
+            means["precision"] = np.nanmean(here * precision, axis=-1)
+            means["recall"] = np.nanmean(here * right / labels, axis=-1)
+            means["f1"] = np.nanmean(here * 2 * right / (labels + predicted), axis=-1)
+    return means
+
+
+def _scattered(values, known, fill):
+    out = np.full(known.shape, fill, dtype=values.dtype)
+    out[known] = values
+    return out
