@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -309,18 +310,25 @@ class Distiller(keras.Model):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        store["hyperparameters"] = [
-            ops.convert_to_numpy(variable) for variable in self.hyperparameters.values()
-        ]
+        for name, variables in self._run_state().items():
+            if variables:
+                store[name] = np.stack([ops.convert_to_numpy(value) for value in variables])
 
     def load_own_variables(self, store):
-        names = list(store.keys())
-        own = {name: store[name] for name in names if name != "hyperparameters"}
-        super().load_own_variables(own)
-        for variable, value in zip(
-            self.hyperparameters.values(), store["hyperparameters"], strict=True
-        ):
-            variable.assign(value)
+        state = self._run_state()
+        names = [name for name in store.keys() if name not in state]  # noqa: SIM118
+        super().load_own_variables({name: store[name] for name in names})
+        for name, variables in state.items():
+            for variable, value in zip(variables, store[name] if variables else (), strict=True):
+                variable.assign(value)
+
+    def _run_state(self) -> dict:
+        """What a run goes on with beside the weights: hyperparameters, seeds of dropout.
+
+        Keras itself saves neither.
+        """
+        seeds = [g.state for layer in self._flatten_layers() for g in layer._seed_generators]
+        return {"hyperparameters": list(self.hyperparameters.values()), "seeds": seeds}
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Builds under a distribution strategy from one replica's part of a batch.

@@ -1,0 +1,148 @@
+"""Interrupted, saved, loaded: training goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_distill
+from keras_distill.losses import SoftTargets
+
+
+def distiller_of(cross_entropy, dropout=0.3):
+    def model(width):
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                layers.Conv2D(width, 3, name="maps"),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+                layers.GlobalAveragePooling2D(),
+                layers.Dropout(dropout, seed=5),
+                layers.Dense(10),
+            ]
+        )
+
+    tap = keras_distill.Match(
+        keras.losses.MeanSquaredError(), student="maps", teacher="maps", adapter="auto"
+    )
+    teacher = model(8)
+    distiller = keras_distill.Distiller(model(4), teacher, [SoftTargets(2.0), tap], alpha=0.3)
+    distiller.compile(keras.optimizers.Adam(0.01), cross_entropy, metrics=["accuracy"])
+    return distiller, teacher
+
+
+def steps(digits, count=6):
+    images, labels = digits
+    rows = slice(16 * count)
+    return tf.data.Dataset.from_tensor_slices((images[rows], labels[rows])).batch(16)
+
+
+def assert_same(a, b):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def test_a_loaded_distiller_goes_on_bit_for_bit(digits, cross_entropy, tmp_path):
+    distiller, teacher = distiller_of(cross_entropy)
+    distiller.fit(steps(digits), epochs=2, verbose=0)
+    path = tmp_path / "distiller.keras"
+    distiller.save(path)
+    loaded = keras.models.load_model(path)
+    assert loaded.teacher is None
+    assert_same(distiller.variables, loaded.variables)
+    assert_same(distiller.optimizer.variables, loaded.optimizer.variables)
+    with pytest.raises(ValueError, match=r"distiller.teacher = model"):
+        loaded.fit(steps(digits), verbose=0)
+    loaded.teacher = teacher
+    one = distiller.fit(steps(digits), epochs=1, verbose=0).history
+    other = loaded.fit(steps(digits), epochs=1, verbose=0).history
+    assert one == other
+    assert_same(distiller.variables, loaded.variables)
+    assert loaded.evaluate(steps(digits), verbose=0) == distiller.evaluate(steps(digits), verbose=0)
+
+
+def test_checkpoints_and_early_stopping_on_a_fresh_distiller(digits, cross_entropy, tmp_path):
+    distiller, _ = distiller_of(cross_entropy)
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
+        keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True),
+        keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+        keras.callbacks.EarlyStopping(
+            "val_loss", mode="max", patience=1, restore_best_weights=True
+        ),
+    ]
+    data = steps(digits)
+    history = distiller.fit(
+        data, validation_data=data, epochs=4, verbose=0, callbacks=callbacks
+    ).history
+    best = int(np.argmax(history["val_loss"])) + 1
+    whole = keras.models.load_model(tmp_path / f"{best}.keras")
+    assert_same(whole.get_weights(), distiller.get_weights())
+    weights, _ = distiller_of(cross_entropy)
+    weights.load_weights(tmp_path / f"{best}.weights.h5")
+    assert_same(weights.get_weights(), distiller.get_weights())
+    student = keras.models.clone_model(distiller.student)
+    student.set_weights(distiller.student.get_weights())
+    np.testing.assert_array_equal(
+        student.predict(data, verbose=0), distiller.predict(data, verbose=0)
+    )
+
+
+SCRIPT = """
+import os, signal, sys
+import keras, numpy as np, tensorflow as tf
+sys.path.insert(0, {tests!r})
+import test_resume
+from sklearn.datasets import load_digits
+
+keras.utils.set_random_seed(0)
+data = load_digits()
+digits = (data.images[..., None] / 16).astype("float32"), data.target
+distiller, _ = test_resume.distiller_of(keras.losses.SparseCategoricalCrossentropy(True))
+
+class Kill(keras.callbacks.Callback):
+    batches = 0
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+        if self.batches == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+distiller.fit(
+    test_resume.steps(digits), epochs=4, verbose=0,
+    callbacks=[keras.callbacks.BackupAndRestore(sys.argv[1]), Kill()],
+)
+np.savez(sys.argv[1] + ".npz", *distiller.get_weights())
+"""
+
+
+def test_a_killed_run_ends_with_the_same_weights(tmp_path):
+    """Killed in the middle of the third epoch, and restarted."""
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(SCRIPT.format(tests=os.path.dirname(__file__))))
+
+    def run(folder, kill_at):
+        return subprocess.run(
+            [sys.executable, script, tmp_path / folder, str(kill_at)],
+            capture_output=True,
+            text=True,
+        )
+
+    assert run("interrupted", 15).returncode == -signal.SIGKILL
+    metadata = json.loads((tmp_path / "interrupted" / "training_metadata.json").read_text())
+    assert metadata["epoch"] == 2
+    for folder in ("interrupted", "alone"):
+        result = run(folder, 0)
+        assert result.returncode == 0, result.stderr
+    a, b = (np.load(tmp_path / f"{name}.npz") for name in ("interrupted", "alone"))
+    assert len(a.files) > 8
+    for name in a.files:
+        np.testing.assert_array_equal(a[name], b[name])
