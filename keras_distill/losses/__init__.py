@@ -1,6 +1,7 @@
 """Distillation losses: `y_true` is what the teacher says, `y_pred` what the student says."""
 
 from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.detection import localization_distillation, matched_classification
 from keras_distill.losses.features import (
     AttentionMap,
     AttentionTransfer,
@@ -10,6 +11,7 @@ from keras_distill.losses.features import (
     ValueRelation,
     VariationalInformation,
 )
+from keras_distill.losses.presets import attention_transfer, minilm, relational, review
 from keras_distill.losses.relations import (
     Contrastive,
     RelationalAngle,
@@ -44,4 +46,10 @@ __all__ = [
     "TeacherBoundedRegression",
     "ValueRelation",
     "VariationalInformation",
+    "attention_transfer",
+    "localization_distillation",
+    "matched_classification",
+    "minilm",
+    "relational",
+    "review",
 ]

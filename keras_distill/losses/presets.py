@@ -1,0 +1,176 @@
+"""Methods that compare several places, as lists of `Match`es for a `Distiller`."""
+
+import keras
+
+from keras_distill import taps
+from keras_distill.losses.features import AttentionMap, AttentionTransfer, Review, ValueRelation
+from keras_distill.losses.relations import RelationalAngle, RelationalDistance
+from keras_distill.match import Match
+
+
+def attention_transfer(student, teacher, layers, power=2.0, weight=1000.0) -> list[Match]:
+    """`AttentionTransfer` at several layers, usually the ends of two to four stages.
+
+    Source: Zagoruyko and Komodakis (arXiv:1612.03928); the weight, for each layer, is that of the
+    authors' code.
+
+    Args:
+        student: The student, a `keras.Model`.
+        teacher: The teacher, a `keras.Model`.
+        layers: List of layers to compare: a path that both models have, or a pair `(student's,
+            teacher's)`; paths or layers. They return maps of any width and size.
+        power: As in `AttentionTransfer`.
+        weight: Weight of each layer.
+
+    Returns:
+        A list of `Match`es.
+
+    Raises:
+        ValueError: If a layer doesn't exist.
+
+    Example:
+
+    ```python
+    matches = keras_distill.losses.attention_transfer(
+        student, teacher, layers=["stage1", ("stage2", "stage3")]
+    )
+    distiller = keras_distill.Distiller(
+        student, teacher, losses=[keras_distill.losses.SoftTargets(), *matches]
+    )
+    ```
+    """
+    return [
+        Match(AttentionTransfer(power=power), student=ours, teacher=theirs, weight=weight)
+        for ours, theirs in _pairs(student, teacher, layers)
+    ]
+
+
+def review(student, teacher, layers, channels=None, weight=1.0) -> list[Match]:
+    """`Review` of several layers, from shallow to deep.
+
+    Source: Chen et al. (arXiv:2104.09044).
+
+    Args:
+        student: The student, a `keras.Model`.
+        teacher: The teacher, a `keras.Model`.
+        layers: List of layers to compare, from shallow to deep, as in `attention_transfer`.
+        channels: As in `Review`.
+        weight: Weight of the loss.
+
+    Returns:
+        A list of one `Match`.
+
+    Raises:
+        ValueError: If a layer doesn't exist.
+
+    Example:
+
+    ```python
+    matches = keras_distill.losses.review(student, teacher, layers=["stage1", "stage2", "stage3"])
+    ```
+    """
+    ours, theirs = zip(*_pairs(student, teacher, layers), strict=True)
+    return [Match(Review(channels=channels), student=ours, teacher=theirs, weight=weight)]
+
+
+def relational(student, teacher, layers, distance_weight=25.0, angle_weight=50.0) -> list[Match]:
+    """`RelationalDistance` and `RelationalAngle` (RKD) at one or more layers.
+
+    Source: Park et al. (arXiv:1904.05068); the weights are theirs for classification.
+
+    Args:
+        student: The student, a `keras.Model`.
+        teacher: The teacher, a `keras.Model`.
+        layers: List of layers to compare, as in `attention_transfer`; usually one, the embedding.
+        distance_weight: Weight of the distances.
+        angle_weight: Weight of the angles, which cost batch³ memory.
+
+    Returns:
+        A list of `Match`es, two for each layer.
+
+    Raises:
+        ValueError: If a layer doesn't exist.
+
+    Example:
+
+    ```python
+    matches = keras_distill.losses.relational(student, teacher, layers=["embedding"])
+    ```
+    """
+    return [
+        Match(loss, student=ours, teacher=theirs, weight=weight)
+        for ours, theirs in _pairs(student, teacher, layers)
+        for loss, weight in (
+            (RelationalDistance(), distance_weight),
+            (RelationalAngle(), angle_weight),
+        )
+    ]
+
+
+def minilm(student, teacher, layers, heads=None, use_causal_mask=False) -> list[Match]:
+    """`AttentionMap` and `ValueRelation` of attention layers.
+
+    Source: Wang et al., "MiniLM" (arXiv:2002.10957), which compares the last attention layer of
+    both models, both terms weighed 1.
+
+    Args:
+        student: The student, a `keras.Model`.
+        teacher: The teacher, a `keras.Model`.
+        layers: List of `keras.layers.MultiHeadAttention` layers to compare, as in
+            `attention_transfer`; usually one, the last.
+        heads: As in `AttentionMap`.
+        use_causal_mask: As in `AttentionMap`.
+
+    Returns:
+        A list of `Match`es, two for each layer.
+
+    Raises:
+        ValueError: If a layer doesn't exist.
+
+    Example:
+
+    ```python
+    matches = keras_distill.losses.minilm(
+        student, teacher, layers=[("block_2/attention", "block_12/attention")]
+    )
+    ```
+    """
+    matches = []
+    for ours, theirs in _pairs(student, teacher, layers):
+        ours = taps.path_of(student, _layer(student, ours, "student"), "student")
+        theirs = taps.path_of(teacher, _layer(teacher, theirs, "teacher"), "teacher")
+        # The layer's own output brings the mask of padded steps.
+        matches += [
+            Match(
+                AttentionMap(heads, use_causal_mask),
+                student=(f"{ours}/query", f"{ours}/key", ours),
+                teacher=(f"{theirs}/query", f"{theirs}/key"),
+            ),
+            Match(
+                ValueRelation(heads, use_causal_mask),
+                student=(f"{ours}/value", ours),
+                teacher=f"{theirs}/value",
+            ),
+        ]
+    return matches
+
+
+def _pairs(student, teacher, layers):
+    """Pairs of places that exist."""
+    if isinstance(layers, (str, keras.layers.Layer)) or not layers:
+        raise ValueError(
+            "`layers` must be a list of layer paths, or of pairs (student's, teacher's). "
+            f"Received: layers={layers!r}"
+        )
+    pairs = [pair if isinstance(pair, (tuple, list)) else (pair, pair) for pair in layers]
+    for ours, theirs in pairs:
+        _layer(student, ours, "student")
+        _layer(teacher, theirs, "teacher")
+    return pairs
+
+
+def _layer(model, place, role):
+    if isinstance(place, str):
+        return taps.find_layer(model, place, role)
+    taps.path_of(model, place, role)
+    return place

@@ -1,0 +1,103 @@
+"""Presets give a `Distiller` the matches of a published method."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill
+from keras_distill import losses
+
+
+def convolutional(width, name):
+    inputs = keras.Input((8, 8, 1))
+    x = inputs
+    for stage in (1, 2, 3):
+        x = keras.layers.Conv2D(
+            stage * width,
+            3,
+            strides=1 if stage == 1 else 2,
+            padding="same",
+            activation="relu",
+            name=f"stage{stage}",
+        )(x)
+    x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
+    return keras.Model(inputs, keras.layers.Dense(10)(x), name=name)
+
+
+def transformer(size, heads, name):
+    inputs = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(17, size, mask_zero=True)(inputs)
+    attention = keras.layers.MultiHeadAttention(heads, size // heads, name="attention")
+    x = keras.layers.GlobalAveragePooling1D()(attention(x, x))
+    return keras.Model(inputs, keras.layers.Dense(10)(x), name=name)
+
+
+def losses_of_a_step(student, teacher, matches, x):
+    """What a step reports before anything has been learnt."""
+    distiller = keras_distill.Distiller(student, teacher, losses=matches, alpha=0.0)
+    distiller.compile(optimizer=keras.optimizers.SGD(0.0))
+    return distiller.fit(x, batch_size=len(x), verbose=0).history
+
+
+def test_presets_on_convolutional_models(digits):
+    images = digits[0][:16]
+    student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
+    matches = [
+        *losses.attention_transfer(student, teacher, layers=["stage1", ("stage2", "stage3")]),
+        *losses.review(student, teacher, layers=["stage2", "stage3"]),
+        *losses.relational(student, teacher, layers=[student.get_layer("embedding").name]),
+    ]
+    assert [match.weight for match in matches] == [1000, 1000, 1, 25, 50]
+    history = losses_of_a_step(student, teacher, matches, images)
+
+    def features(model, name):
+        return keras.Model(model.input, model.get_layer(name).output)(images)
+
+    for name, ours, theirs in (("", "stage1", "stage1"), ("_stage2", "stage2", "stage3")):
+        want = losses.AttentionTransfer()(features(teacher, theirs), features(student, ours))
+        np.testing.assert_allclose(history[f"attention_transfer{name}"], want, rtol=1e-5)
+    for name, loss in (
+        ("relational_distance", losses.RelationalDistance()),
+        ("relational_angle", losses.RelationalAngle()),
+    ):
+        want = loss(features(teacher, "embedding"), features(student, "embedding"))
+        np.testing.assert_allclose(history[name], want, rtol=1e-5)
+    assert 0 < history["review"][0] < 10
+
+
+def test_minilm_ignores_padding():
+    """The attention layer's own output brings the mask: what stands behind it can't matter."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, 17, (16, 8))
+    tokens[:, 5:] = 0
+    student, teacher = transformer(4, 2, "student"), transformer(8, 2, "teacher")
+    matches = losses.minilm(student, teacher, layers=["attention"])
+    padded = losses_of_a_step(student, teacher, matches, tokens)
+    matches = losses.minilm(student, teacher, layers=["attention"])
+    cut = losses_of_a_step(student, teacher, matches, tokens[:, :5])
+    for name in ("attention_map", "value_relation"):
+        assert padded[name][0] > 0
+        np.testing.assert_allclose(padded[name], cut[name], rtol=1e-5)
+
+
+def test_contrastive_state_is_saved_with_a_distiller(tmp_path):
+    student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
+    match = keras_distill.Match(losses.Contrastive(samples=32, dimensions=4), student="embedding")
+    distiller = keras_distill.Distiller(student, teacher, losses=[match])
+    distiller.compile(optimizer="sgd", loss="mse")
+    state = match.loss.state
+    state.teacher_memory.assign(np.arange(128).reshape(32, 4))
+    distiller.save_weights(tmp_path / "all.weights.h5")
+    state.teacher_memory.assign(np.zeros((32, 4)))
+    distiller.load_weights(tmp_path / "all.weights.h5")
+    np.testing.assert_array_equal(state.teacher_memory, np.arange(128).reshape(32, 4))
+
+
+def test_a_layer_that_does_not_exist_is_named():
+    student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
+    with pytest.raises(ValueError, match="The teacher has no layer 'stage9'"):
+        losses.attention_transfer(student, teacher, layers=[("stage1", "stage9")])
+    with pytest.raises(ValueError, match="not part of the student"):
+        losses.review(student, teacher, layers=[teacher.get_layer("stage1")])
+    with pytest.raises(ValueError, match="`layers` must be a list"):
+        losses.review(student, teacher, layers="stage1")
