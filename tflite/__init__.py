@@ -1,8 +1,17 @@
 """Students as TFLite files for phones and microcontrollers, proven in the real runtimes."""
 
 from keras_distill.tflite.artifact import Artifact, load
+from keras_distill.tflite.budget import BudgetError
 from keras_distill.tflite.convert import convert
 from keras_distill.tflite.inspect import inspect
 from keras_distill.tflite.worker import ConverterCrash, ConverterError
 
-__all__ = ["Artifact", "ConverterCrash", "ConverterError", "convert", "inspect", "load"]
+__all__ = [
+    "Artifact",
+    "BudgetError",
+    "ConverterCrash",
+    "ConverterError",
+    "convert",
+    "inspect",
+    "load",
+]

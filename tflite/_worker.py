@@ -48,18 +48,41 @@ def convert_saved_model(folder, request):
     return converter.convert()
 
 
+def quantize_file(folder, request):
+    """ai-edge-quantizer on a float32 file, with given ranges of activations."""
+    import numpy as np
+    from ai_edge_quantizer import qtyping, quantizer, recipe_manager
+
+    recipe = recipe_manager.RecipeManager()
+    names = qtyping.TFLOperationName
+    for pattern, operator, weights, activations in request["recipe"]:
+        operators = [names(operator)] if operator else [names.ALL_SUPPORTED]
+        for name in operators:
+            if weights is None:
+                recipe.add_quantization_config(pattern, name, algorithm_key="no_quantize")
+            else:
+                recipe.add_static_config(
+                    pattern, name, weight_num_bits=weights, activation_num_bits=activations
+                )
+    with np.load(folder / "ranges.npz") as stored:
+        ranges = {name: {"min": stored[name][0], "max": stored[name][1]} for name in stored.files}
+    tool = quantizer.Quantizer(str(folder / "float32.tflite"), recipe.get_quantization_recipe())
+    return bytes(tool.quantize(ranges, enable_progress_report=False).quantized_model)
+
+
 def main():
-    # What libraries print must not be taken for an answer: it goes to the log.
+    # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
         folder = pathlib.Path(line.rstrip("\n"))
         try:
             request = json.loads((folder / "request.json").read_text())
-            tflite = convert_saved_model(folder, request)
-            (folder / "model.tflite").write_bytes(tflite)
-        except Exception:
-            (folder / "error.txt").write_text(traceback.format_exc())
+            work = quantize_file if "recipe" in request else convert_saved_model
+            (folder / "model.tflite").write_bytes(work(folder, request))
+        except Exception as error:
+            message = "".join(traceback.format_exception_only(error))
+            (folder / "error.txt").write_text(message)
         answers.write("done\n")
         answers.flush()
 

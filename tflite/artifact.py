@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 
 import numpy as np
-from keras_distill.tflite import runtimes, samples, targets, verify
+from keras_distill.tflite import cost, layers, runtimes, samples, targets, verify
 from keras_distill.tflite.inspect import inspect, read
 from keras_distill.tflite.report import Report
 
@@ -16,22 +16,38 @@ class Artifact:
 
     Attributes:
         tflite: Bytes of the file.
+        compiled: Bytes of the file compiled for the target's NPU, or `None`.
         target: Name of the target.
         report: What is known of the file, as plain types; `print` shows it as Markdown.
         student: The Keras student between pre- and postprocessing, or `None` for loaded files.
     """
 
-    def __init__(self, tflite, target, report, *, inputs, outputs, student=None, labels=None,
-                 states=(), named=None):  # fmt: skip
+    def __init__(
+        self,
+        tflite,
+        target,
+        report,
+        *,
+        inputs,
+        outputs,
+        student=None,
+        labels=None,
+        states=(),
+        named=None,
+        compiled=None,
+        float32=None,
+    ):
         self.tflite = tflite
         self.target = target
         self.report = Report(report)
         self.student = student
         self.labels = labels
+        self.compiled = compiled
         self._inputs = inputs
         self._outputs = outputs
         self._states = states
         self._named = named or tflite
+        self._float32 = float32
 
     def __repr__(self):
         return f"<Artifact for {self.target}, {len(self.tflite):,} bytes>"
@@ -45,8 +61,8 @@ class Artifact:
         """Runs the file in the target's runtime on this host.
 
         Args:
-            x: Samples as `fit` takes them: an array, or a list or dict of arrays. Floats are
-                quantized as the file needs; integers of the file's own type are taken as they are.
+            x: Samples as `fit` takes them: an array, or a list or dict of arrays. They are values
+                and are quantized here as the file needs.
             runtime: `"litert"`, `"litert-reference"` or `"micro"`. Defaults to the target's.
 
         Returns:
@@ -58,7 +74,11 @@ class Artifact:
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def _shapes(self):
-        return {port["name"]: tuple(port["shape"][1:]) for port in self._inputs}
+        """Shapes of samples by input name; those of a step model are whole sequences."""
+        fed = [i for i, _ in self._states]
+        ports = [port for i, port in enumerate(self._inputs) if i not in fed]
+        time = [None] if self._states else []
+        return {p["name"]: (*time, *p["shape"][1 + len(time) :]) for p in ports}
 
     def _run(self, inputs, runtime):
         """The ports of the outputs, and the outputs as floats, by name."""
@@ -66,7 +86,7 @@ class Artifact:
         results = runtimes.run_samples(interpreter, list(inputs.values()), self._states)
         kept = [o for _, o in self._states]
         ports = [p for i, p in enumerate(interpreter.outputs) if i not in kept]
-        names = [port["name"] for port in self._outputs]
+        names = [port["name"] for i, port in enumerate(self._outputs) if i not in kept]
         ports = dict(zip(names, ports, strict=True))
         return ports, {
             name: port.dequantize(result)
@@ -100,6 +120,49 @@ class Artifact:
         report = verify.compare(self, inputs, y)
         self.report["verification"] = report
         return Report(report)
+
+    def layers(self, data, *, count=20):
+        """Where quantization error comes in: each layer beside that of the float32 file.
+
+        Args:
+            data: Samples as `predict` takes them.
+            count: How many of them at most.
+
+        Returns:
+            A row per operator in order: `layer`, `operator`, `error` (root mean square of the
+            difference, relative to the activations), `added` (by how much it is larger than that
+            of the operator's inputs), `clipped` (share of the values that the range can't hold).
+            It is `report["layers"]` from now on.
+
+        Raises:
+            ValueError: There is no float32 file to compare with: the artefact was loaded, made
+                by quantization-aware training or for single steps, or is float itself.
+        """
+        if self._float32 is None:
+            raise ValueError(
+                "There is no float32 file to compare this artefact's layers with. Convert a plain "
+                'student with `quantization="int8"` or another quantization.'
+            )
+        inputs, _ = samples.read(data, self._shapes(), count)
+        rows = layers.errors(self._float32(), self._named, list(inputs.values()))
+        self.report["layers"] = rows
+        return rows
+
+    def benchmark(self, runs=50, threads=(1, 2)):
+        """Times single inferences on this host in each runtime of the target.
+
+        A host's latencies tell little of a phone's, and nothing of a microcontroller's.
+
+        Args:
+            runs: How many inferences are timed.
+            threads: Numbers of threads to time LiteRT with.
+
+        Returns:
+            The host and a row per runtime and number of threads: median and 95th percentile in
+            milliseconds. It is `report["latency"]` from now on.
+        """
+        self.report["latency"] = cost.latencies(self, runs, threads)
+        return Report(self.report["latency"])
 
     def save(self, folder):
         """Writes the file and what the target needs beside it.

@@ -1,12 +1,31 @@
 """A student to a TFLite file for a target."""
 
+import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import pathlib
+import re
 import tempfile
+import warnings
 
 import keras
-from keras_distill.tflite import artifact, flatbuffer, graph, runtimes, samples, targets, worker
+import numpy as np
+import tensorflow as tf
+from keras_distill.tflite import (
+    artifact,
+    budget,
+    ethos,
+    flatbuffer,
+    graph,
+    recipe,
+    runtimes,
+    samples,
+    steps,
+    targets,
+    worker,
+)
+from keras_distill.tflite import calibration as calibration_ranges
 from keras_distill.tflite.inspect import inspect
 
 _FLOAT = ("float32", "float16", "dynamic")
@@ -20,11 +39,18 @@ def convert(
     io=None,
     calibration=None,
     calibration_samples=500,
+    ranges="minmax",
+    percentile=99.9,
+    training_range=None,
+    precision=None,
+    recurrent=None,
     preprocessing=None,
     postprocessing=None,
     labels=None,
     batch_size=1,
     input_signature=None,
+    max_flash=None,
+    max_arena=None,
 ):
     """Converts a student to a TFLite file for a target.
 
@@ -41,10 +67,24 @@ def convert(
         io: Type of the file's inputs and outputs, or a pair (inputs, outputs): `"float32"`,
             `"int8"`, `"uint8"`, `"int16"`. Defaults to that of the activations for
             microcontrollers and to `"float32"` for phones. Integer inputs of the student, such as
-            token ids, and integer outputs keep their type.
+            token ids, and integer outputs keep their type. With `"uint8"` and calibration data
+            of bytes, the file takes the bytes as they are.
         calibration: Inputs like those the file will meet, by which the ranges of activations are
             set: arrays, a `tf.data.Dataset` or an iterable. Needed for int8, int16x8 and int4.
         calibration_samples: How many of them to use at most.
+        ranges: How the ranges of activations follow from calibration: `"minmax"` covers all
+            values, `"percentile"` leaves out the outermost, `"mse"` gives the least mean squared
+            error. The last two are for `"int8"` and `"int4"`.
+        percentile: Share of the values inside the range, in percent.
+        training_range: `(low, high)` of the inputs in training, to be warned where calibration
+            data are unlike them. The student's batch normalization tells without it.
+        precision: `"float32"`, `"int16"`, `"int8"` or `"int4"` by layer name or by operator, such
+            as `{"stem": "float32", "FULLY_CONNECTED": "int4"}`, where it is to differ from
+            `quantization="int8"` or `"int4"`.
+        recurrent: What becomes of recurrent layers that have no operator of their own (an `LSTM`
+            with default settings has one): `None` makes loops, which only float files can hold;
+            `"unroll"` copies the operators for each time step; `"step"` makes a file that
+            computes one step, its state as further inputs and outputs.
         preprocessing: Keras layer or function from the file's input to the student's, to be part
             of the file, such as `keras.layers.Rescaling(1 / 255)`. Calibration data and all other
             inputs of the artefact are then those of the file.
@@ -54,6 +94,8 @@ def convert(
         batch_size: Static batch size, or `None` for a dynamic one (phones only).
         input_signature: `keras.InputSpec`s with a batch axis, for models whose inputs aren't
             known or not fixed in size.
+        max_flash: Bytes that the file may have, as a number or as `"64KB"`.
+        max_arena: Bytes of tensor arena that it may need on microcontrollers.
 
     Returns:
         An `Artifact`.
@@ -61,6 +103,7 @@ def convert(
     Raises:
         TypeError: `student` is not a Keras model.
         ValueError: An argument is wrong, or the target can't run what is asked for.
+        BudgetError: The file is over `max_flash` or `max_arena`.
         ConverterError: The converter refused the model, or crashed.
 
     Example:
@@ -71,71 +114,285 @@ def convert(
     >>> artifact.save("firmware")
     """
     target = targets.get(target)
-    io = _check(student, target, quantization, io, calibration, calibration_samples, batch_size)
-    quantize_aware = _is_quantize_aware(student)
-    model = _export_form(student) if quantize_aware else student
-    inputs = graph.inputs_of(model, input_signature)
-    wrapped = graph.Wrapped(
-        model,
-        inputs,
+    _check_student(student)
+    aware = _is_quantize_aware(student)
+    _check_quantization(target, quantization, calibration, aware)
+    io = _check_io(target, quantization, io)
+    _check_calibration(student, quantization, calibration_samples, ranges, percentile, precision)
+    _check_shape(target, batch_size, recurrent)
+    max_flash, max_arena = budget.size("max_flash", max_flash), budget.size("max_arena", max_arena)
+    _check_arena(target, max_arena)
+    whole = graph.Wrapped(
+        student,
+        graph.inputs_of(student, input_signature),
         preprocessing=preprocessing,
         postprocessing=_postprocessing(postprocessing),
-        casts=_casts(inputs, io, quantization),
+        cast="uint8" if quantization in _FLOAT and io[0] == "uint8" else None,
     )
-    arrays = None
+    labels = _check_labels(labels, student)
+    arrays, raw, notes = None, False, []
     if calibration is not None:
-        arrays, _ = samples.read(
-            calibration,
-            {i.name: i.shape for i in inputs},
-            calibration_samples,
-            argument="calibration",
-        )
-        arrays = {i.name: arrays[i.name].astype(wrapped.dtype(i)) for i in inputs}
+        shapes = {i.name: i.shape for i in whole.inputs}
+        arrays, _ = samples.read(calibration, shapes, calibration_samples, argument="calibration")
+        raw = all(array.dtype == "uint8" for array in arrays.values())
+        arrays = {i.name: arrays[i.name].astype(whole.dtype(i)) for i in whole.inputs}
+        notes += calibration_ranges.unlike_training(whole, arrays, training_range)
+    exported, met = whole, arrays
+    if recurrent == "step":
+        exported = steps.Step(whole)
+        met = exported.rollout(arrays or whole.made_up(4), calibration_samples)
+    elif aware:
+        exported = dataclasses.replace(whole, student=_export_form(student))
     with tempfile.TemporaryDirectory() as folder:
-        outputs = graph.save(wrapped, pathlib.Path(folder, "saved_model"), batch_size)
-        tflite = worker.run(
-            folder,
-            arrays if quantization not in _FLOAT else None,
-            quantization=quantization,
-            io=io,
-            batch_size=batch_size,
+        job = _Job(exported, pathlib.Path(folder), target, batch_size, quantization, io)
+        job.save(recurrent)
+        if aware:
+            named = _complete(student, job.convert("float32"), io)
+        elif ranges != "minmax" or precision or quantization == "int4":
+            named = job.quantize(met, ranges, percentile, precision or {})
+        else:
+            named = job.convert(quantization, None if quantization in _FLOAT else met)
+    if io[0] == "uint8" and raw:
+        named = flatbuffer.fed_bytes(named)
+    found = inspect(named)
+    _refuse(student, target, quantization, found)
+    notes += _left_float(found, quantization, precision or {})
+    try:
+        result = _artifact(target, named, exported, whole, labels)
+        off = _errors(result, arrays or whole.made_up(4))
+    except runtimes.Refusal as error:
+        raise ValueError(
+            f"The runtime of target {target.name!r} refuses model {student.name!r} as "
+            f"{quantization}. {error}"
+        ) from None
+    notes += _judge(off, quantization)
+    if quantization != "float32" and not aware and recurrent != "step":
+        result._float32 = functools.partial(
+            _float32_file, exported, target, batch_size, recurrent, quantization
         )
-    if quantize_aware:
-        _check_export(student, tflite)
-    named = flatbuffer.ordered(tflite, [i.name for i in inputs], outputs)
-    refused = targets.refusals(inspect(named), target.name)
+    result.report.update(
+        {
+            "quantization": quantization,
+            "io": list(io),
+            "calibration": _calibration_report(arrays, ranges, precision),
+            "warnings": notes,
+            "versions": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
+        }
+    )
+    budget.check(result.report, max_flash, max_arena)
+    return result
+
+
+class _Job:
+    """One conversion in a temporary folder."""
+
+    def __init__(self, exported, folder, target, batch_size, quantization, io):
+        self.exported = exported
+        self.folder = folder
+        self.target = target
+        self.batch_size = batch_size
+        self.quantization = quantization
+        self.io = io
+
+    def save(self, recurrent):
+        """Saves the graph, and refuses recurrent layers that the converter is known to crash on."""
+        self.saved = graph.save(
+            self.exported,
+            self.folder / "saved_model",
+            self.batch_size,
+            tanh_gelu=self.target.runtime == "micro",
+            fuse=self.quantization != "int16x8",
+            unroll=recurrent == "unroll",
+        )
+        if self.saved.recurrent and self.quantization not in _FLOAT:
+            layer = self.saved.recurrent[0]
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) becomes a loop, which the "
+                f'converter can\'t quantize to {self.quantization}. Give `recurrent="unroll"` '
+                '(its operators once for each time step) or `recurrent="step"` (the file '
+                "computes one step, the caller keeps the state). An `LSTM` with default "
+                "activations, without mask or initial state, has an operator of its own in int8."
+            )
+
+    def convert(self, quantization, arrays=None):
+        """Runs TensorFlow's converter. Returns the file."""
+        try:
+            tflite = worker.run(
+                self.folder,
+                arrays,
+                quantization=quantization,
+                io=self.io if quantization == self.quantization else ("float32", "float32"),
+                batch_size=self.batch_size,
+            )
+        except worker.ConverterCrash as error:
+            raise worker.ConverterCrash(
+                f"TensorFlow's converter crashed on model {self.exported.student.name!r} as "
+                f"{quantization} ({error}). " + self._blame()
+            ) from None
+        except worker.ConverterError as error:
+            raise worker.ConverterError(
+                f"TensorFlow's converter refused model {self.exported.student.name!r} as "
+                f"{quantization}: {error}"
+            ) from None
+        return flatbuffer.tidied(tflite, [i.name for i in self.exported.inputs], self.saved.outputs)
+
+    def _blame(self):
+        if self.saved.loops:
+            return (
+                f"It can't quantize loops; the model's are {self.saved.loops}, named after their "
+                'layers. Use quantization="float32" or "float16", or write the layer without '
+                "a loop."
+            )
+        return 'Convert parts of the model to find the layer, or use quantization="float32".'
+
+    def quantize(self, arrays, ranges, percentile, precision):
+        """Runs ai-edge-quantizer on the float32 file. Returns the file."""
+        float32 = self.convert("float32")
+        found = inspect(float32)
+        names = [i.name for i in self.exported.inputs]
+        limits = calibration_ranges.activation_ranges(
+            float32, [arrays[n] for n in names], ranges, percentile
+        )
+        ranks = {
+            t.name: len(t.shape) for op in found.operators for t in (*op.inputs, *op.outputs) if t
+        }
+        np.savez(
+            self.folder / "ranges.npz",
+            **{
+                name: np.array(limit, "float32").reshape(2, *(1,) * ranks.get(name, 1))
+                for name, limit in limits.items()
+            },
+        )
+        (self.folder / "float32.tflite").write_bytes(float32)
+        rules = recipe.build(self.quantization, self.io, precision, self.target.runtime == "micro")
+        try:
+            tflite = worker.run(self.folder, recipe=rules)
+        except worker.ConverterError as error:
+            raise worker.ConverterError(
+                f"ai-edge-quantizer refused model {self.exported.student.name!r} as "
+                f"{self.quantization}: {error}"
+            ) from None
+        return flatbuffer.tidied(tflite, names, self.saved.outputs)
+
+
+def _float32_file(exported, target, batch_size, recurrent, quantization):
+    """The float32 file of the graph that a quantized file was made from."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = _Job(exported, pathlib.Path(folder), target, batch_size, quantization, None)
+        job.save(recurrent)
+        return job.convert("float32")
+
+
+def _artifact(target, named, exported, whole, labels):
+    """The artefact of a file that still has its names."""
+    tflite = flatbuffer.stripped(named) if target.runtime == "micro" else named
+    inputs, outputs = artifact.ports(runtimes.LiteRT(named))
+    names = getattr(exported, "states", [])
+    states = [
+        ([p["name"] for p in inputs].index(n), [p["name"] for p in outputs].index(f"{n}_out"))
+        for n in names
+    ]
+    report = artifact.describe(inspect(tflite), inputs, outputs, target.name)
+    report["labels"] = labels
+    if target.runtime == "micro":
+        report["bytes_saved_by_stripping_names"] = len(named) - len(tflite)
+        if runtimes.micro_available():
+            report["arena"] = runtimes.TFLiteMicro(tflite).arena
+    compiled = None
+    if target.accelerator:
+        compiled, report["npu"] = ethos.compile(tflite, target)
+    return artifact.Artifact(
+        tflite, target.name, report, inputs=inputs, outputs=outputs, student=whole,
+        labels=labels, states=states, named=named, compiled=compiled,
+    )  # fmt: skip
+
+
+def _refuse(student, target, quantization, found):
+    """Raises where the target can't run the file."""
+    refused = targets.refusals(found, target.name)
     if refused:
         raise ValueError(
             f"Target {target.name!r} can't run model {student.name!r} as {quantization}: "
             f"{'; '.join(refused)}."
         )
-    tflite = flatbuffer.stripped(named) if target.runtime == "micro" else named
-    found = inspect(tflite)
-    ports = artifact.ports(runtimes.LiteRT(named))
-    report = {
-        "quantization": quantization,
-        "io": list(io),
-        **artifact.describe(found, *ports, target.name),
-        "calibration_samples": len(next(iter(arrays.values()))) if arrays else 0,
-        "labels": None if labels is None else [str(label) for label in labels],
-        "bytes_saved_by_stripping_names": len(named) - len(tflite),
-        "versions": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
+
+
+def _left_float(found, quantization, precision):
+    """Says which operators compute in float though integers were asked for."""
+    if quantization in ("float32", "float16"):
+        return []
+    if quantization == "dynamic":
+        left = [
+            op for op in found.operators if any(t.dtype == "FLOAT32" for t in op.inputs[1:2] if t)
+        ]
+        left = [op for op in left if op.macs]
+    else:
+        asked = [name for name, value in precision.items() if value == "float32"]
+        left = [
+            op
+            for op in found.operators
+            if op.name not in ("QUANTIZE", "DEQUANTIZE")
+            and any(t.dtype == "FLOAT32" for t in op.outputs)
+            and not any(_is_named(op, name) for name in asked)
+        ]
+    if not left:
+        return []
+    names = ", ".join(f"{op.name} at {targets.layer_of(op.layer)!r}" for op in left)
+    note = f"stayed float: {names}"
+    if quantization != "dynamic":
+        warnings.warn(f"Not everything is {quantization}; {note}.", stacklevel=3)
+    return [note]
+
+
+def _is_named(op, name):
+    return op.name == name or re.search(recipe.layer_pattern(name), op.layer) is not None
+
+
+def _errors(result, arrays):
+    """Largest error of each output on a few samples in the target's runtime, relative to the
+    output's largest value."""
+    inputs = {name: array[:4] for name, array in arrays.items()}
+    expected = result.student.predict(inputs)
+    micro = result.runtime == "micro" and runtimes.micro_available()
+    _, got = result._run(inputs, "micro" if micro else "litert")
+    return {
+        name: float(np.abs(got[name] - wanted).max() / (np.abs(wanted).max() + 1e-6))
+        for name, wanted in expected.items()
+        if wanted.dtype.kind == "f"
     }
-    result = artifact.Artifact(
-        tflite, target.name, report, inputs=ports[0], outputs=ports[1],
-        student=wrapped, labels=report["labels"], named=named,
-    )  # fmt: skip
-    if target.runtime == "micro" and runtimes.micro_available():
-        result.report["arena"] = runtimes.TFLiteMicro(tflite).arena
-    return result
 
 
-def _check(student, target, quantization, io, calibration, count, batch_size):
-    """Refuses wrong arguments before any work. Returns `io` as a pair."""
+def _judge(errors, quantization):
+    """A float file that answers otherwise is an error, a quantized one a warning."""
+    notes = []
+    for name, error in errors.items():
+        note = f"output {name!r} is off by {error:.1%} of its largest value on a few samples"
+        if quantization == "float32" and not error < 0.01:
+            raise worker.ConverterError(f"The float32 file computes something else: {note}.")
+        if not error < 0.5:
+            warnings.warn(f"As {quantization}, {note}; `verify` tells more.", stacklevel=3)
+            notes.append(note)
+    return notes
+
+
+def _calibration_report(arrays, ranges, precision):
+    if arrays is None:
+        return {}
+    return {
+        "samples": len(next(iter(arrays.values()))),
+        "ranges": ranges,
+        **({"precision": dict(precision)} if precision else {}),
+    }
+
+
+def _check_student(student):
     if not isinstance(student, keras.Model):
         raise TypeError(
             f"`student` must be a Keras model (`keras.Model`). Received: {type(student).__name__}"
         )
+
+
+def _check_quantization(target, quantization, calibration, aware):
     if quantization not in targets.QUANTIZATIONS:
         raise ValueError(
             f"`quantization` must be one of {list(targets.QUANTIZATIONS)}."
@@ -148,25 +405,78 @@ def _check(student, target, quantization, io, calibration, count, batch_size):
             f"Target {target.name!r} can't run quantization={quantization!r}: "
             f"{target.refused[quantization]}. Use one of {runs}."
         )
-    if quantization not in _FLOAT and calibration is None:
+    if aware and quantization in _FLOAT:
+        raise ValueError(
+            'A quantization-aware student becomes an integer file: use quantization="int8". '
+            f"Received: quantization={quantization!r}"
+        )
+    if quantization not in _FLOAT and calibration is None and not aware:
         raise ValueError(
             f"`calibration` is needed for quantization={quantization!r}: give some hundred inputs "
             "like those the file will meet, for example `calibration=x_train[:500]`."
         )
+
+
+def _check_calibration(student, quantization, count, ranges, percentile, precision):
     if not isinstance(count, int) or count < 1:
         raise ValueError(
             f"`calibration_samples` must be an integer of at least 1. Received: {count!r}"
         )
+    if ranges not in calibration_ranges.RANGES:
+        raise ValueError(
+            f"`ranges` must be one of {list(calibration_ranges.RANGES)}. Received: {ranges!r}"
+        )
+    if not 50 < percentile <= 100:
+        raise ValueError(f"`percentile` must be from 50 to 100. Received: {percentile!r}")
+    if (ranges != "minmax" or precision) and quantization not in ("int8", "int4"):
+        raise ValueError(
+            '`ranges` and `precision` are for quantization="int8" and "int4". '
+            f"Received: quantization={quantization!r}"
+        )
+    if precision:
+        recipe.check(student, precision)
+
+
+def _check_shape(target, batch_size, recurrent):
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(
             f"`batch_size` must be an integer of at least 1, or `None`. Received: {batch_size!r}"
         )
     if batch_size is None and target.runtime == "micro":
         raise ValueError(f"Target {target.name!r} needs static shapes: give `batch_size=1`.")
-    return _check_io(target, quantization, io)
+    if recurrent not in (None, "unroll", "step"):
+        raise ValueError(
+            f'`recurrent` must be `None`, "unroll" or "step". Received: recurrent={recurrent!r}'
+        )
+
+
+def _check_arena(target, max_arena):
+    if max_arena is None:
+        return
+    if target.runtime != "micro":
+        raise ValueError(f"`max_arena` is for microcontrollers, not for target {target.name!r}.")
+    if not runtimes.micro_available():
+        raise ValueError(
+            "`max_arena` needs the TFLite Micro interpreter to measure the arena: "
+            "`pip install keras-distill[micro]` (Linux x86-64)."
+        )
+
+
+def _check_labels(labels, student):
+    if labels is None:
+        return None
+    labels = [str(label) for label in labels]
+    shape = getattr(student, "output_shape", None)
+    classes = shape[-1] if isinstance(shape, tuple) and shape else None
+    if isinstance(classes, int) and classes > 1 and classes != len(labels):
+        raise ValueError(
+            f"`labels` has {len(labels)} names for the {classes} classes of the student."
+        )
+    return labels
 
 
 def _check_io(target, quantization, io):
+    """`io` as a pair (inputs, outputs)."""
     if io is None:
         own = {"int8": "int8", "int4": "int8", "int16x8": "int16"}.get(quantization, "float32")
         io = own if target.runtime == "micro" else "float32"
@@ -185,18 +495,12 @@ def _check_io(target, quantization, io):
     return (pair[0], "float32") if quantization in _FLOAT else pair
 
 
-def _casts(inputs, io, quantization):
-    """Dtypes of the file's inputs where a float student is fed raw bytes."""
-    if quantization in _FLOAT and io[0] == "uint8":
-        return {i.name: "uint8" for i in inputs if i.dtype == "float32"}
-    return {}
-
-
 def _postprocessing(name):
     known = {
         "softmax": keras.ops.softmax,
         "sigmoid": keras.ops.sigmoid,
-        "argmax": lambda x: keras.ops.cast(keras.ops.argmax(x, axis=-1), "int32"),
+        # Keras' own argmax ends in bitwise operators that TFLite lacks.
+        "argmax": lambda x: tf.argmax(x, axis=-1, output_type=tf.int32),
     }
     if isinstance(name, str) and name not in known:
         raise ValueError(
@@ -220,7 +524,11 @@ def _export_form(student):
     return quantization.export_form(student)
 
 
-def _check_export(student, tflite):
+def _complete(student, float32, io):
+    """The integer file of a quantization-aware student, from the float one of its export form."""
     from keras_distill import quantization
 
+    kinds = ["int" if dtype.startswith("int") else dtype for dtype in io]
+    tflite = quantization.write_integers(student, float32, io=tuple(kinds))
     quantization.check_export(student, tflite)
+    return tflite

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from keras_distill.tflite.forms import export_forms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,21 +109,26 @@ class Wrapped:
         inputs: Its `Input`s.
         preprocessing: Keras layer or function on the (only) input, or `None`.
         postprocessing: Keras layer or function on each output, or `None`.
-        casts: Dtypes that the inputs arrive in where they aren't the student's own.
+        cast: Dtype of float inputs in the file where it isn't their own: raw bytes that become
+            floats inside a float file.
     """
 
     student: keras.Model
     inputs: list
     preprocessing: object = None
     postprocessing: object = None
-    casts: dict = dataclasses.field(default_factory=dict)
+    cast: str | None = None
 
-    def __call__(self, tensors):
-        """Outputs by name, from inputs by name."""
+    def __call__(self, tensors, check=True):
+        """Outputs by name, from inputs by name.
+
+        Without `check`, inputs may be of another length than the student was built for.
+        """
         flat = [ops.cast(tensors[i.name], i.dtype) for i in self.inputs]
         if self.preprocessing is not None:
             flat = [self.preprocessing(flat[0]), *flat[1:]]
-        outputs = self.student(self._packed(flat), training=False)
+        student = self.student if check else self.student.call
+        outputs = student(self._packed(flat), training=False)
         names = _output_names(self.student, outputs)
         if isinstance(outputs, dict):
             outputs = [outputs[key] for key in sorted(outputs)]
@@ -133,7 +139,23 @@ class Wrapped:
 
     def dtype(self, given):
         """Dtype in which an `Input` arrives."""
-        return self.casts.get(given.name, given.dtype)
+        return self.cast if self.cast and given.dtype == "float32" else given.dtype
+
+    def made_up(self, count):
+        """Inputs by name for where there are no data: floats from 0 to 1, zeros elsewhere."""
+        generator = np.random.default_rng(0)
+        return {
+            i.name: generator.random((count, *i.shape), "float32").astype(self.dtype(i))
+            for i in self.inputs
+        }
+
+    @property
+    def variables(self) -> list:
+        """TensorFlow variables of the student and of the layers around it."""
+        layers = [
+            x for x in (self.preprocessing, self.postprocessing) if isinstance(x, keras.Layer)
+        ]
+        return [v.value for layer in (self.student, *layers) for v in layer.variables]
 
     def _packed(self, flat):
         """Inputs in the structure that the student takes."""
@@ -163,31 +185,53 @@ class Wrapped:
         return {n: np.concatenate([part[n].numpy() for part in parts]) for n in parts[0]}
 
 
-def save(wrapped, folder, batch_size=1) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What is known of a graph when it has been saved.
+
+    Attributes:
+        outputs: Names of the outputs, in the student's order.
+        recurrent: Recurrent layers that became loops.
+        loops: Names of all loops in the graph.
+    """
+
+    outputs: list
+    recurrent: list
+    loops: list
+
+
+def save(wrapped, folder, batch_size=1, **options) -> Saved:
     """Saves the inference graph as a SavedModel with one signature, `serving_default`.
 
-    Returns:
-        Names of the outputs, in the student's order.
+    Args:
+        wrapped: A `Wrapped` student, or a `steps.Step` of one.
+        folder: Folder of the SavedModel.
+        batch_size: Static batch size, or `None`.
+        **options: As in `forms.export_forms`.
     """
     specs = [
-        tf.TensorSpec((batch_size, *i.shape), wrapped.dtype(i), name=i.name) for i in wrapped.inputs
+        tf.TensorSpec((batch_size, *i.shape), wrapped.dtype(i), i.name) for i in wrapped.inputs
     ]
-    names = []
+    names, recurrent = [], []
 
     def serve(*tensors):
         given = {i.name: x for i, x in zip(wrapped.inputs, tensors, strict=True)}
-        outputs = wrapped(given)
-        names[:] = outputs
+        with export_forms(wrapped.student, **options) as looped:
+            outputs = wrapped(given)
+        names[:], recurrent[:] = outputs, looped
         return {name: tf.identity(x, name=name) for name, x in outputs.items()}
 
     module = tf.Module()
     # Keras 3 models aren't tracked as a SavedModel needs: only their variables are handed over.
-    module.kept = [v.value for v in wrapped.student.variables]
-    for part in (wrapped.preprocessing, wrapped.postprocessing):
-        if isinstance(part, keras.Layer):
-            module.kept += [v.value for v in part.variables]
+    module.kept = wrapped.variables
     module.serve = tf.function(serve, input_signature=specs, autograph=False)
-    tf.saved_model.save(
-        module, str(folder), signatures={"serving_default": module.serve.get_concrete_function()}
-    )
-    return names
+    function = module.serve.get_concrete_function()
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
+    return Saved(names, recurrent, _loops(function.graph))
+
+
+def _loops(graph):
+    """Names of the loops in a graph, those in its functions too."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    return sorted({node.name for node in nodes if "While" in node.op})

@@ -28,9 +28,9 @@ class Port:
     zero_point: int = 0
 
     def quantize(self, x):
-        """Floats to what the port takes; integers of its own type pass through."""
+        """Values (never the integers that stand for them) to what the port takes."""
         x = np.asarray(x)
-        if not self.scale or x.dtype == self.dtype:
+        if not self.scale:
             return x.astype(self.dtype)
         limits = np.iinfo(self.dtype)
         steps = np.round(x.astype("float64") / self.scale) + self.zero_point

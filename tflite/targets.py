@@ -41,12 +41,14 @@ class Target:
     Attributes:
         name: Its name in `convert`.
         runtime: `"litert"` or `"micro"`.
-        quantizations: Quantizations that run there, with the reason for each one that doesn't.
+        refused: Why it can't run a quantization, for each that it can't.
+        accelerator: Vela's name of its NPU, or `None`.
     """
 
     name: str
     runtime: str
     refused: dict
+    accelerator: str | None = None
 
 
 _MICRO_REFUSED = {
@@ -72,7 +74,7 @@ def get(name) -> Target:
     if name == "micro":
         return Target(name, "micro", _MICRO_REFUSED)
     if name in _ETHOS:
-        return Target(name, "micro", _ETHOS_REFUSED)
+        return Target(name, "micro", _ETHOS_REFUSED, accelerator=name)
     raise ValueError(
         f"`target` must be one of {names()}.{suggestion(name, names())} Received: target={name!r}"
     )
@@ -93,9 +95,17 @@ def refusals(inspection, target) -> list[str]:
             reasons.append(f"operator {op.name} is not built in{_at(op)}")
     if target.runtime == "micro":
         reasons += _micro_refusals(inspection)
-    if target.name in _ETHOS and any(t.dtype == "FLOAT32" for t in inspection.inputs):
-        reasons.append(_ETHOS_REFUSED["float32"])
+    if target.accelerator:
+        reasons += _ethos_refusals(inspection)
     return list(dict.fromkeys(reasons))
+
+
+def _ethos_refusals(inspection):
+    for op in inspection.operators:
+        if op.macs and any(t.dtype == "FLOAT32" for t in op.outputs):
+            yield _ETHOS_REFUSED["float32"]
+        if any(t and t.dtype == "INT4" for t in op.inputs):
+            yield _ETHOS_REFUSED["int4"]
 
 
 def _micro_refusals(inspection):
@@ -109,6 +119,8 @@ def _micro_refusals(inspection):
         constant = [t for t in op.inputs if t and t.constant]
         if op.name == "DEQUANTIZE" and op.inputs[0].dtype == "FLOAT16":
             yield _MICRO_REFUSED["float16"]
+        elif op.name == "FULLY_CONNECTED" and any(t.dtype == "INT4" for t in constant):
+            yield f"TFLite Micro has no FULLY_CONNECTED of 4-bit weights{_at(op)}"
         elif _hybrid(op, constant):
             yield f"{_MICRO_REFUSED['dynamic']}: {op.name}{_at(op)}"
 

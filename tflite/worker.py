@@ -1,12 +1,12 @@
 """The parent's side of the converter's child process."""
 
 import atexit
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 
 import numpy as np
 
@@ -24,16 +24,14 @@ class _Worker:
 
     def __init__(self):
         self.process = None
-        self.log = None
 
     def _start(self):
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(pathlib.Path(__file__).with_name("_worker.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.log,
+            stderr=subprocess.DEVNULL,
             text=True,
             env=environment,
         )
@@ -42,29 +40,27 @@ class _Worker:
         if self.process is not None:
             self.process.stdin.close()
             self.process.wait()
-            self.process.stdout.close()
-            self.log.close()
-            self.process = None
+            self._close()
+
+    def _close(self):
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+        self.process = None
 
     def run(self, folder):
         """Converts what `folder` holds and returns the bytes of the file."""
         if self.process is None:
             self._start()
         answer = ""
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(f"{folder}\n")
             self.process.stdin.flush()
             answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            pass
         if not answer:
             code = self.process.wait()
-            self.process.stdout.close()
-            self.log.seek(0)
-            tail = self.log.read()[-2000:].decode(errors="replace").strip()
-            self.log.close()
-            self.process = None
-            raise ConverterCrash(f"exit status {code}. {tail}")
+            self._close()
+            raise ConverterCrash(f"exit status {code}")
         error = folder / "error.txt"
         if error.exists():
             raise ConverterError(error.read_text())

@@ -1,26 +1,20 @@
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from keras_distill import tflite
 
 
 @pytest.fixture(scope="session")
-def digits():
-    """The 8x8 digits of scikit-learn: 1,400 to train on, 397 to test with."""
-    x, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(x))
-    x, y = (x[order].reshape(-1, 8, 8, 1) / 16).astype("float32"), y[order]
+def split(digits):
+    """The digits: 1,400 to train on, 397 to test with."""
+    order = np.random.default_rng(0).permutation(len(digits[0]))
+    x, y = (array[order] for array in digits)
     return (x[:1400], y[:1400]), (x[1400:], y[1400:])
 
 
 @pytest.fixture(scope="session")
-def student(digits):
+def student(split):
     """A small convolutional student, trained."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
@@ -38,12 +32,12 @@ def student(digits):
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
-    model.fit(*digits[0], epochs=25, batch_size=64, verbose=0)
+    model.fit(*split[0], epochs=25, batch_size=64, verbose=0)
     return model
 
 
 @pytest.fixture(scope="session")
-def converted(student, digits):
+def converted(student, split):
     """Converts the student, each combination once."""
     done = {}
 
@@ -51,7 +45,7 @@ def converted(student, digits):
         key = (target, quantization, *sorted(options.items()))
         if key not in done:
             done[key] = tflite.convert(
-                student, target, quantization, calibration=digits[0][0][:300], **options
+                student, target, quantization, calibration=split[0][0][:300], **options
             )
         return done[key]
 

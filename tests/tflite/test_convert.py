@@ -20,8 +20,8 @@ PROVEN = [
 
 
 @pytest.mark.parametrize(("target", "quantization", "tolerance"), PROVEN)
-def test_file_answers_like_the_student(converted, digits, target, quantization, tolerance):
-    x, y = digits[1]
+def test_file_answers_like_the_student(converted, split, target, quantization, tolerance):
+    x, y = split[1]
     artifact = converted(target, quantization)
     report = artifact.verify(x, y)
     assert report["samples"] == len(x)
@@ -34,8 +34,8 @@ def test_file_answers_like_the_student(converted, digits, target, quantization, 
         assert abs(runtime["accuracy"] - report["student"]["accuracy"]) < 0.0101
 
 
-def test_predict_gives_the_differences_that_verify_reports(converted, student, digits):
-    x = digits[1][0]
+def test_predict_gives_the_differences_that_verify_reports(converted, student, split):
+    x = split[1][0]
     artifact = converted("micro", "int8")
     report = artifact.verify(x)["runtimes"]["micro"]["outputs"][0]
     got, expected = artifact.predict(x), student.predict(x, verbose=0)
@@ -57,26 +57,26 @@ def test_int8_is_int8_from_end_to_end(converted):
     }  # fmt: skip
 
 
-def test_micro_interpreter_agrees_with_the_reference_kernels(converted, digits):
+def test_micro_interpreter_agrees_with_the_reference_kernels(converted, split):
     artifact = converted("micro", "int8")
-    x = digits[1][0]
+    x = split[1][0]
     steps = np.abs(artifact.predict(x, "micro") - artifact.predict(x, "litert-reference"))
     steps /= artifact.report["outputs"][0]["scale"]
     assert np.round(steps).max() <= 1
     assert np.mean(steps > 0.5) < 0.01
 
 
-def test_same_student_gives_the_same_bytes(student, digits, converted):
-    again = tflite.convert(student, "micro", "int8", calibration=digits[0][0][:300])
+def test_same_student_gives_the_same_bytes(student, split, converted):
+    again = tflite.convert(student, "micro", "int8", calibration=split[0][0][:300])
     assert again.tflite == converted("micro", "int8").tflite
 
 
-def test_save_then_load(converted, digits, tmp_path):
+def test_save_then_load(converted, split, tmp_path):
     artifact = converted("micro", "int8")
     folder = artifact.save(tmp_path / "kit")
     loaded = tflite.load(folder / "student.tflite", target="micro")
     assert loaded.tflite == artifact.tflite
-    x = digits[1][0][:20]
+    x = split[1][0][:20]
     np.testing.assert_array_equal(loaded.predict(x), artifact.predict(x))
 
 
@@ -143,7 +143,7 @@ class TestBadInput:
             tflite.load(tmp_path / "none.tflite")
 
 
-def test_models_with_custom_layers(digits):
+def test_models_with_custom_layers(split):
     @keras.saving.register_keras_serializable("test")
     class Scale(keras.layers.Layer):
         def build(self, shape):
@@ -156,5 +156,5 @@ def test_models_with_custom_layers(digits):
     x = keras.layers.Flatten()(Scale()(inputs))
     model = keras.Model(inputs, keras.layers.Dense(10)(x))
     artifact = tflite.convert(model)
-    x = digits[1][0]
+    x = split[1][0]
     np.testing.assert_allclose(artifact.predict(x), model.predict(x, verbose=0), atol=1e-5)

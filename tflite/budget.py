@@ -1,0 +1,64 @@
+"""Limits of memory, and the breakdown where a file is over them."""
+
+import re
+
+_UNITS = {"": 1, "B": 1, "KB": 1024, "KIB": 1024, "MB": 1024**2, "MIB": 1024**2}
+
+
+class BudgetError(ValueError):
+    """A file needs more memory than it may."""
+
+
+def size(argument, value) -> int | None:
+    """Bytes from an integer or a text such as `"64KB"` (1 KB = 1024 bytes)."""
+    if value is None:
+        return None
+    text = str(value).strip().upper()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", text)
+    if isinstance(value, bool) or not match or match[2] not in _UNITS:
+        raise ValueError(
+            f'`{argument}` must be a number of bytes or a text such as "64KB" or "1.5MB". '
+            f"Received: {argument}={value!r}"
+        )
+    bytes_ = int(float(match[1]) * _UNITS[match[2]])
+    if bytes_ < 1:
+        raise ValueError(f"`{argument}` must be above 0. Received: {argument}={value!r}")
+    return bytes_
+
+
+def check(report, max_flash, max_arena):
+    """Raises a `BudgetError` with the breakdown where a report is over a limit.
+
+    Args:
+        report: Report of an artefact.
+        max_flash: Bytes of the file at most, or `None`.
+        max_arena: Bytes of the tensor arena at most, or `None`.
+    """
+    excess = []
+    flash, parts = report["bytes"], report["bytes_by_part"]
+    arena = report.get("arena", {})
+    needed, areas = (
+        arena.get("total", 0),
+        {"activations": arena.get("head"), **arena.get("parts", {})},
+    )
+    if "npu" in report:
+        npu = report["npu"]
+        flash, parts = (
+            npu["flash_bytes"] + npu["dram_bytes"],
+            {
+                "flash": npu["flash_bytes"],
+                "DRAM": npu["dram_bytes"],
+            },
+        )
+        needed, areas = npu["sram_bytes"], {"SRAM": npu["sram_bytes"]}
+    if max_flash is not None and flash > max_flash:
+        excess.append(_line("flash", flash, max_flash, parts))
+    if max_arena is not None and needed > max_arena:
+        excess.append(_line("arena", needed, max_arena, areas))
+    if excess:
+        raise BudgetError("The file is over its budget. " + " ".join(excess))
+
+
+def _line(name, needed, limit, parts):
+    breakdown = ", ".join(f"{part} {size:,}" for part, size in parts.items() if part != "total")
+    return f"{name}: {needed:,} bytes needed, {limit:,} allowed ({breakdown})."

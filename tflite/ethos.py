@@ -1,0 +1,74 @@
+"""Files compiled for Arm's Ethos-U NPUs by Vela."""
+
+import csv
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from keras_distill.tflite.inspect import inspect
+
+#: System configuration and memory mode that Vela documents for each family.
+_SETTINGS = {
+    "ethos-u55": ("Ethos_U55_High_End_Embedded", "Shared_Sram"),
+    "ethos-u65": ("Ethos_U65_High_End", "Dedicated_Sram"),
+    "ethos-u85": ("Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram"),
+}
+
+
+def available() -> bool:
+    """Whether Vela is installed."""
+    return _vela().exists()
+
+
+def _vela():
+    return pathlib.Path(sys.executable).with_name("vela")
+
+
+def compile(tflite, target) -> tuple:
+    """Compiles a file for an NPU.
+
+    Args:
+        tflite: The int8 or int16x8 file.
+        target: A `targets.Target` with an accelerator.
+
+    Returns:
+        The compiled file, and Vela's estimate: bytes of SRAM and flash, cycles and seconds for
+        one inference, and the operators that are left to the CPU.
+
+    Raises:
+        ImportError: Vela isn't installed.
+        ValueError: Vela refused the file or crashed.
+    """
+    if not available():
+        raise ImportError(f"Target {target.name!r} needs Vela: `pip install keras-distill[ethos]`.")
+    system, memory = _SETTINGS[target.name.rsplit("-", 1)[0]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        (folder / "student.tflite").write_bytes(tflite)
+        command = [
+            _vela(), "student.tflite", "--output-dir", ".",
+            "--accelerator-config", target.accelerator,
+            "--system-config", system, "--memory-mode", memory,
+        ]  # fmt: skip
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            raise ValueError(
+                f"Vela failed for target {target.name!r} (exit status {done.returncode}): "
+                f"{lines[-1]}"
+            )
+        compiled = (folder / "student_vela.tflite").read_bytes()
+        with open(next(folder.glob("*_summary_*.csv")), newline="") as file:
+            row = next(csv.DictReader(file))
+    left = [op.name for op in inspect(compiled).operators if op.name != "ethos-u"]
+    return compiled, {
+        "system_config": system,
+        "memory_mode": memory,
+        "sram_bytes": round(float(row["sram_memory_used"]) * 1024),
+        "flash_bytes": round(float(row["off_chip_flash_memory_used"]) * 1024),
+        "dram_bytes": round(float(row["dram_memory_used"]) * 1024),
+        "cycles": round(float(row["cycles_total"])),
+        "seconds": float(row["inference_time"]),
+        "operators_left_to_the_cpu": left,
+    }

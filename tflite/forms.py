@@ -1,0 +1,180 @@
+"""Layers in the form that the converter and the targets take, for as long as a graph is traced.
+
+Nothing of the model changes: a layer's `call` or activation is replaced on the instance, and put
+back. Models of every kind, nested and subclassed ones too, are covered that way.
+"""
+
+import contextlib
+import math
+import types
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+@contextlib.contextmanager
+def export_forms(model, *, tanh_gelu=False, fuse=True, unroll=False):
+    """Traces inside this context give the export form of every layer of `model`.
+
+    Args:
+        model: Keras model.
+        tanh_gelu: Approximates GELU by tanh, for targets without a GELU operator.
+        fuse: Gives LSTMs the form of TFLite's fused operator.
+        unroll: Makes one copy of the operators of other recurrent layers for each step, instead
+            of a loop.
+
+    Yields:
+        A list to which each recurrent layer that became a loop is added.
+    """
+    looped = []
+    with contextlib.ExitStack() as stack:
+        for layer in all_layers(model):
+            if type(layer) is keras.layers.LayerNormalization:
+                stack.enter_context(calling(layer, _layer_normalization))
+            elif type(layer) is keras.layers.Embedding:
+                stack.enter_context(calling(layer, _embedding))
+            elif isinstance(layer, keras.layers.RNN) and not layer.unroll:
+                stack.enter_context(calling(layer, _recurrent(fuse, unroll, looped)))
+            if tanh_gelu and getattr(layer, "activation", None) is keras.activations.gelu:
+                stack.enter_context(_having(layer, "activation", _tanh_gelu))
+        yield looped
+
+
+def all_layers(model) -> list:
+    """Every layer of a model, those inside of others too."""
+    return list(model._flatten_layers(include_self=False))
+
+
+def _recurrent(fuse, unroll, looped):
+    """The `call` of a recurrent layer in its export form."""
+
+    def call(layer, original, sequences, initial_state=None, mask=None, training=False):
+        plain = mask is None and initial_state is None and sequences.shape[0] is not None
+        if fuse and plain and is_fusable(layer):
+            return _fused_lstm(layer, sequences)
+        if not unroll:
+            looped.append(layer)
+        with _having(layer, "unroll", unroll):
+            return original(sequences, initial_state=initial_state, mask=mask, training=training)
+
+    return call
+
+
+def is_fusable(layer) -> bool:
+    """Whether a layer is what TFLite's fused LSTM operator computes."""
+    return (
+        type(layer) is keras.layers.LSTM
+        and layer.activation is keras.activations.tanh
+        and layer.recurrent_activation is keras.activations.sigmoid
+        and layer.use_bias
+        and not layer.return_state
+        and not layer.stateful
+    )
+
+
+def calling(layer, call):
+    """Replaces `layer.call` by `call(layer, original, ...)` inside the context."""
+    original = layer.call
+
+    def replaced(self, *args, **kwargs):
+        return call(self, original, *args, **kwargs)
+
+    return _having(layer, "call", types.MethodType(replaced, layer))
+
+
+@contextlib.contextmanager
+def _having(layer, name, value):
+    """Replaces an attribute without telling Keras, which would track or refuse the change."""
+    attributes = layer.__dict__
+    missing = object()
+    before = attributes.get(name, missing)
+    attributes[name] = value
+    try:
+        yield
+    finally:
+        if before is missing:
+            del attributes[name]
+        else:
+            attributes[name] = before
+
+
+def _layer_normalization(layer, original, inputs):
+    """Layer normalization without the NEG that Keras' own form ends in, which stays float."""
+    axes = [a % len(inputs.shape) for a in _as_list(layer.axis)]
+    x = ops.cast(inputs, layer.compute_dtype)
+    x = x - ops.mean(x, axis=axes, keepdims=True)
+    variance = ops.mean(x * x, axis=axes, keepdims=True)
+    x = x * ops.rsqrt(variance + layer.epsilon)
+    shape = [inputs.shape[a] if a in axes else 1 for a in range(len(inputs.shape))]
+    if layer.scale:
+        x = x * ops.reshape(ops.cast(layer.gamma, x.dtype), shape)
+    if layer.center:
+        x = x + ops.reshape(ops.cast(layer.beta, x.dtype), shape)
+    return x
+
+
+def _as_list(axis):
+    return list(axis) if isinstance(axis, (list, tuple)) else [axis]
+
+
+def _tanh_gelu(x):
+    """GELU by its tanh approximation (Hendrycks and Gimpel, arXiv:1606.08415, section 2)."""
+    return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * x * (1.0 + 0.044715 * x * x)))
+
+
+def _embedding(layer, original, inputs):
+    """A plain lookup. Keras' own also lets negative ids count from the end."""
+    if layer.compute_dtype != "float32" or getattr(layer, "quantization_mode", None):
+        return original(inputs)
+    return tf.gather(tf.convert_to_tensor(layer.embeddings.value), ops.cast(inputs, "int32"))
+
+
+def _fused_lstm(layer, sequences):
+    """An LSTM in the form that the converter recognises and replaces by the fused operator."""
+    if layer.go_backwards:
+        sequences = ops.flip(sequences, axis=1)
+    state = tf.zeros((sequences.shape[0], layer.units))
+    outputs = _lstm(
+        tf.convert_to_tensor(sequences),
+        state,
+        state,
+        # As tensors: the converter doesn't recognise a function of variables.
+        tf.convert_to_tensor(layer.cell.kernel.value),
+        tf.convert_to_tensor(layer.cell.recurrent_kernel.value),
+        tf.convert_to_tensor(layer.cell.bias.value),
+    )
+    return outputs if layer.return_sequences else outputs[:, -1]
+
+
+def _lstm(inputs, hidden, carry, kernel, recurrent_kernel, bias):
+    """Calls a function that carries the converter's mark of an LSTM.
+
+    Arguments, their order, and five results of which only the second is used are what the
+    converter checks for; it replaces the body.
+    """
+
+    def lstm(inputs, hidden, carry, kernel, recurrent_kernel, bias):
+        time = inputs.shape[1]
+        states = tf.TensorArray(tf.float32, time, element_shape=hidden.shape)
+
+        def step(t, h, c, states):
+            z = tf.matmul(inputs[:, t], kernel) + tf.matmul(h, recurrent_kernel) + bias
+            i, f, g, o = tf.split(z, 4, axis=1)
+            c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+            h = tf.sigmoid(o) * tf.tanh(c)
+            return t + 1, h, c, states.write(t, h)
+
+        _, h, c, states = tf.while_loop(lambda t, *_: t < time, step, (0, hidden, carry, states))
+        outputs = tf.transpose(states.stack(), (1, 0, 2))
+        outputs = tf.ensure_shape(outputs, (inputs.shape[0], time, hidden.shape[1]))
+        return h, outputs, h, c, tf.constant(1.0)
+
+    mark = {
+        "api_implements": "lstm_fused",
+        "api_preferred_device": "CPU",
+        "go_backwards": False,
+        "time_major": False,
+    }
+    function = tf.function(lstm, autograph=False, experimental_attributes=mark)
+    return function(inputs, hidden, carry, kernel, recurrent_kernel, bias)[1]

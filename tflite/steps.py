@@ -1,0 +1,130 @@
+"""A recurrent student as one step of its sequence, with the state as inputs and outputs."""
+
+import contextlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras_distill.tflite import forms, graph
+
+_KINDS = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
+
+
+class Step:
+    """One step of a recurrent student, in the place of a `graph.Wrapped` where it is exported.
+
+    Args:
+        wrapped: The whole student.
+
+    Attributes:
+        inputs: The student's inputs, one time step long, then one input per state.
+        states: Names of the states, in order. Their outputs are named `<state>_out`.
+
+    Raises:
+        ValueError: The student has no recurrent layer, or one that can't be stepped through.
+    """
+
+    def __init__(self, wrapped):
+        self.wrapped = wrapped
+        self.student = wrapped.student
+        self._layers = [
+            layer
+            for layer in forms.all_layers(wrapped.student)
+            if isinstance(layer, keras.layers.RNN)
+        ]
+        if not self._layers:
+            raise ValueError('`recurrent="step"` needs a recurrent layer. The student has none.')
+        for layer in [*forms.all_layers(wrapped.student)]:
+            if isinstance(layer, keras.layers.Bidirectional):
+                raise ValueError(
+                    f"Layer {layer.name!r} reads the sequence backwards too: it can't be run step "
+                    'by step. Use `recurrent="unroll"`.'
+                )
+        for layer in self._layers:
+            if type(layer) not in _KINDS or layer.go_backwards or layer.return_state:
+                raise ValueError(
+                    f"Layer {layer.name!r} ({type(layer).__name__}) can't be run step by step. "
+                    'Use `recurrent="unroll"`.'
+                )
+        data = [graph.Input(i.name, (1, *i.shape[1:]), i.dtype) for i in wrapped.inputs]
+        self._sizes = {layer.name: keras.tree.flatten(layer.state_size) for layer in self._layers}
+        states = [
+            f"{layer}_state" + (f"_{i}" if len(sizes) > 1 else "")
+            for layer, sizes in self._sizes.items()
+            for i in range(len(sizes))
+        ]
+        self.states = graph.unique_names(states, "state")
+        shapes = [size for sizes in self._sizes.values() for size in sizes]
+        self.inputs = data + [
+            graph.Input(name, (int(size),), "float32")
+            for name, size in zip(self.states, shapes, strict=True)
+        ]
+
+    def dtype(self, given):
+        """Dtype in which an input arrives."""
+        return self.wrapped.dtype(given)
+
+    @property
+    def variables(self) -> list:
+        """TensorFlow variables of the student."""
+        return self.wrapped.variables
+
+    def __call__(self, tensors):
+        """Outputs by name and the next states, from inputs and states by name."""
+        left, after = list(self.states), {}
+
+        def call(layer, original, sequences, initial_state=None, mask=None, training=False):
+            names = [left.pop(0) for _ in self._sizes[layer.name]]
+            states = [tensors[name] for name in names]
+            output, states = layer.cell(sequences[:, 0], states)
+            for name, state in zip(names, keras.tree.flatten(states), strict=True):
+                after[f"{name}_out"] = state
+            return output[:, None] if layer.return_sequences else output
+
+        with contextlib.ExitStack() as stack:
+            for layer in self._layers:
+                stack.enter_context(forms.calling(layer, call))
+            outputs = self.wrapped(tensors, check=False)
+        return {**outputs, **after}
+
+    def rollout(self, sequences, count) -> dict:
+        """Runs the student step by step along sequences.
+
+        Args:
+            sequences: Arrays by name, each of shape `(samples, time, ...)`.
+            count: How many steps to keep at most.
+
+        Returns:
+            Inputs and states by name as the steps met them, each of shape `(steps, ...)`.
+
+        Raises:
+            ValueError: The steps don't lead to what the student gives for the whole sequence.
+        """
+        step = tf.function(self.__call__, autograph=False)
+        samples, time = next(iter(sequences.values())).shape[:2]
+        state = {
+            i.name: np.zeros((samples, *i.shape), "float32") for i in self.inputs
+            if i.name in self.states
+        }  # fmt: skip
+        met = {i.name: [] for i in self.inputs}
+        for t in range(time):
+            given = {name: a[:, t : t + 1] for name, a in sequences.items()} | state
+            for name, array in given.items():
+                met[name].append(array)
+            outputs = step({name: tf.constant(array) for name, array in given.items()})
+            outputs = {name: x.numpy() for name, x in outputs.items()}
+            state = {name: outputs.pop(f"{name}_out") for name in self.states}
+        self._check(outputs, self.wrapped.predict(sequences))
+        kept = {name: np.concatenate(parts) for name, parts in met.items()}
+        chosen = np.linspace(0, samples * time - 1, min(count, samples * time)).astype(int)
+        return {name: array[chosen] for name, array in kept.items()}
+
+    def _check(self, outputs, expected):
+        for name, got in outputs.items():
+            wanted = expected[name]
+            if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=1e-3, atol=1e-4):
+                raise ValueError(
+                    f"Output {name!r} of the student, run step by step, is not what it gives for "
+                    "the whole sequence: a layer beside the recurrent ones looks at several time "
+                    'steps at once (a convolution, attention or pooling). Use `recurrent="unroll"`.'
+                )
