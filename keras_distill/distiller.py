@@ -19,6 +19,7 @@ from keras_distill.losses.base import (
 from keras_distill.losses.response import SoftTargets
 from keras_distill.match import Answer, Match, ModelTaps, Pair, Tap, paths
 from keras_distill.teachers import as_teacher
+from keras_distill.teachers.base import Misfit
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -148,7 +149,8 @@ class Distiller(keras.Model):
             scaled = self.optimizer.scale_loss(values["loss"])
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        return self._report(values, x, y, answer.outputs, sample_weight)
+        figures = self.teacher.figures(teacher_answer.outputs)
+        return self._report(values, figures, x, y, answer.outputs, sample_weight)
 
     def build_for(self, x):
         """Builds what depends on the shapes of a batch, if it isn't built yet.
@@ -208,7 +210,9 @@ class Distiller(keras.Model):
             A dict of scalar tensors: `"loss"`, the objective; `"student_loss"` where there are
             labels; and each distillation loss by name, unweighted.
         """
-        teacher_answer = self.teacher.combine(teacher_answer)
+        teacher_answer = teacher_answer._replace(
+            outputs=self.teacher.combine(teacher_answer.outputs)
+        )
         alpha = ops.convert_to_tensor(self.alpha)
         values = {}
         y, label_weight = self._known_labels(y, answer.outputs, sample_weight)
@@ -414,7 +418,10 @@ class Distiller(keras.Model):
         for pair in pairs:
             pair.build(student, teacher, self.student.dtype_policy)
         self._track(layer for pair in pairs for layer in pair.layers)
-        for name in ("student_loss", *(pair.name for pair in pairs)):
+        if self.teacher.state is not None:
+            self._track([self.teacher.state])
+        names = (pair.name for pair in pairs)
+        for name in ("student_loss", *names, *self.teacher.figure_names):
             plan.trackers.setdefault(name, keras.metrics.Mean(name=name))
         plan.pairs = pairs
 
@@ -422,7 +429,11 @@ class Distiller(keras.Model):
         """What both models would answer, shapes and dtypes alone."""
         student = tapping.spec_of(lambda x: self.run_student(x, training=False), spec)
         try:
-            return student, tapping.spec_of(self.ask_teacher, spec)
+            taps = self._plan.teacher_paths
+            outputs, features = self.teacher.answer_spec(spec, taps)
+            return student, Answer(outputs, dict(zip(taps, features, strict=True)))
+        except Misfit:
+            raise
         except Exception as error:
             shapes = keras.tree.map_structure(lambda x: f"{x.dtype}{x.shape}", spec)
             raise _CannotRead(
@@ -515,11 +526,9 @@ class Distiller(keras.Model):
         if not self.check_numerics:
             return value
         message = f"NaN or infinity first arose in {where} of {self.name!r}."
-        return keras.tree.map_structure(
-            lambda x: tf.debugging.check_numerics(x, message) if x.dtype.is_floating else x, value
-        )
+        return keras.tree.map_structure(lambda x: _checked_tensor(x, message), value)
 
-    def _report(self, values, x, y, outputs, sample_weight):
+    def _report(self, values, figures, x, y, outputs, sample_weight):
         """Updates what `fit` reports and returns it."""
         size = ops.shape(keras.tree.flatten(x)[0])[0]
         # Losses are divided by the number of replicas, so that their gradients add up.
@@ -527,8 +536,11 @@ class Distiller(keras.Model):
         trackers = {"loss": self._loss_tracker, **self._plan.trackers}
         for name, value in values.items():
             trackers[name].update_state(value * replicas, sample_weight=size)
+        for name, value in figures.items():
+            trackers[name].update_state(value, sample_weight=size)
         logs = self.compute_metrics(x, y, outputs, sample_weight)
-        logs.update({name: self._plan.trackers[name].result() for name in values if name != "loss"})
+        reported = [name for name in (*values, *figures) if name != "loss"]
+        logs.update({name: self._plan.trackers[name].result() for name in reported})
         for name, bound in self._plan.hyperparameters.items():
             if bound.schedule is not None:
                 logs[name] = ops.convert_to_tensor(bound.variable)
@@ -539,6 +551,17 @@ class Distiller(keras.Model):
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
         return logs
+
+
+def _checked_tensor(x, message):
+    """`x` behind a check, with what a model left on it: logits, mask."""
+    if not x.dtype.is_floating:
+        return x
+    checked = tf.debugging.check_numerics(x, message)
+    for attribute in ("_keras_logits", "_keras_mask", "_is_sigmoid"):
+        if hasattr(x, attribute):
+            setattr(checked, attribute, getattr(x, attribute))
+    return checked
 
 
 class _CannotRead(Exception):

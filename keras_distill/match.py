@@ -299,7 +299,8 @@ class Pair:
     def _mismatch(self, student, teacher):
         is_output = isinstance(self.student, Tap) and self.student.path is None
         mend = (
-            "For outputs the two must agree, up to the batch"
+            "For outputs the two must agree, up to the batch. Where the teacher knows more "
+            "classes, choose among them: `keras_distill.teachers.Teacher(model, class_map=[...])`"
             if is_output
             else 'Give the `Match` adapter="auto", or a layer that turns the one into the other'
         )

@@ -1,11 +1,52 @@
 """Teachers: anything that answers with outputs for a batch."""
 
+import os
+import pathlib
+
+import keras
+
 from keras_distill.teachers.base import BaseTeacher
+from keras_distill.teachers.batches import Answered, Keyed, keyed
+from keras_distill.teachers.ensemble import Ensemble
+from keras_distill.teachers.functions import Function, LiteRT, SavedModel
 from keras_distill.teachers.live import Teacher
 
-__all__ = ["BaseTeacher", "Teacher", "as_teacher"]
+__all__ = [
+    "Answered",
+    "BaseTeacher",
+    "Ensemble",
+    "Function",
+    "Keyed",
+    "LiteRT",
+    "SavedModel",
+    "Teacher",
+    "as_teacher",
+    "keyed",
+]
 
 
 def as_teacher(teacher) -> BaseTeacher:
-    """`teacher` itself where it is one, or the teacher that a Keras model makes."""
-    return teacher if isinstance(teacher, BaseTeacher) else Teacher(teacher)
+    """The teacher that something makes.
+
+    Args:
+        teacher: A teacher, a Keras model, a function of a batch of tensors, or a path: a `.keras`
+            or `.tflite` file, or the folder of a SavedModel.
+
+    Returns:
+        A `BaseTeacher`.
+    """
+    if isinstance(teacher, BaseTeacher):
+        return teacher
+    if isinstance(teacher, (str, os.PathLike)):
+        return _load(pathlib.Path(teacher))
+    if isinstance(teacher, keras.Model) or not callable(teacher):
+        return Teacher(teacher)
+    return Function(teacher)
+
+
+def _load(path):
+    if path.suffix == ".tflite":
+        return LiteRT(path)
+    if path.suffix == ".keras":
+        return Teacher(keras.models.load_model(path))
+    return SavedModel(path)

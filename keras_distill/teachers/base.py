@@ -1,5 +1,12 @@
 """What a `Distiller` asks of a teacher."""
 
+from keras_distill import taps as tapping
+from keras_distill.teachers.batches import Answered, Keyed
+
+
+class Misfit(ValueError):
+    """A teacher's answers don't fit what was said of them."""
+
 
 class BaseTeacher:
     """Anything that answers with outputs for a batch.
@@ -10,12 +17,14 @@ class BaseTeacher:
 
     #: Name for messages and reports.
     name = "teacher"
-    #: A `keras.layers.Layer` with weights that are trained along (and saved), or `None`.
+    #: A built `keras.layers.Layer` with weights that are trained along, or `None`.
     state = None
     #: Names of the outputs, in order, or `None`.
     output_names = None
     #: Whether `answer` can be compiled by XLA.
     supports_jit = True
+    #: Names of the figures that `figures` gives.
+    figure_names = ()
 
     def answer(self, inputs, taps=()):
         """Runs the teacher on a batch, in inference mode.
@@ -26,21 +35,45 @@ class BaseTeacher:
 
         Returns:
             `(outputs, features)`: what the teacher answers, in the structure of the student's
-            outputs, and one tensor for each of `taps`.
+            outputs (once `combine` has seen it), and one tensor for each of `taps`.
         """
         raise NotImplementedError
 
-    def combine(self, answer):
-        """Turns an answer into its final form inside the gradient tape, where `state` learns."""
-        return answer
+    def combine(self, outputs):
+        """Turns the outputs of `answer` into their final form, inside the gradient tape.
+
+        What `state` learns is used here.
+        """
+        return outputs
+
+    def figures(self, outputs) -> dict:
+        """Scalars that `fit` reports, by name, from the outputs that `answer` gave."""
+        return {}
+
+    def answer_spec(self, inputs, taps=()):
+        """Shapes and dtypes of an answer in its final form.
+
+        Args:
+            inputs: The batch's `x`, of `keras.KerasTensor`s.
+            taps: As in `answer`.
+
+        Returns:
+            `(outputs, features)`, of `keras.KerasTensor`s.
+        """
+
+        def final_answer(x):
+            outputs, features = self.answer(x, taps)
+            return self.combine(outputs), features
+
+        return tapping.spec_of(final_answer, inputs)
 
     def student_inputs(self, inputs):
-        """The part of a batch's `x` that the student reads."""
-        return inputs
+        """The part of a batch's `x` that the student and live teachers read."""
+        return inputs.inputs if isinstance(inputs, (Keyed, Answered)) else inputs
 
     def keys(self, inputs):
         """One integer for each sample that names it in the whole data set, or `None`."""
-        return None
+        return inputs.keys if isinstance(inputs, (Keyed, Answered)) else None
 
     def tap_path(self, tap) -> str:
         """The path under which `answer` knows `tap`, a path or a layer of this teacher.
@@ -56,3 +89,28 @@ class BaseTeacher:
     def variables(self) -> list:
         """The variables of live models inside, none of which training may change."""
         return []
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.name}>"
+
+
+def map_outputs(function, outputs, names=None):
+    """Applies `function(output, name)` to each of a model's outputs.
+
+    Args:
+        function: Function of a tensor and the output's name (index, where `names` is `None`;
+            `None` for the only output).
+        outputs: A tensor, a list or tuple of tensors, or a dict.
+        names: Names of the outputs of a list, in order, or `None`.
+    """
+    if isinstance(outputs, dict):
+        return {name: function(output, name) for name, output in outputs.items()}
+    if isinstance(outputs, (list, tuple)):
+        names = range(len(outputs)) if names is None else names
+        return [function(output, name) for output, name in zip(outputs, names, strict=True)]
+    return function(outputs, None)
+
+
+def said_of(option, name, default):
+    """What an option, one for all outputs or a dict by name, says of the output `name`."""
+    return option.get(name, default) if isinstance(option, dict) else option

@@ -1,0 +1,294 @@
+"""Several teachers that answer as one."""
+
+import keras
+from keras import ops
+
+from keras_distill import taps as tapping
+from keras_distill.losses.base import PACKAGE, logits_of
+from keras_distill.teachers.base import BaseTeacher, Misfit
+from keras_distill.teachers.live import probabilities_of
+
+
+class Ensemble(BaseTeacher):
+    """Several teachers whose answers are averaged. Each is run once a batch.
+
+    With `combine="probabilities"` the members' softened probabilities are averaged at the
+    temperature of each loss that reads them: as `sum_k w_k KL(p_k ‖ q)` and
+    `KL(sum_k w_k p_k ‖ q)` differ by a constant, the student's gradient is that of learning from
+    all members at once. With `combine="logits"` the logits (or values, in regression) are
+    averaged, which is sharper and weighs members by the scale of their logits.
+
+    `fit` reports the mean weight of each member as `<member>_share`.
+
+    Args:
+        teachers: Two or more teachers of any kind, or Keras models.
+        weights: What each member counts for:
+
+            - a list of numbers of at least 0, scaled to add up to 1;
+            - `"entropy"`: in each sample `w_k ∝ exp(-H(p_k))`, H the entropy of the member's
+              answer in nats, so that surer members count for more (the idea of Kwon et al.,
+              "Adaptive Knowledge Distillation Based on Entropy", ICASSP 2020);
+            - `"confidence"`: in each sample `w_k ∝ max_c p_k(c)`;
+            - `"learned"`: weights trained along with the student (the idea of Liu, Zhang and
+              Wang, "Adaptive Multi-Teacher Multi-level Knowledge Distillation",
+              arXiv:2103.04062, with one weight for each member). They drift towards members that
+              the student can follow.
+
+            Defaults to `None`: all the same.
+        combine: `"probabilities"` or `"logits"`. Defaults to `"probabilities"`.
+        multi_label: As in `Teacher`; it holds for all members.
+        name: Name for messages and reports.
+
+    Raises:
+        TypeError: If `teachers` isn't a list of teachers.
+        ValueError: If there are fewer than two, or `weights` or `combine` isn't one of the above.
+
+    Example:
+
+    >>> teacher = keras_distill.teachers.Ensemble([small, large], weights=[1, 3])
+    """
+
+    def __init__(
+        self, teachers, weights=None, combine="probabilities", multi_label=False, name="ensemble"
+    ):
+        from keras_distill.teachers import as_teacher
+
+        if not isinstance(teachers, (list, tuple)):
+            raise TypeError(f"`teachers` must be a list of teachers. Received: {teachers!r}")
+        if len(teachers) < 2:
+            raise ValueError(f"An ensemble has two teachers or more. Received: {teachers!r}")
+        if combine not in ("probabilities", "logits"):
+            raise ValueError(
+                f'`combine` must be "probabilities" or "logits". Received: combine={combine!r}'
+            )
+        self.teachers = [as_teacher(teacher) for teacher in teachers]
+        if any(teacher.state is not None for teacher in self.teachers):
+            raise ValueError("An ensemble with learned weights can't be a member of another.")
+        self.weights = _checked(weights, len(teachers))
+        self.averages = combine
+        self.multi_label = multi_label
+        self.name = name
+        self.output_names = self.teachers[0].output_names
+        self.supports_jit = all(teacher.supports_jit for teacher in self.teachers)
+        self._names = _unique([teacher.name for teacher in self.teachers])
+        self.figure_names = tuple(f"{name}_share" for name in self._names)
+        if weights == "learned":
+            self.state = LearnedWeights(len(teachers))
+            self.state.build()
+
+    def answer(self, inputs, taps=()):
+        return self._ask(lambda teacher, taps: teacher.answer(inputs, taps), taps)
+
+    def answer_spec(self, inputs, taps=()):
+        outputs, features = self._ask(lambda teacher, taps: teacher.answer_spec(inputs, taps), taps)
+        self._check_shapes(outputs)
+        return tapping.spec_of(lambda *parts: self._mean_of(parts), *outputs), features
+
+    def combine(self, outputs):
+        return self._mean_of(self._combined(outputs))
+
+    def figures(self, outputs):
+        outputs = self._combined(outputs)
+        shares = []
+        for parts in zip(*map(keras.tree.flatten, outputs), strict=True):
+            weights = self._weights([_logits(part) for part in parts], self._is_sigmoid(parts))
+            shares.append([ops.mean(weight) for weight in weights])
+        return {
+            name: sum(share) / len(share)
+            for name, share in zip(self.figure_names, zip(*shares, strict=True), strict=True)
+        }
+
+    def tap_path(self, tap) -> str:
+        for name, teacher in zip(self._names, self.teachers, strict=True):
+            if isinstance(tap, str):
+                if tap.startswith(f"{name}/"):
+                    return f"{name}/{teacher.tap_path(tap.removeprefix(f'{name}/'))}"
+            else:
+                try:
+                    return f"{name}/{teacher.tap_path(tap)}"
+                except ValueError:
+                    continue
+        raise ValueError(
+            f"No teacher of {self.name!r} has the layer {tap!r}. Put the teacher's name first: "
+            + ", ".join(f"'{name}/...'" for name in self._names)
+        )
+
+    @property
+    def variables(self):
+        return [variable for teacher in self.teachers for variable in teacher.variables]
+
+    def _ask(self, ask, taps):
+        """The outputs of all members, and the features tapped, in order."""
+        outputs, features = [], {}
+        for name, teacher in zip(self._names, self.teachers, strict=True):
+            own = [tap for tap in taps if tap.startswith(f"{name}/")]
+            output, found = ask(teacher, [tap.removeprefix(f"{name}/") for tap in own])
+            outputs.append(output)
+            features.update(zip(own, found, strict=True))
+        return outputs, [features[tap] for tap in taps]
+
+    def _combined(self, outputs):
+        return [
+            teacher.combine(output) for teacher, output in zip(self.teachers, outputs, strict=True)
+        ]
+
+    def _mean_of(self, outputs):
+        return keras.tree.map_structure(lambda *parts: self._mean(parts), *outputs)
+
+    def _is_sigmoid(self, parts):
+        said = any(getattr(part, "_is_sigmoid", False) for part in parts)
+        return said or self.multi_label or parts[0].shape[-1] == 1
+
+    def _mean(self, parts):
+        """The mean answer of one output, which losses may ask for at their own temperature."""
+        sigmoid = self._is_sigmoid(parts)
+        logits = [_logits(part) for part in parts]
+        weights = self._weights(logits, sigmoid)
+        are_probabilities = all(hasattr(part, "_keras_logits") for part in parts)
+        if self.averages == "logits":
+            mean = sum(weight * z for weight, z in zip(weights, logits, strict=True))
+            return probabilities_of(mean, sigmoid) if are_probabilities else mean
+
+        def logits_at(temperature):
+            return mean_logits(logits, weights, sigmoid, temperature)
+
+        mean = logits_at(1.0)
+        if are_probabilities:
+            mean = probabilities_of(mean, sigmoid)
+        mean._mean_logits_at = logits_at
+        return mean
+
+    def _weights(self, logits, sigmoid):
+        """A weight for each member: scalars, or one for each sample, shape `(batch, ..., 1)`."""
+        if self.weights == "learned":
+            return ops.unstack(self.state(), len(logits))
+        if not isinstance(self.weights, str):
+            return [ops.convert_to_tensor(weight, "float32") for weight in self.weights]
+        scores = [_SCORES[self.weights](z, sigmoid) for z in logits]
+        total = sum(scores)
+        return [score / total for score in scores]
+
+    def _check_shapes(self, outputs):
+        shapes = [
+            keras.tree.map_structure(lambda x: tuple(x.shape[1:]), output) for output in outputs
+        ]
+        for name, shape in zip(self._names, shapes, strict=True):
+            if shape != shapes[0]:
+                raise Misfit(
+                    f"The teacher {name!r} answers with shape {shape} behind the batch, but "
+                    f"{self._names[0]!r} with {shapes[0]}. Where one knows more classes, choose "
+                    "among them: `keras_distill.teachers.Teacher(model, class_map=[...])`."
+                )
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class LearnedWeights(keras.layers.Layer):
+    """Weights that add up to 1 and are all the same at first: the softmax of a vector.
+
+    Args:
+        units: How many weights.
+        **kwargs: Other arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, units, name="ensemble_weights", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.units = units
+
+    def build(self):
+        self.scores = self.add_weight(name="scores", shape=(self.units,), initializer="zeros")
+
+    def call(self):
+        return ops.softmax(ops.cast(self.scores, "float32"))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def mean_logits(logits, weights, sigmoid, temperature=1.0):
+    """Logits z whose softened probabilities are the weighted mean of the members'.
+
+    `softmax(z / T) = sum_k w_k softmax(z_k / T)`, likewise for sigmoid.
+
+    Args:
+        logits: The members' logits, float32, each of shape `(batch, ..., classes)`.
+        weights: A weight for each member, which add up to 1: scalars or tensors.
+        sigmoid: Whether each unit is a probability of its own.
+        temperature: T > 0, a number or a scalar tensor.
+
+    Returns:
+        Logits, float32, shape `(batch, ..., classes)`.
+    """
+    temperature = ops.cast(temperature, "float32")
+
+    def log_mean(log_probabilities):
+        return ops.logsumexp(
+            ops.stack(
+                [
+                    ops.log(ops.cast(weight, "float32")) + log_p
+                    for weight, log_p in zip(weights, log_probabilities, strict=True)
+                ]
+            ),
+            axis=0,
+        )
+
+    softened = [z / temperature for z in logits]
+    if sigmoid:
+        yes = log_mean([ops.log_sigmoid(z) for z in softened])
+        no = log_mean([ops.log_sigmoid(-z) for z in softened])
+        return temperature * (yes - no)
+    return temperature * log_mean([ops.log_softmax(z) for z in softened])
+
+
+def _logits(output):
+    return ops.cast(logits_of(output), "float32")
+
+
+def _certainty(logits, sigmoid):
+    """exp(-H) of each row: 1 for a sure answer, 1/classes for none at all."""
+    if sigmoid:
+        p = ops.sigmoid(logits)
+        entropy = -p * ops.log_sigmoid(logits) - (1 - p) * ops.log_sigmoid(-logits)
+        return ops.exp(-entropy)
+    log_p = ops.log_softmax(logits)
+    return ops.exp(ops.sum(ops.exp(log_p) * log_p, axis=-1, keepdims=True))
+
+
+def _confidence(logits, sigmoid):
+    if sigmoid:
+        return ops.sigmoid(ops.abs(logits))
+    return ops.max(ops.softmax(logits), axis=-1, keepdims=True)
+
+
+_SCORES = {"entropy": _certainty, "confidence": _confidence}
+
+
+def _checked(weights, count):
+    """`weights` as a word or a list of floats that add up to 1."""
+    if weights is None:
+        return [1 / count] * count
+    if isinstance(weights, str):
+        if weights not in (*_SCORES, "learned"):
+            raise ValueError(
+                '`weights` must be a list of numbers, "entropy", "confidence" or "learned". '
+                f"Received: weights={weights!r}"
+            )
+        return weights
+    values = [float(weight) for weight in weights]
+    # Negated, so that NaN is refused too.
+    if len(values) != count or not (min(values) >= 0 and 0 < sum(values) < float("inf")):
+        raise ValueError(
+            f"`weights` must hold a number of at least 0 for each of the {count} teachers, not "
+            f"all 0. Received: weights={weights!r}"
+        )
+    return [value / sum(values) for value in values]
+
+
+def _unique(names):
+    """`names` with a number behind those that come again."""
+    unique = []
+    for name in names:
+        number, stem = 2, name
+        while name in unique:
+            name, number = f"{stem}_{number}", number + 1
+        unique.append(name)
+    return unique
