@@ -143,13 +143,13 @@ class Distiller(keras.Model):
         self.build_for(x)
         self.advance_schedules()
         teacher_answer = self.ask_teacher(x)
+        figures = self.teacher.figures(teacher_answer.outputs)
         with tf.GradientTape() as tape:
             answer = self.run_student(x, training=True)
             values = self.compute_losses(x, y, answer, teacher_answer, sample_weight)
             scaled = self.optimizer.scale_loss(values["loss"])
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        figures = self.teacher.figures(teacher_answer.outputs)
         return self._report(values, figures, x, y, answer.outputs, sample_weight)
 
     def build_for(self, x):

@@ -6,7 +6,7 @@ from keras import ops
 from keras_distill import taps as tapping
 from keras_distill.losses.base import PACKAGE, logits_of
 from keras_distill.teachers.base import BaseTeacher, Misfit
-from keras_distill.teachers.live import probabilities_of
+from keras_distill.teachers.live import checked_activation, probabilities_of
 
 
 class Ensemble(BaseTeacher):
@@ -36,7 +36,7 @@ class Ensemble(BaseTeacher):
 
             Defaults to `None`: all the same.
         combine: `"probabilities"` or `"logits"`. Defaults to `"probabilities"`.
-        multi_label: As in `Teacher`; it holds for all members.
+        activation: As in `Teacher`; it holds for all members.
         name: Name for messages and reports.
 
     Raises:
@@ -49,7 +49,7 @@ class Ensemble(BaseTeacher):
     """
 
     def __init__(
-        self, teachers, weights=None, combine="probabilities", multi_label=False, name="ensemble"
+        self, teachers, weights=None, combine="probabilities", activation="softmax", name="ensemble"
     ):
         from keras_distill.teachers import as_teacher
 
@@ -66,7 +66,7 @@ class Ensemble(BaseTeacher):
             raise ValueError("An ensemble with learned weights can't be a member of another.")
         self.weights = _checked(weights, len(teachers))
         self.averages = combine
-        self.multi_label = multi_label
+        self.activation = checked_activation(activation)
         self.name = name
         self.output_names = self.teachers[0].output_names
         self.supports_jit = all(teacher.supports_jit for teacher in self.teachers)
@@ -137,7 +137,7 @@ class Ensemble(BaseTeacher):
 
     def _is_sigmoid(self, parts):
         said = any(getattr(part, "_is_sigmoid", False) for part in parts)
-        return said or self.multi_label or parts[0].shape[-1] == 1
+        return said or self.activation == "sigmoid" or parts[0].shape[-1] == 1
 
     def _mean(self, parts):
         """The mean answer of one output, which losses may ask for at their own temperature."""
@@ -161,7 +161,7 @@ class Ensemble(BaseTeacher):
     def _weights(self, logits, sigmoid):
         """A weight for each member: scalars, or one for each sample, shape `(batch, ..., 1)`."""
         if self.weights == "learned":
-            return ops.unstack(self.state(), len(logits))
+            return ops.unstack(self.state.shares(), len(logits))
         if not isinstance(self.weights, str):
             return [ops.convert_to_tensor(weight, "float32") for weight in self.weights]
         scores = [_SCORES[self.weights](z, sigmoid) for z in logits]
@@ -197,7 +197,8 @@ class LearnedWeights(keras.layers.Layer):
     def build(self):
         self.scores = self.add_weight(name="scores", shape=(self.units,), initializer="zeros")
 
-    def call(self):
+    def shares(self):
+        """The weights, float32, shape `(units,)`."""
         return ops.softmax(ops.cast(self.scores, "float32"))
 
     def get_config(self):

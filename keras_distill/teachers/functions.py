@@ -19,7 +19,7 @@ class Function(LiveTeacher):
             `tf.function` or a SavedModel's signature does, unless `output_spec` is given.
         preprocess: As in `Teacher`.
         from_logits: As in `Teacher`.
-        multi_label: As in `Teacher`.
+        activation: As in `Teacher`.
         class_map: As in `Teacher`.
         output_spec: For a function of NumPy arrays (scikit-learn's `predict_proba`, say), what
             it returns: a `tf.TensorSpec`, or a structure of them. Such a function can't be
@@ -41,7 +41,7 @@ class Function(LiveTeacher):
         function,
         preprocess=None,
         from_logits=True,
-        multi_label=False,
+        activation="softmax",
         class_map=None,
         output_spec=None,
         name=None,
@@ -49,7 +49,7 @@ class Function(LiveTeacher):
         if not callable(function):
             raise TypeError(f"`function` must be callable. Received: {function!r}")
         name = name or getattr(function, "__name__", type(function).__name__).strip("<>")
-        super().__init__(name, preprocess, from_logits, multi_label, class_map)
+        super().__init__(name, preprocess, from_logits, activation, class_map)
         self.function = function
         self.output_spec = output_spec
         self.supports_jit = output_spec is None
@@ -74,7 +74,7 @@ class SavedModel(Function):
             Keras exports, or else the signature `"serving_default"`.
         preprocess: As in `Teacher`. A signature with several inputs takes a dict by their names.
         from_logits: As in `Teacher`.
-        multi_label: As in `Teacher`.
+        activation: As in `Teacher`.
         class_map: As in `Teacher`.
         name: Name for messages and reports. Defaults to the folder's.
 
@@ -88,7 +88,7 @@ class SavedModel(Function):
         signature=None,
         preprocess=None,
         from_logits=True,
-        multi_label=False,
+        activation="softmax",
         class_map=None,
         name=None,
     ):
@@ -101,7 +101,7 @@ class SavedModel(Function):
             _serving_function(self._loaded, signature, path),
             preprocess,
             from_logits,
-            multi_label,
+            activation,
             class_map,
             name=name or path.name,
         )
@@ -121,7 +121,7 @@ class LiteRT(Function):
         path: The file.
         preprocess: As in `Teacher`. A file with several inputs takes a list in their order.
         from_logits: As in `Teacher`.
-        multi_label: As in `Teacher`.
+        activation: As in `Teacher`.
         class_map: As in `Teacher`.
         name: Name for messages and reports. Defaults to the file's.
 
@@ -135,7 +135,7 @@ class LiteRT(Function):
         path,
         preprocess=None,
         from_logits=True,
-        multi_label=False,
+        activation="softmax",
         class_map=None,
         name=None,
     ):
@@ -145,7 +145,7 @@ class LiteRT(Function):
             self._file,
             preprocess,
             from_logits,
-            multi_label,
+            activation,
             class_map,
             output_spec=self._file.output_spec,
             name=name or path.stem,
@@ -259,8 +259,11 @@ def _call_numpy(function, inputs, output_spec):
             for y, spec in zip(outputs, specs, strict=True)
         ]
 
-    outputs = tf.numpy_function(
-        call, keras.tree.flatten(inputs), [spec.dtype for spec in specs], stateful=False
+    # Run eagerly, TensorFlow gives the only output without its list.
+    outputs = keras.tree.flatten(
+        tf.numpy_function(
+            call, keras.tree.flatten(inputs), [spec.dtype for spec in specs], stateful=False
+        )
     )
     for output, spec in zip(outputs, specs, strict=True):
         output.set_shape(spec.shape)

@@ -16,11 +16,13 @@ class LiveTeacher(BaseTeacher):
         name: Name for messages and reports.
         preprocess: See `Teacher`.
         from_logits: See `Teacher`.
-        multi_label: See `Teacher`.
+        activation: See `Teacher`.
         class_map: See `Teacher`.
     """
 
-    def __init__(self, name, preprocess=None, from_logits=True, multi_label=False, class_map=None):
+    def __init__(
+        self, name, preprocess=None, from_logits=True, activation="softmax", class_map=None
+    ):
         if preprocess is not None and not callable(preprocess):
             raise TypeError(
                 f"`preprocess` must be a function of the batch's `x`. Received: {preprocess!r}"
@@ -28,7 +30,7 @@ class LiveTeacher(BaseTeacher):
         self.name = name
         self.preprocess = preprocess
         self.from_logits = from_logits
-        self.multi_label = multi_label
+        self.activation = checked_activation(activation)
         self.class_map = (
             {key: _classes(classes) for key, classes in class_map.items()}
             if isinstance(class_map, dict)
@@ -53,7 +55,7 @@ class LiveTeacher(BaseTeacher):
         sigmoid = (
             _is_sigmoid_of(output, logits)
             if logits is not None
-            else bool(said_of(self.multi_label, name, False)) or output.shape[-1] == 1
+            else said_of(self.activation, name, "softmax") == "sigmoid" or output.shape[-1] == 1
         )
         if logits is None and not said_of(self.from_logits, name, True):
             logits = logits_of_probabilities(output, sigmoid)
@@ -90,10 +92,10 @@ class Teacher(LiveTeacher):
         from_logits: `False` if the model answers with probabilities that no softmax or sigmoid
             of Keras makes; those of Keras are recognized without being told. Of a model with
             several outputs, a dict by output name.
-        multi_label: Whether each unit is a class of its own (sigmoid), rather than all together
-            one distribution (softmax). It matters with `from_logits=False` and in an `Ensemble`;
-            a softmax or sigmoid of Keras, and a single unit, are recognized without being told.
-            Or a dict by output name.
+        activation: What turns the teacher's logits into probabilities, `"softmax"` (one class of
+            several) or `"sigmoid"` (each unit for itself). It matters with `from_logits=False`
+            and in an `Ensemble`. A softmax or sigmoid of Keras is recognized without being told,
+            and a single unit is always `"sigmoid"`. Or a dict by output name.
         class_map: Of a teacher that knows more classes than the student, or the same in another
             order: the teacher's class for each class of the student. The probabilities of the
             chosen classes are renormalized. Or a dict by output name.
@@ -111,13 +113,15 @@ class Teacher(LiveTeacher):
     ... )
     """
 
-    def __init__(self, model, preprocess=None, from_logits=True, multi_label=False, class_map=None):
+    def __init__(
+        self, model, preprocess=None, from_logits=True, activation="softmax", class_map=None
+    ):
         if not isinstance(model, keras.Model):
             raise TypeError(
                 "`teacher` must be a `keras.Model` or one of `keras_distill.teachers`. "
                 f"Received: teacher={model!r} of type {type(model).__name__}"
             )
-        super().__init__(model.name, preprocess, from_logits, multi_label, class_map)
+        super().__init__(model.name, preprocess, from_logits, activation, class_map)
         self.model = model
         self.output_names = getattr(model, "output_names", None)
         self.supports_jit = all(layer.supports_jit for layer in model._flatten_layers())
@@ -176,6 +180,16 @@ def probabilities_of(logits, sigmoid):
     """Probabilities, with their logits behind them as Keras leaves them."""
     activation = keras.activations.sigmoid if sigmoid else keras.activations.softmax
     return activation(logits)
+
+
+def checked_activation(activation):
+    """An `activation`, or a dict of them, checked."""
+    for value in activation.values() if isinstance(activation, dict) else [activation]:
+        if value not in ("softmax", "sigmoid"):
+            raise ValueError(
+                f'`activation` must be "softmax" or "sigmoid". Received: activation={activation!r}'
+            )
+    return activation
 
 
 def _classes(class_map):

@@ -1,0 +1,133 @@
+"""Teachers that aren't Keras models: functions, SavedModels and TFLite files."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_distill
+from keras_distill.teachers import Function, LiteRT, SavedModel, as_teacher
+
+
+def test_a_function_of_tensors(dense, x, loss_of):
+    student, model = dense(seed=2), dense()
+    expected = loss_of(student, model, x)
+    function = tf.function(lambda x: model(x, training=False))
+    assert loss_of(student, function, x) == pytest.approx(expected, rel=1e-6)
+    softmax = Function(lambda x: tf.nn.softmax(model(x)), from_logits=False, name="softmax")
+    assert loss_of(student, softmax, x) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_function_of_arrays_trains_a_student(digits, formulas):
+    """scikit-learn's forest, live, beside compiled Keras code."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    images, labels = digits
+    x = images.reshape(-1, 64)[:512]
+    forest = RandomForestClassifier(8, max_depth=6, random_state=0).fit(x, labels[:512])
+    teacher = Function(
+        forest.predict_proba, from_logits=False, output_spec=tf.TensorSpec((None, 10))
+    )
+    assert teacher.supports_jit is False
+    student = keras.Sequential([keras.Input((64,)), layers.Dense(10)])
+    p, z = forest.predict_proba(x), student.predict(x, verbose=0)
+    expected = np.mean(formulas.soft_targets(np.log(np.maximum(p, 1.2e-38)), z, 4.0))
+    distiller = keras_distill.Distiller(student, teacher, alpha=0.0)
+    distiller.compile(keras.optimizers.Adam(0.02))
+    history = distiller.fit(x, batch_size=512, epochs=20, verbose=0).history["loss"]
+    assert history[0] == pytest.approx(expected, rel=1e-4)
+    assert history[-1] < 0.7 * history[0]
+
+
+@pytest.mark.parametrize("outputs", ["one", "dict"])
+def test_saved_models(dense, x, tmp_path, outputs):
+    model = dense()
+    if outputs == "dict":
+        given = keras.Input((4,))
+        z = layers.Dense(3, name="z")(given)
+        model = keras.Model(given, {"z": z, "w": layers.Dense(2, name="w")(z)})
+    model.export(tmp_path / "model", verbose=False)
+    for teacher in (
+        as_teacher(str(tmp_path / "model")),
+        SavedModel(tmp_path / "model", signature="serving_default"),
+    ):
+        answer, _ = teacher.answer(x)
+        keras.tree.map_structure(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), answer, model(x)
+        )
+        assert teacher.variables
+    with pytest.raises(ValueError, match=r"no signature 'train'.*serving_default"):
+        SavedModel(tmp_path / "model", signature="train")
+    with pytest.raises(ValueError, match="no SavedModel at"):
+        as_teacher(tmp_path)
+
+
+def tflite(model, path, quantize=None):
+    """A TFLite file of `model`, written without the code under test."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if quantize is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([row[None]] for row in quantize)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    path.write_bytes(converter.convert())
+    return path
+
+
+def test_a_tflite_file_trains_a_student(dense, x, tmp_path, loss_of):
+    """Inside the graph, in batches of changing size, and in int8 as well."""
+    model = dense()
+    teacher = as_teacher(tflite(model, tmp_path / "model.tflite"))
+    assert isinstance(teacher, LiteRT)
+    assert teacher.supports_jit is False
+    for size in (1, 5, 16, 2):
+        np.testing.assert_allclose(teacher.answer(x[:size])[0], model(x[:size]), atol=1e-5)
+    student = dense(seed=2)
+    expected = loss_of(student, model, x)
+    assert loss_of(student, teacher, x) == pytest.approx(expected, rel=1e-5)
+    distiller = keras_distill.Distiller(student, teacher, alpha=0.0)
+    distiller.compile("adam")
+    history = distiller.fit(x, batch_size=6, epochs=2, verbose=0).history["loss"]
+    assert history[1] < history[0]
+    int8 = LiteRT(tflite(model, tmp_path / "int8.tflite", quantize=x))
+    answer = int8.answer(x)[0].numpy()
+    z = model(x).numpy()
+    assert 0 < np.abs(answer - z).max() < 0.05 * np.abs(z).max()
+
+
+def test_a_tflite_file_of_one_batch_size(x, tmp_path):
+    """A file that can't be resized is run row by row."""
+    given = keras.Input((4,), batch_size=1)
+    # A reshape to a constant shape ties the file to its batch.
+    flat = layers.Lambda(lambda z: tf.reshape(z, (1, 2, 2)))(given)
+    model = keras.Model(given, layers.Dense(3)(layers.Flatten()(flat)))
+    teacher = LiteRT(tflite(model, tmp_path / "one.tflite"))
+    expected = np.concatenate([model(row[None]) for row in x])
+    np.testing.assert_allclose(teacher.answer(x)[0], expected, atol=1e-5)
+
+
+def test_bad_files_are_named(dense, tmp_path):
+    path = tflite(dense(activation="softmax"), tmp_path / "p.tflite")
+    with pytest.raises(ValueError, match=r"p\.tflite answers with probabilities.*from_logits"):
+        LiteRT(path)
+    assert LiteRT(path, from_logits=False).output_spec.shape == (None, 3)
+    (tmp_path / "bad.tflite").write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"bad\.tflite isn't a TFLite model"):
+        LiteRT(tmp_path / "bad.tflite")
+    with pytest.raises(ValueError, match=r"no file .*none\.tflite"):
+        as_teacher(tmp_path / "none.tflite")
+
+
+def test_the_reference_model_of_mlperf_tiny(data_dir):
+    """A real quantized file, on real images, agrees with its float form."""
+    folder = data_dir / "mlperf_tiny" / "ic"
+    files = {"float": "pretrainedResnet.tflite", "int8": "pretrainedResnet_quant.tflite"}
+    images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+    answers = {}
+    for kind, path in files.items():
+        teacher = LiteRT(folder / path, from_logits=False)
+        answers[kind] = teacher.answer(images)[0].numpy()
+        np.testing.assert_allclose(answers[kind].sum(-1), 1, atol=0.02)
+    np.testing.assert_allclose(answers["int8"], answers["float"], atol=0.2)
+    assert answers["int8"].shape == (4, 10)
