@@ -1,0 +1,175 @@
+"""The form of stored answers on disk: records of one size in TFRecord files, and a manifest.
+
+A record holds what the teacher said of one view of one example, as a packed little-endian
+structure (`numpy.dtype`, written down in the manifest). All records are of one size, so that the
+record of a key is found by arithmetic, and the files are still TFRecord files that
+`tf.data.TFRecordDataset` reads in order.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+MANIFEST = "manifest.json"
+FORMAT = "keras_distill.answers"
+VERSION = 1
+# Bytes of files that may be mapped before they are let go, so that memory stays flat.
+_MAPPED = 64 * 2**20
+
+
+def shard_name(number: int) -> str:
+    return f"answers-{number:05d}.tfrecord"
+
+
+def framed(record: np.dtype) -> np.dtype:
+    """The dtype of a record as a TFRecord file frames it."""
+    return np.dtype(
+        [("length", "<u8"), ("length_crc", "<u4"), ("record", record), ("record_crc", "<u4")]
+    )
+
+
+def to_descr(dtype: np.dtype) -> list:
+    """A record's dtype as JSON: name, type and shape of each field."""
+    return [
+        [name, field.base.str, list(field.shape)]
+        for name, (field, _) in ((name, dtype.fields[name]) for name in dtype.names)
+    ]
+
+
+def from_descr(descr) -> np.dtype:
+    return np.dtype([(name, kind, tuple(shape)) for name, kind, shape in descr])
+
+
+def write_json(path: pathlib.Path, content) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def read_manifest(path: pathlib.Path) -> dict:
+    """The manifest of a folder of answers.
+
+    Raises:
+        ValueError: If there is none, or it isn't one that this version reads.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"There are no stored answers at {path}: no {MANIFEST}.") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path / MANIFEST} is damaged: {error}") from error
+    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+        raise ValueError(
+            f"{path / MANIFEST} isn't of the format {FORMAT!r}, version {VERSION}. "
+            f"Received: {manifest.get('format')!r}, version {manifest.get('version')!r}"
+        )
+    return manifest
+
+
+def sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_shard(path: pathlib.Path, entry: dict, record: np.dtype, checksum=True) -> None:
+    """Raises if a shard isn't what the manifest says.
+
+    Args:
+        path: The folder.
+        entry: What is known of the shard: its file, the number of records, and its checksum.
+        record: The dtype of a record.
+        checksum: Whether to read it all, rather than to look at its size alone.
+
+    Raises:
+        ValueError: Names the file and what is wrong with it.
+    """
+    file = path / entry["file"]
+    size = entry["records"] * framed(record).itemsize
+    mend = "Delete it and call `store` again, which writes it anew."
+    if not file.is_file():
+        raise ValueError(f"The shard {file} is missing. Call `store` again, which writes it anew.")
+    if file.stat().st_size != size:
+        raise ValueError(
+            f"The shard {file} is truncated or altered: it has {file.stat().st_size} bytes and "
+            f"should have {size}. {mend}"
+        )
+    if checksum and sha256(file) != entry["sha256"]:
+        raise ValueError(f"The shard {file} is altered: its checksum differs. {mend}")
+
+
+class ShardWriter:
+    """Writes one shard, whole or not at all."""
+
+    def __init__(self, path: pathlib.Path, number: int):
+        self.entry_path = path / f"{shard_name(number)}.json"
+        self.file = path / shard_name(number)
+        self.records = 0
+        self._temporary = self.file.with_suffix(".tmp")
+        self._writer = tf.io.TFRecordWriter(str(self._temporary))
+
+    def write(self, records: np.ndarray) -> None:
+        data, size = records.tobytes(), records.dtype.itemsize
+        for start in range(0, len(data), size):
+            self._writer.write(data[start : start + size])
+        self.records += len(records)
+
+    def finish(self) -> None:
+        """Closes the shard and writes down that it is complete."""
+        self._writer.close()
+        with self._temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        entry = {
+            "file": self.file.name,
+            "records": self.records,
+            "sha256": sha256(self._temporary),
+        }
+        os.replace(self._temporary, self.file)
+        write_json(self.entry_path, entry)
+
+
+class Records:
+    """Random access to the records of all shards.
+
+    Args:
+        files: The shards, in order.
+        record: The dtype of a record.
+        per_shard: Number of records in each shard but the last.
+    """
+
+    def __init__(self, files, record: np.dtype, per_shard: int):
+        self.record = record
+        self._per_shard = per_shard
+        self._maps, self._frames = [], []
+        for path in files:
+            with open(path, "rb") as file:
+                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            self._frames.append(np.frombuffer(self._maps[-1], framed(record))["record"])
+        self._mapped = 0
+
+    def __len__(self):
+        return sum(map(len, self._frames))
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The records at `rows`, integers from 0, in their order."""
+        records = np.empty(len(rows), self.record)
+        shards = rows // self._per_shard
+        for shard in np.unique(shards):
+            here = shards == shard
+            records[here] = self._frames[shard][rows[here] - shard * self._per_shard]
+        self._let_go(len(rows))
+        return records
+
+    def _let_go(self, rows):
+        """Lets go of mapped pages now and then; the system keeps them cached."""
+        # A page that is touched brings its neighbors, 64 KiB in all.
+        self._mapped += rows * (2**16 + self.record.itemsize)
+        if self._mapped > _MAPPED and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped = 0
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
