@@ -3,7 +3,6 @@
 import pathlib
 
 import keras
-import numpy as np
 from keras import layers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,14 +13,13 @@ import keras_distill
 
 TEMPERATURE = 4.0
 ALPHA = 0.1
-EPOCHS = 12
+EPOCHS = 60
+BATCH_SIZE = 64
+TRAINING_IMAGES = 400
 
 
 def demo(folder, seed=0, console=None):
     """Distils a digit classifier, exports it, proves the files and shows all side by side.
-
-    Teacher, the student on labels alone and the distilled student are trained on the same
-    images, for the same number of epochs; the two students start from the same weights.
 
     Args:
         folder: Folder for the models and the exported files.
@@ -33,22 +31,13 @@ def demo(folder, seed=0, console=None):
     """
     console = console or Console()
     folder = pathlib.Path(folder)
-    keras.utils.set_random_seed(seed)
-    x_train, y_train, test = digits(seed)
+    x_train, y_train, test = digits()
     console.print(
-        f"[bold]1,797 handwritten digits[/] (scikit-learn's): {len(y_train):,} images to train on "
-        f"(with shifted copies), {len(test[1])} held out."
+        f"[bold]scikit-learn's handwritten digits[/]: {len(y_train):,} images to train on, "
+        f"{len(test[1])} held out."
     )
-    teacher, on_labels, distilled = convolutional(48, 64), student(), student()
-    distilled.set_weights(on_labels.get_weights())
     with _progress(console) as progress:
-        train(teacher, x_train, y_train, progress, "Teacher")
-        train(on_labels, x_train, y_train, progress, "Student on labels alone")
-        distiller = keras_distill.Distiller(
-            distilled, teacher, keras_distill.losses.SoftTargets(TEMPERATURE), alpha=ALPHA
-        )
-        train(distiller, x_train, y_train, progress, "Student distilled")
-
+        teacher, on_labels, distilled = train_all(x_train, y_train, seed, progress)
     folder.mkdir(parents=True, exist_ok=True)
     teacher.save(folder / "teacher.keras")
     distilled.save(folder / "student.keras")
@@ -72,8 +61,29 @@ def demo(folder, seed=0, console=None):
     return result
 
 
-def digits(seed=0):
-    """Handwritten digits: shifted copies to train on, and 600 images held out.
+def train_all(x, y, seed=0, progress=None):
+    """Trains the teacher, the student on labels alone and the same student distilled.
+
+    All see the same images for the same number of epochs, and the two students start from the
+    same weights.
+
+    Returns:
+        `(teacher, on_labels, distilled)`.
+    """
+    keras.utils.set_random_seed(seed)
+    teacher, on_labels, distilled = make_teacher(), make_student(), make_student()
+    distilled.set_weights(on_labels.get_weights())
+    train(teacher, x, y, progress, "Teacher")
+    train(on_labels, x, y, progress, "Student on labels alone")
+    distiller = keras_distill.Distiller(
+        distilled, teacher, keras_distill.losses.SoftTargets(TEMPERATURE), alpha=ALPHA
+    )
+    train(distiller, x, y, progress, "Student distilled")
+    return teacher, on_labels, distilled
+
+
+def digits():
+    """Handwritten digits: a few to train on, where labels alone don't teach a small model all.
 
     Returns:
         `(x_train, y_train, (x_test, y_test))`: images of shape (samples, 8, 8, 1) from 0 to 1,
@@ -81,49 +91,72 @@ def digits(seed=0):
     """
     data = load_digits()
     images = (data.images[..., None] / 16).astype("float32")
-    x, x_test, y, y_test = train_test_split(
-        images, data.target, test_size=600, stratify=data.target, random_state=0
+    x_train, x_test, y_train, y_test = train_test_split(
+        images,
+        data.target,
+        train_size=TRAINING_IMAGES,
+        stratify=data.target,
+        random_state=0,
     )
-    generator = np.random.default_rng(seed)
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    copies = [x]
-    for _ in range(3):
-        offsets = generator.integers(0, 3, (len(x), 2))
-        copies.append(
-            np.stack(
-                [image[i : i + 8, j : j + 8] for image, (i, j) in zip(padded, offsets, strict=True)]
-            )
-        )
-    return np.concatenate(copies), np.tile(y, 4), (x_test, y_test)
+    return x_train, y_train, (x_test, y_test)
 
 
-def student():
+def make_teacher():
+    """The large model, which learns best but is too large to ship."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            *_block(32),
+            *_block(64),
+            layers.MaxPooling2D(),
+            *_block(64),
+            layers.GlobalAveragePooling2D(),
+            layers.Dropout(0.3),
+            layers.Dense(10),
+        ],
+        name="teacher",
+    )
+
+
+def make_student():
     """The small model that is to be shipped."""
-    return convolutional(6, 12, strides=2)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            *_block(4),
+            layers.MaxPooling2D(),
+            *_block(8),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(10),
+        ],
+        name="student",
+    )
 
 
-def convolutional(first, second, strides=1):
-    """A convolutional classifier of digits that gives logits."""
-    stack = [keras.Input((8, 8, 1))]
-    for width, stride in ((first, strides), (second, 1)):
-        stack += [
-            layers.Conv2D(width, 3, strides=stride, padding="same", use_bias=False),
-            layers.BatchNormalization(momentum=0.9),
-            layers.ReLU(),
-        ]
-    return keras.Sequential([*stack, layers.GlobalAveragePooling2D(), layers.Dense(10)])
+def _block(width):
+    return (
+        layers.Conv2D(width, 3, padding="same", use_bias=False),
+        layers.BatchNormalization(momentum=0.9),
+        layers.ReLU(),
+    )
 
 
 def train(model, x, y, progress, title, epochs=EPOCHS):
     """Trains a model, or a distiller, on the budget that all of the demo's models have."""
-    steps = -(-len(y) // 128) * epochs
+    steps = -(-len(y) // BATCH_SIZE) * epochs
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     model.fit(
-        x, y, batch_size=128, epochs=epochs, verbose=0, callbacks=[_Bar(progress, title, epochs)]
+        x,
+        y,
+        batch_size=BATCH_SIZE,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[] if progress is None else [_Bar(progress, title, epochs)],
     )
 
 

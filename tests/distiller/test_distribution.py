@@ -1,0 +1,71 @@
+"""Replicas and workers make the update of one device on the same global batch."""
+
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+WORKER = pathlib.Path(__file__).with_name("run_distributed.py")
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def start(mode, folder, workers=1):
+    """Starts the script in as many processes as it has workers."""
+    ports = free_ports(workers)
+    processes = []
+    for index in range(workers):
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, WORKER, mode, folder / f"{mode}-{index}.npz", json.dumps(config)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    return processes
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Weights and logs of the same training on one device, two replicas, and two workers."""
+    folder = tmp_path_factory.mktemp("distributed")
+    for mode, workers in (("one", 1), ("mirrored", 1), ("workers", 2)):
+        processes = start(mode, folder, workers)
+        try:
+            outputs = [process.communicate(timeout=400)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert all(process.returncode == 0 for process in processes), outputs
+    return {path.stem: np.load(path) for path in folder.glob("*.npz")}
+
+
+@pytest.mark.parametrize("run", ["mirrored-0", "workers-0", "workers-1"])
+def test_the_update_is_that_of_one_device(runs, run):
+    one, other = runs["one-0"], runs[run]
+    assert set(one.files) == set(other.files)
+    assert sum(name.startswith("log/") for name in one.files) >= 8
+    for name in one.files:
+        np.testing.assert_allclose(other[name], one[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_training_moved_the_weights(runs):
+    one = runs["one-0"]
+    assert not np.allclose(one["log/loss"][0], one["log/loss"][-1], rtol=1e-3)
+    keras.tree.map_structure(np.testing.assert_array_less, -np.inf, one["log/loss"].min())
