@@ -5,23 +5,30 @@ import pathlib
 
 import keras
 
+from keras_distill.teachers.arrays import Arrays
 from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.batches import Answered, Keyed, keyed
 from keras_distill.teachers.ensemble import Ensemble
 from keras_distill.teachers.functions import Function, LiteRT, SavedModel
 from keras_distill.teachers.live import Teacher
+from keras_distill.teachers.records import manifest_path
+from keras_distill.teachers.store import store
+from keras_distill.teachers.stored import Stored
 
 __all__ = [
     "Answered",
+    "Arrays",
     "BaseTeacher",
     "Ensemble",
     "Function",
     "Keyed",
     "LiteRT",
     "SavedModel",
+    "Stored",
     "Teacher",
     "as_teacher",
     "keyed",
+    "store",
 ]
 
 
@@ -30,7 +37,7 @@ def as_teacher(teacher) -> BaseTeacher:
 
     Args:
         teacher: A teacher, a Keras model, a function of a batch of tensors, or a path: a `.keras`
-            or `.tflite` file, or the folder of a SavedModel.
+            or `.tflite` file, the folder of a SavedModel, or one that `store` wrote.
 
     Returns:
         A `BaseTeacher`.
@@ -49,4 +56,6 @@ def _load(path):
         return LiteRT(path)
     if path.suffix == ".keras":
         return Teacher(keras.models.load_model(path))
+    if manifest_path(path).is_file():
+        return Stored(path)
     return SavedModel(path)

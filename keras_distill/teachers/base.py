@@ -1,5 +1,9 @@
 """What a `Distiller` asks of a teacher."""
 
+import hashlib
+
+import numpy as np
+
 from keras_distill import taps as tapping
 from keras_distill.teachers.batches import Answered, Keyed
 
@@ -90,6 +94,17 @@ class BaseTeacher:
         """The variables of live models inside, none of which training may change."""
         return []
 
+    def fingerprint(self) -> str:
+        """A digest of what this teacher is, by which stored answers know it again."""
+        digest = hashlib.sha256()
+        for part in self.contents():
+            digest.update(part if isinstance(part, bytes) else repr(part).encode())
+        return digest.hexdigest()
+
+    def contents(self):
+        """What makes this teacher what it is: bytes, or values whose `repr` says it all."""
+        return [type(self).__name__]
+
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}>"
 
@@ -114,3 +129,10 @@ def map_outputs(function, outputs, names=None):
 def said_of(option, name, default):
     """What an option, one for all outputs or a dict by name, says of the output `name`."""
     return option.get(name, default) if isinstance(option, dict) else option
+
+
+def contents_of(variables):
+    """Shape, type and value of each variable, for `BaseTeacher.contents`."""
+    for variable in variables:
+        value = np.asarray(variable)
+        yield from ((value.shape, value.dtype.name), np.ascontiguousarray(value).tobytes())

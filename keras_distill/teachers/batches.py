@@ -63,6 +63,11 @@ def keyed(dataset: tf.data.Dataset) -> tf.data.Dataset:
     )
 
 
+def element_of(arguments: tuple):
+    """The element of a data set from the arguments with which it calls a function."""
+    return arguments[0] if len(arguments) == 1 else arguments
+
+
 def x_of(element):
     """The `x` of an element of a data set: the element itself, or the first of its parts."""
     return element[0] if _is_plain_tuple(element) else element

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_distill import taps as tapping
 from keras_distill.losses.base import PACKAGE, logits_of
-from keras_distill.teachers.base import BaseTeacher, Misfit
+from keras_distill.teachers.base import BaseTeacher, Misfit, contents_of
 from keras_distill.teachers.live import checked_activation, probabilities_of
 
 
@@ -116,6 +116,11 @@ class Ensemble(BaseTeacher):
     @property
     def variables(self):
         return [variable for teacher in self.teachers for variable in teacher.variables]
+
+    def contents(self):
+        yield from (*super().contents(), self.weights, self.averages, self.activation)
+        yield from (teacher.fingerprint() for teacher in self.teachers)
+        yield from contents_of(self.state.weights if self.state is not None else [])
 
     def _ask(self, ask, taps):
         """The outputs of all members, and the features tapped, in order."""

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.teachers.base import contents_of
 from keras_distill.teachers.live import LiveTeacher
 
 
@@ -63,6 +64,9 @@ class Function(LiveTeacher):
     @property
     def variables(self):
         return list(getattr(self.function, "variables", ()))
+
+    def contents(self):
+        return [*super().contents(), *contents_of(self.variables)]
 
 
 class SavedModel(Function):
@@ -155,6 +159,10 @@ class LiteRT(Function):
                 f"{path} answers with probabilities (rows that add up to 1), not with logits. "
                 "Say so: `LiteRT(path, from_logits=False)`."
             )
+        self._path = path
+
+    def contents(self):
+        return [*super().contents(), self._path.read_bytes()]
 
 
 class _LiteRTFile:

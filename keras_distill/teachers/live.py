@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_distill import taps as tapping
-from keras_distill.teachers.base import BaseTeacher, Misfit, map_outputs, said_of
+from keras_distill.teachers.base import BaseTeacher, Misfit, contents_of, map_outputs, said_of
 
 
 class LiveTeacher(BaseTeacher):
@@ -47,6 +47,9 @@ class LiveTeacher(BaseTeacher):
             inputs = self.preprocess(inputs)
         outputs, features = self.run(inputs, taps)
         return map_outputs(self._readable, outputs, self.output_names), features
+
+    def contents(self):
+        return [*super().contents(), self.from_logits, self.activation, self.class_map]
 
     def _readable(self, output, name):
         """An output with its logits behind it, for the student's classes alone."""
@@ -148,6 +151,10 @@ class Teacher(LiveTeacher):
     @property
     def variables(self):
         return self.model.variables
+
+    def contents(self):
+        # Not the states of seeds, which differ from one construction to the next.
+        return [*super().contents(), *contents_of(self.model.weights)]
 
 
 def _is_sigmoid_of(output, logits):

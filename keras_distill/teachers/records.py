@@ -15,7 +15,6 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-MANIFEST = "manifest.json"
 FORMAT = "keras_distill.answers"
 VERSION = 1
 # Bytes of files that may be mapped before they are let go, so that memory stays flat.
@@ -33,16 +32,8 @@ def framed(record: np.dtype) -> np.dtype:
     )
 
 
-def to_descr(dtype: np.dtype) -> list:
-    """A record's dtype as JSON: name, type and shape of each field."""
-    return [
-        [name, field.base.str, list(field.shape)]
-        for name, (field, _) in ((name, dtype.fields[name]) for name in dtype.names)
-    ]
-
-
-def from_descr(descr) -> np.dtype:
-    return np.dtype([(name, kind, tuple(shape)) for name, kind, shape in descr])
+def manifest_path(path: pathlib.Path) -> pathlib.Path:
+    return path / "manifest.json"
 
 
 def write_json(path: pathlib.Path, content) -> None:
@@ -52,21 +43,26 @@ def write_json(path: pathlib.Path, content) -> None:
     os.replace(temporary, path)
 
 
+def read_json(path: pathlib.Path):
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
 def read_manifest(path: pathlib.Path) -> dict:
     """The manifest of a folder of answers.
 
     Raises:
         ValueError: If there is none, or it isn't one that this version reads.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"There are no stored answers at {path}: no {MANIFEST}.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path / MANIFEST} is damaged: {error}") from error
+    file = manifest_path(path)
+    if not file.is_file():
+        raise ValueError(f"There are no stored answers at {path}: no {file.name}.")
+    manifest = read_json(file)
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         raise ValueError(
-            f"{path / MANIFEST} isn't of the format {FORMAT!r}, version {VERSION}. "
+            f"{file} isn't of the format {FORMAT!r}, version {VERSION}. "
             f"Received: {manifest.get('format')!r}, version {manifest.get('version')!r}"
         )
     return manifest

@@ -1,0 +1,96 @@
+"""A teacher whose answers were computed elsewhere."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_distill import taps as tapping
+from keras_distill.teachers.base import map_outputs
+from keras_distill.teachers.batches import Answered, Keyed, element_of, replace_x, x_of
+from keras_distill.teachers.live import LiveTeacher
+from keras_distill.teachers.views import examples_of
+
+
+class Arrays(LiveTeacher):
+    """Answers in memory, one row for each example, as a teacher.
+
+    Args:
+        answers: An array of shape `(examples, ...)`, or a list or dict of arrays, one for each
+            of the student's outputs.
+        from_logits: As in `Teacher`.
+        activation: As in `Teacher`.
+        class_map: As in `Teacher`.
+        name: Name for messages and reports.
+
+    Raises:
+        ValueError: If the arrays have different lengths.
+
+    Example:
+
+    >>> teacher = keras_distill.teachers.Arrays(np.load("logits.npy"))
+    >>> distiller = keras_distill.Distiller(student, teacher)
+    >>> distiller.fit(teacher.attach(x_train), y_train)
+    """
+
+    def __init__(
+        self, answers, from_logits=True, activation="softmax", class_map=None, name="arrays"
+    ):
+        super().__init__(name, None, from_logits, activation, class_map)
+        self.answers = keras.tree.map_structure(np.asarray, answers)
+        sizes = {len(array) for array in keras.tree.flatten(self.answers)}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"All answers must be of as many examples. Received: {sorted(sizes)} examples"
+            )
+        self.examples = sizes.pop()
+
+    def answer(self, inputs, taps=()):
+        if not isinstance(inputs, Answered):
+            raise ValueError(
+                f"The batch brings no answers of the teacher {self.name!r}. "
+                "Train on `teacher.attach(x)`."
+            )
+        return map_outputs(self._readable, inputs.answers), []
+
+    def answer_spec(self, inputs, taps=()):
+        answers = keras.tree.map_structure(
+            lambda array: keras.KerasTensor((None, *array.shape[1:]), array.dtype.name),
+            self.answers,
+        )
+        return tapping.spec_of(lambda answers: map_outputs(self._readable, answers), answers), []
+
+    def attach(self, data):
+        """Brings each example together with its answers.
+
+        Args:
+            data: The student's inputs as arrays, in the order of the answers; or a
+                `tf.data.Dataset` in that order, or one of `Keyed` examples or batches of them.
+
+        Returns:
+            `Answered` arrays, which `fit` takes as `x`; or the data set with `Answered` in the
+            place of `x`.
+
+        Raises:
+            ValueError: If there aren't as many examples as answers.
+        """
+        if not isinstance(data, tf.data.Dataset):
+            self._check_count(len(keras.tree.flatten(data)[0]))
+            return Answered(data, self.answers, np.arange(self.examples))
+        if not isinstance(x_of(data.element_spec), Keyed):
+            self._check_count(int(data.cardinality()))
+        answers = keras.tree.map_structure(tf.convert_to_tensor, self.answers)
+
+        def answered(x):
+            own = keras.tree.map_structure(lambda array: tf.gather(array, x.keys), answers)
+            return Answered(x.inputs, own, x.keys)
+
+        return examples_of(data).map(
+            lambda *element: replace_x(element_of(element), answered),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    def _check_count(self, count):
+        if count >= 0 and count != self.examples:
+            raise ValueError(
+                f"There are answers to {self.examples} examples. Received: {count} examples"
+            )

@@ -1,0 +1,272 @@
+"""Teachers whose answers were written down before."""
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_distill.teachers.base import BaseTeacher
+from keras_distill.teachers.batches import Answered, Keyed, element_of, replace_x, x_of
+from keras_distill.teachers.coding import SIGNATURE, Layout
+from keras_distill.teachers.records import Records, check_shard, read_manifest
+from keras_distill.teachers.views import examples_of, resemble, seed_of, signatures
+
+# Examples that are looked up at once where the data set isn't batched yet.
+_CHUNK = 256
+# Rows of each batch whose inputs are compared with those that were stored.
+_LOOKED_AT = 8
+
+
+class Attached(BaseTeacher):
+    """A teacher whose answers come with the batches, as `Answered`.
+
+    Subclasses have a `layout`, which says what the answers hold.
+    """
+
+    layout: Layout
+
+    def answer(self, inputs, taps=()):
+        if not isinstance(inputs, Answered):
+            raise ValueError(
+                f"The batch brings no answers of the teacher {self.name!r}. "
+                "Train on `teacher.attach(dataset)`."
+            )
+        outputs, features = self.layout.decode(inputs.answers)
+        return outputs, [features[path] for path in taps]
+
+    def answer_spec(self, inputs, taps=()):
+        def spec(shape):
+            return keras.KerasTensor((None, *shape), "float32")
+
+        outputs = self.layout.pack([spec(output.shape) for output in self.layout.outputs])
+        return outputs, [spec(self.layout.features[path]) for path in taps]
+
+    def tap_path(self, tap) -> str:
+        if tap in self.layout.features:
+            return tap
+        raise ValueError(
+            f"The teacher {self.name!r} has no features of the layer {tap!r} stored. It has: "
+            f"{', '.join(map(repr, self.layout.features)) or 'none'}. "
+            "Say which to store: `store(..., features=[...])`."
+        )
+
+
+class Stored(Attached):
+    """Answers that `store` wrote, as a teacher.
+
+    Training costs what the student alone costs. Answers come with the examples, by key:
+
+    >>> distiller = keras_distill.Distiller(student, stored)
+    >>> distiller.fit(stored.attach(train).shuffle(10_000).batch(64))
+
+    `evaluate` and `predict` take plain batches as well.
+
+    Args:
+        path: The folder that `store` wrote.
+        augment: The function with which it was written, if it was with one.
+        verify: Whether to read all shards and compare their checksums, rather than their sizes
+            alone. Defaults to `True`.
+
+    Raises:
+        ValueError: If there is no store, it isn't complete, or a shard is missing, truncated or
+            altered. Names it.
+    """
+
+    def __init__(self, path, augment=None, verify=True):
+        self.path = pathlib.Path(path)
+        self.manifest = manifest = read_manifest(self.path)
+        if manifest["shards"] is None:
+            raise ValueError(
+                f"The answers at {self.path} aren't complete. Call `store` again to go on."
+            )
+        if bool(augment) != manifest["augmented"]:
+            raise ValueError(
+                f"The answers at {self.path} were written with"
+                f"{'' if manifest['augmented'] else 'out'} `augment`. Received: augment={augment!r}"
+            )
+        self.layout = Layout.from_json(manifest["layout"])
+        self.name = manifest["teacher"]["name"]
+        self.output_names = manifest["output_names"]
+        self.augment = augment
+        for entry in manifest["shards"]:
+            check_shard(self.path, entry, self.layout.record, checksum=verify)
+        self._records = Records(
+            [self.path / entry["file"] for entry in manifest["shards"]],
+            self.layout.record,
+            manifest["examples_per_shard"] * manifest["views"],
+        )
+
+    @property
+    def examples(self) -> int:
+        """How many examples have answers."""
+        return self.manifest["examples"]
+
+    @property
+    def views(self) -> int:
+        """How many views of each example have answers."""
+        return self.manifest["views"]
+
+    @property
+    def bytes_per_example(self) -> float:
+        """Size on disk of the answers to all views of an example."""
+        size = sum((self.path / entry["file"]).stat().st_size for entry in self.manifest["shards"])
+        return size / self.examples
+
+    def attach(self, dataset, view=None, seed=0) -> tf.data.Dataset:
+        """Brings each example together with its answers.
+
+        The examples must be those that were stored, before any change to their inputs; what the
+        student reads may be changed afterwards. They may come in any order and number if they
+        were numbered before: see `keyed`. Otherwise they are numbered as they come. With several
+        views per example one is drawn anew in each epoch, and `augment` redraws it for the
+        student from the seed that it was stored with.
+
+        Args:
+            dataset: A `tf.data.Dataset` of single examples, or of batches of `Keyed` examples
+                (without views), or arrays.
+            view: Number of the view, from 0, or `None` to draw them. Defaults to `None`.
+            seed: Seed by which views are drawn. Defaults to `0`.
+
+        Returns:
+            The data set with `Answered(x, answers, key)` in the place of `x`.
+
+        Raises:
+            ValueError: If the examples aren't those that were stored.
+        """
+        if view is not None and not 0 <= view < self.views:
+            raise ValueError(f"`view` must be from 0 to {self.views - 1}. Received: view={view!r}")
+        dataset = self._examples(dataset)
+        batched = len(x_of(dataset.element_spec).keys.shape) == 1
+        if batched and self.views > 1:
+            raise ValueError(
+                "Views are drawn example by example: attach the answers before batching."
+            )
+        if not batched:
+            dataset = self._draw(dataset, view, seed)
+        batches = dataset if batched else dataset.batch(_CHUNK)
+        for batch in (dataset if batched else dataset.batch(8)).take(1):
+            # Outside of the pipeline, where an error is shown as it is.
+            self._read(*(part.numpy() for part in _question(x_of(batch))))
+        batches = batches.map(self._look_up, num_parallel_calls=2)
+        if batched:
+            return batches.prefetch(2)
+        answered, count = batches.unbatch(), dataset.cardinality()
+        if count == tf.data.UNKNOWN_CARDINALITY:
+            return answered
+        return answered.apply(tf.data.experimental.assert_cardinality(count))
+
+    def _examples(self, data):
+        """`data`, keyed, if it is like what was stored."""
+        dataset = examples_of(data)
+        spec, stored = describe(dataset), self.manifest["inputs"]
+        if not _alike(spec, stored):
+            raise ValueError(
+                f"The data set isn't the one that was stored at {self.path}: its examples have "
+                f"inputs {spec}, and the stored ones {stored}."
+            )
+        was_keyed = isinstance(data, tf.data.Dataset) and isinstance(x_of(data.element_spec), Keyed)
+        count = int(dataset.cardinality())
+        if not was_keyed and count >= 0 and count != self.examples:
+            raise ValueError(
+                f"The data set isn't the one that was stored at {self.path}: it has {count} "
+                f"examples, and the stored one {self.examples}. If examples were left out or come "
+                "again, number them before: `keras_distill.teachers.keyed`."
+            )
+        return dataset
+
+    def _draw(self, dataset, view, seed):
+        """Examples as `(element, view)`, their inputs augmented if answers were."""
+        if view is not None:
+            views = tf.data.Dataset.from_tensors(tf.constant(view, "int64")).repeat()
+        else:
+            # Drawn anew each time that the data set is gone through.
+            views = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+            views = views.map(lambda number: number % self.views)
+        return tf.data.Dataset.zip(dataset, views).map(
+            self._drawn, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+
+    def _drawn(self, element, view):
+        def draw(x):
+            inputs = x.inputs
+            if self.augment is not None:
+                inputs = self.augment(inputs, seed_of(self.manifest["seed"], x.keys, view))
+            return Keyed(inputs, tf.stack([tf.cast(x.keys, "int64"), view]))
+
+        return replace_x(element, draw)
+
+    def _look_up(self, *element):
+        """A batch with its answers."""
+
+        def answered(x):
+            question = _question(x)
+            keys = question[0]
+            fields = tf.numpy_function(
+                self._read,
+                question,
+                [self.layout.record.fields[name][0].base.type for name in self._fields],
+                stateful=False,
+            )
+            answers = {}
+            for name, field in zip(self._fields, fields, strict=True):
+                field.set_shape((keys.shape[0], *self.layout.record.fields[name][0].shape))
+                answers[name] = field
+            return Answered(x.inputs, answers, keys[:, 0])
+
+        return replace_x(element_of(element), answered)
+
+    @property
+    def _fields(self):
+        return [name for name in self.layout.record.names if name != SIGNATURE]
+
+    def _read(self, keys, signature, tolerance):
+        """The fields of the records of a batch, after a look at whether its first rows fit."""
+        outside = keys[(keys[:, 0] < 0) | (keys[:, 0] >= self.examples), 0]
+        if len(outside):
+            raise ValueError(
+                f"The key {outside[0]} has no answer: {self.path} has answers to {self.examples} "
+                "examples, numbered from 0."
+            )
+        records = self._records.read(keys[:, 0] * self.views + keys[:, 1])
+        alike = resemble(records[SIGNATURE][: len(signature)], signature, tolerance)
+        if not alike.all():
+            key = keys[np.argmin(alike), 0]
+            raise ValueError(
+                f"The example with the key {key} isn't the one whose answer is stored at "
+                f"{self.path}: another data set, another order, or another augmentation. Attach "
+                "to the data set that was stored, before it is changed, and number its examples "
+                "(`keras_distill.teachers.keyed`) before they are shuffled."
+            )
+        return [np.ascontiguousarray(records[name]) for name in self._fields]
+
+
+def describe(dataset) -> list:
+    """Type and shape of each tensor of an example's inputs, behind any batch."""
+    spec = x_of(dataset.element_spec)
+    axes = len(spec.keys.shape)
+    return [
+        [leaf.dtype.name, leaf.shape[axes:].as_list()] for leaf in keras.tree.flatten(spec.inputs)
+    ]
+
+
+def _alike(spec, stored):
+    """Whether two descriptions may be of the same inputs; sizes may be unknown."""
+    return len(spec) == len(stored) and all(
+        kind == stored_kind
+        and len(shape) == len(stored_shape)
+        and all(a == b or None in (a, b) for a, b in zip(shape, stored_shape, strict=True))
+        for (kind, shape), (stored_kind, stored_shape) in zip(spec, stored, strict=True)
+    )
+
+
+def _question(x):
+    """What `Stored._read` needs of a batch: keys and views, and the look of its first rows.
+
+    Args:
+        x: `Keyed`, with keys of shape `(batch,)`, or `(batch, 2)` with a view behind each.
+    """
+    keys = tf.cast(x.keys, "int64")
+    if len(keys.shape) == 1:
+        keys = tf.stack([keys, tf.zeros_like(keys)], axis=1)
+    return [keys, *signatures(keras.tree.map_structure(lambda leaf: leaf[:_LOOKED_AT], x.inputs))]
