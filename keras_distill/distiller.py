@@ -642,12 +642,10 @@ def _spec(x):
 
 def _input_spec(model):
     """What a built model reads, and whether that is certain (or only all that it tells)."""
-    try:
-        inputs = model.input
-    except AttributeError:
-        inputs = None
-    if inputs is not None:
-        return inputs, not isinstance(inputs, dict)
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0], True
+    if hasattr(model, "operations"):
+        return model.input, not isinstance(model.input, dict)
     shape = (model.get_build_config() or {}).get("input_shape")
     if shape is None or not all(size is None or isinstance(size, int) for size in shape):
         return None, False

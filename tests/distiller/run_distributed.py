@@ -3,21 +3,21 @@
 usage: run_distributed.py one|mirrored|workers RESULT.npz TF_CONFIG
 """
 
+import contextlib
 import os
 import sys
 
 mode, path, config = sys.argv[1:]
 if mode == "workers":
+    # Read when TensorFlow starts.
     os.environ["TF_CONFIG"] = config
 
-import contextlib
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from keras import layers  # noqa: E402
 
-import keras
-import numpy as np
-import tensorflow as tf
-from keras import layers
-
-import keras_distill
+import keras_distill  # noqa: E402
 
 if mode == "mirrored":
     cpu = tf.config.list_physical_devices("CPU")[0]
