@@ -19,7 +19,8 @@ def classifier(width):
             layers.Conv2D(width, 3, padding="same", activation="relu"),
             layers.MaxPooling2D(),
             layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
-            layers.GlobalAveragePooling2D(),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
             layers.Dense(10),
         ]
     )

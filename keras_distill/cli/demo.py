@@ -6,10 +6,12 @@ import keras
 from keras import layers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import keras_distill
+from keras_distill.evaluation import tables
 
 TEMPERATURE = 4.0
 ALPHA = 0.1
@@ -56,7 +58,7 @@ def demo(folder, seed=0, console=None):
         | files,
         test,
     )
-    console.print(result.table())
+    console.print(_summary(result))
     console.print(f"Models, files and what firmware and apps need beside them: [bold]{folder}[/]")
     return result
 
@@ -160,12 +162,27 @@ def train(model, x, y, progress, title, epochs=EPOCHS):
     )
 
 
+def _summary(result):
+    """The comparison in a line for each candidate."""
+    metrics = ("accuracy", "agreement", "parameters", "multiply_accumulates", "bytes", "arena")
+    table = Table(title=f"On {result.samples:,} held-out digits", title_justify="left")
+    table.add_column("")
+    for metric in metrics:
+        table.add_column(tables.title(metric), justify="right")
+    for row in result.rows:
+        cells = (
+            tables.METRICS[metric][1](row[metric]) if row.get(metric) else "" for metric in metrics
+        )
+        table.add_row(row["name"], *cells)
+    return table
+
+
 def _progress(console):
     return Progress(
         TextColumn("{task.description:24}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("epochs, {task.fields[accuracy]} of training images right"),
+        TextColumn("epochs"),
         TimeRemainingColumn(),
         console=console,
     )
@@ -177,7 +194,7 @@ class _Bar(keras.callbacks.Callback):
     def __init__(self, progress, title, epochs):
         super().__init__()
         self.progress = progress
-        self.task = progress.add_task(title, total=epochs, accuracy="  ... ")
+        self.task = progress.add_task(title, total=epochs)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.progress.update(self.task, advance=1, accuracy=f"{logs['accuracy']:6.1%}")
+        self.progress.update(self.task, advance=1)
