@@ -11,7 +11,7 @@ from keras_distill.evaluation import outputs as answers
 from keras_distill.evaluation.candidates import as_candidate
 
 #: The metric by which the gap between baseline and teacher is measured.
-_MAIN = {"classification": "accuracy", "segmentation": "mean_iou", "regression": "r2"}
+MAIN = {"classification": "accuracy", "segmentation": "mean_iou", "regression": "r2"}
 #: How many samples of largest disagreement with the teacher are kept to be shown.
 _SHOWN = 12
 
@@ -23,7 +23,7 @@ class Comparison:
     Attributes:
         rows: One dict for each candidate: `"name"`, `"runs"`, the metrics and the costs by name,
             `"intervals"` (95 %, bootstrap over the test set) and, for several runs,
-            `"run_intervals"` (95 %, Student's t over the runs).
+            `"run_values"` of each metric and `"run_intervals"` (95 %, Student's t).
         notes: What a reader of the table must know, as sentences.
         task: `"classification"`, `"segmentation"` or `"regression"`.
         samples: Number of samples.
@@ -59,26 +59,63 @@ class Comparison:
             "samples": self.samples,
             "teacher": self.teacher,
             "class_names": self.class_names,
-            "candidates": _plain(self.rows),
-            "per_class": {n: _plain(s.per_class) for n, s in self.scores.items() if s.per_class},
+            "candidates": plain(self.rows),
+            "per_class": {n: plain(s.per_class) for n, s in self.scores.items() if s.per_class},
             "confusion": {
                 n: s.confusion.tolist() for n, s in self.scores.items() if s.confusion is not None
             },
             "reliability": {
-                n: _plain(s.reliability) for n, s in self.scores.items() if s.reliability
+                n: plain(s.reliability) for n, s in self.scores.items() if s.reliability
             },
             "disagreements": {
-                name: [_plain({k: v for k, v in d.items() if k != "input"}) for d in worst]
+                name: [plain({k: v for k, v in d.items() if k != "input"}) for d in worst]
                 for name, worst in self.disagreements.items()
             },
             "notes": self.notes,
         }
 
-    def report(self, folder, **arguments):
-        """Writes the comparison with pictures: see `keras_distill.evaluation.write_report`."""
-        from keras_distill.evaluation.report import write_report
+    def report(
+        self, folder, *, title="Distillation report", histories=None, settings=None, show=None
+    ):
+        """Writes `report.html`, `report.md` and `report.json` into a folder.
 
-        return write_report(self, folder, **arguments)
+        The HTML file needs nothing else: it holds its pictures. It shows the table; the score
+        against bytes and against latency with the Pareto front; training curves; confusion
+        matrices; how well confidence is calibrated; the samples on which candidates and teacher
+        disagree most; settings and versions.
+
+        Args:
+            folder: Folder to write to; made where it doesn't exist.
+            title: Title of the report.
+            histories: Dict from names to what `fit` returned (or its `history` dict), for the
+                training curves. Names of candidates take their colour.
+            settings: Dict of what made the candidates (temperature, alpha, seed, ...), to be
+                shown.
+            show: Function from one sample's input to what is shown of it: a string, an image of
+                shape `(height, width)` or `(height, width, 3)`, or a signal of shape
+                `(steps, channels)`. For example, from token ids back to text. Defaults to `None`:
+                the input itself.
+
+        Returns:
+            Path of the folder.
+
+        Raises:
+            ImportError: If matplotlib or Jinja2 is missing.
+            ValueError: If the folder can't be written. Nothing is left half-written.
+
+        Example:
+
+        >>> history = distiller.fit(x_train, y_train, epochs=10)
+        >>> result = keras_distill.evaluation.compare(candidates, (x_test, y_test))
+        >>> result.report("report", histories={"distilled": history}, settings={"temperature": 4})
+        """
+        try:
+            from keras_distill.evaluation.report import write_report
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"Reports need {error.name}: `pip install keras-distill[report]`."
+            ) from error
+        return write_report(self, folder, title, histories, settings, show)
 
     def __rich__(self):
         return self.table()
@@ -175,11 +212,14 @@ def compare(
         rows.append(row)
     draws = _draws(scores, resamples, notes)
     if teacher and baseline:
-        _add_gap(rows, draws, _MAIN[task], teacher, baseline, notes)
+        _add_gap(rows, draws, MAIN[task], teacher, baseline, notes)
     for row in rows:
         row["intervals"] = _intervals(draws.get(row["name"], {}))
         if row["runs"] > 1:
-            row["run_intervals"] = _run_intervals(scores[row["name"]])
+            row["run_values"] = _run_values(scores[row["name"]])
+            row["run_intervals"] = {
+                metric: intervals.over_runs(values) for metric, values in row["run_values"].items()
+            }
     if latency_runs:
         _add_latency(rows, {name: run[0] for name, run in runs.items()}, x, latency_runs, teacher)
         notes.append(
@@ -262,7 +302,7 @@ def _scorer(task, y, first, given, teacher, from_logits, missing_label, notes, c
 
 
 def _means(scores):
-    return {m: float(np.mean([s.values[m] for s in scores])) for m in scores[0].values}
+    return {metric: float(np.mean(values)) for metric, values in _run_values(scores).items()}
 
 
 def _draws(scores, resamples, notes):
@@ -287,12 +327,8 @@ def _intervals(draws):
     return {metric: interval for metric, interval in found.items() if interval}
 
 
-def _run_intervals(scores):
-    return {
-        m: intervals.over_runs([s.values[m] for s in scores])
-        for m in scores[0].values
-        if all(math.isfinite(s.values[m]) for s in scores)
-    }
+def _run_values(scores):
+    return {m: [s.values[m] for s in scores] for m in scores[0].values}
 
 
 def _add_gap(rows, draws, metric, teacher, baseline, notes):
@@ -364,14 +400,14 @@ def _said(scores, i):
     return scores.predicted[i]
 
 
-def _plain(value):
+def plain(value):
     """`value` with arrays and NumPy's numbers turned into plain types; NaN into `None`."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

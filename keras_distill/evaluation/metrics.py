@@ -18,7 +18,7 @@ class Scores:
     Attributes:
         values: Metrics by name.
         sums: Sparse matrix of shape `(samples, k)`: what each sample adds to `k` sums.
-        from_sums: Function from sums, shape `(..., k)`, to the metrics, for the bootstrap.
+        from_sums: Function from sums, shape `(..., k)`, to the metrics that have intervals.
         disagreement: How far each sample's answer is from the teacher's, shape `(samples,)`: the
             Kullback-Leibler divergence, or the absolute difference. `None` without a teacher.
         per_class: Dicts `{"precision": ..., "recall": ..., ...}` of arrays of shape `(classes,)`.
@@ -46,7 +46,8 @@ def classification(log_p, y, teacher=None, *, dense=False) -> Scores:
     without predictions counts as 0. Mean IoU is the mean over the classes that occur among labels
     or predictions, as in `keras.metrics.MeanIoU`. The expected calibration error is that of Guo
     et al. (arXiv:1706.04599), equation 3, with 15 bins of equal width. The divergence is
-    KL(teacher ‖ candidate) in nats at temperature 1.
+    KL(teacher ‖ candidate) in nats at temperature 1. The calibration error has no interval:
+    resampling inflates it.
 
     Args:
         log_p: Log-probabilities, shape `(samples, ..., classes)`.
@@ -97,7 +98,6 @@ def classification(log_p, y, teacher=None, *, dense=False) -> Scores:
         len(y),
         [
             *((np.zeros(len(labels), int), v, 1) for v in (np.ones(len(labels)), *means.values())),
-            (bins, confidence - right, BINS),
             (labels, 1.0, classes),
             (predicted, 1.0, classes),
             (labels, right, classes),
@@ -209,8 +209,7 @@ def _from_sums(totals, names, classes, dense):
     """The metrics of classification from sums of shape `(..., k)`."""
     n, start = totals[..., 0], 1 + len(names)
     means = {name: totals[..., i] / n for i, name in enumerate(names, start=1)}
-    means["ece"] = np.abs(totals[..., start : start + BINS]).sum(-1) / n
-    labels, predicted, right = np.split(totals[..., start + BINS :], 3, axis=-1)
+    labels, predicted, right = np.split(totals[..., start:], 3, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         if dense:
             means["mean_iou"] = np.nanmean(right / (labels + predicted - right), axis=-1)

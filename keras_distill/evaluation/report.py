@@ -1,0 +1,169 @@
+"""The report of a comparison: one HTML file that holds everything, Markdown, and JSON."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+
+import jinja2
+
+import keras_distill
+from keras_distill.evaluation import pictures, tables
+from keras_distill.evaluation.comparison import MAIN, plain
+from keras_distill.tflite.artifact import write
+
+_PACKAGES = (
+    "keras", "tensorflow", "numpy", "scikit-learn", "ai-edge-litert", "ai-edge-quantizer",
+    "tflite-micro",
+)  # fmt: skip
+#: Costs against which the score is drawn, with the title of their axis.
+_COSTS = {"bytes": "bytes", "latency_ms": "latency on this host, median ms"}
+_SPEAKERS = ("label", "teacher", "candidate")
+
+
+def write_report(comparison, folder, title, histories, settings, show):
+    """Writes the files of `Comparison.report`."""
+    histories = {n: getattr(h, "history", h) for n, h in (histories or {}).items()}
+    facts = {
+        "title": title,
+        "histories": plain(histories),
+        "settings": plain(settings or {}),
+        "versions": versions(),
+        "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    html = _environment().get_template("report.html").render(
+        comparison=comparison,
+        lines=tables.lines(comparison.rows),
+        pictures=_pictures(comparison, histories),
+        per_class=_per_class(comparison),
+        disagreements=_disagreements(comparison, show),
+        **facts,
+    )  # fmt: skip
+    stored = {**facts, **comparison.to_dict()}
+    return write(
+        folder,
+        {
+            "report.html": html,
+            "report.md": _markdown(comparison, facts),
+            "report.json": json.dumps(stored, indent=1, allow_nan=False, default=str) + "\n",
+        },
+    )
+
+
+def versions() -> dict:
+    """The versions of this package and of what it runs on."""
+    found = {"keras_distill": keras_distill.__version__, "Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {**found, "platform": platform.platform()}
+
+
+def _environment():
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_distill.evaluation", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _pictures(comparison, histories):
+    """The pictures by section: pairs of (what it shows, data URI)."""
+    names = [row["name"] for row in comparison.rows]
+    palette = pictures.colors(names, comparison.teacher)
+    metric = MAIN[comparison.task]
+    found = {"trade_off": [], "curves": [], "confusion": [], "reliability": []}
+    for cost, title in _COSTS.items():
+        points = {
+            row["name"]: (row[cost], row[metric], row["intervals"].get(metric))
+            for row in comparison.rows
+            if row.get(cost) is not None
+        }
+        if len(points) > 1:
+            drawn = pictures.trade_off(points, palette, title, tables.title(metric))
+            found["trade_off"].append((f"{tables.title(metric)} against {title}", drawn))
+    keys = dict.fromkeys(key.removeprefix("val_") for h in histories.values() for key in h)
+    for key in keys:
+        found["curves"].append((f"{key} by epoch", pictures.curves(histories, key, palette)))
+    for name, scores in comparison.scores.items():
+        if scores.confusion is not None:
+            drawn = pictures.confusion(scores.confusion, name, comparison.class_names)
+            found["confusion"].append((f"confusion matrix of {name}", drawn))
+        if scores.reliability is not None:
+            drawn = pictures.reliability(scores.reliability, name, palette[name])
+            found["reliability"].append((f"reliability diagram of {name}", drawn))
+    return found
+
+
+def _class(comparison, index):
+    """A class by its name, or its number where it has none."""
+    return comparison.class_names[index] if comparison.class_names else str(index)
+
+
+def _per_class(comparison):
+    """F1 (or IoU) of each class: `(class, number of labels, one text for each candidate)`."""
+    scored = [s.per_class for s in comparison.scores.values() if s.per_class]
+    if not scored:
+        return []
+    measure = "f1" if "f1" in scored[0] else "iou"
+    return [
+        (_class(comparison, c), int(count), [f"{100 * s[measure][c]:.1f} %" for s in scored])
+        for c, count in enumerate(scored[0]["labels"])
+    ]
+
+
+def _disagreements(comparison, show):
+    """For each candidate, cards of an input and what was said of it."""
+    return {
+        name: [
+            {
+                "sample": d["sample"],
+                "distance": f"{d['distance']:.3g}",
+                "input": pictures.shown(show(d["input"]) if show else d["input"]),
+                "said": [(who, _shown_answer(comparison, d[who])) for who in _SPEAKERS],
+            }
+            for d in worst
+        ]
+        for name, worst in comparison.disagreements.items()
+    }
+
+
+def _shown_answer(comparison, answer):
+    """A class and its probability, values, or a map of classes: as text or as a picture."""
+    if isinstance(answer, tuple):
+        return {"text": f"{_class(comparison, answer[0])} ({100 * answer[1]:.0f} %)"}
+    if comparison.task == "classification":
+        return {"text": _class(comparison, int(answer))}
+    if comparison.task == "segmentation" and answer.ndim == 2:
+        count = len(comparison.scores[comparison.teacher].confusion)
+        return {"picture": pictures.class_map(answer, count)}
+    return pictures.shown(answer)[0]
+
+
+def _markdown(comparison, facts):
+    lines = [f"# {facts['title']}", "", f"{comparison.samples:,} test samples.", ""]
+    lines += [comparison.markdown()]
+    for name, worst in comparison.disagreements.items():
+        if comparison.task != "classification" or not worst:
+            continue
+        lines += [f"## Where {name} and the teacher disagree most", ""]
+        lines += [
+            "| sample | label | teacher | candidate | KL, nats |",
+            "| ---: |" + " --- |" * 3 + " ---: |",
+        ]
+        for d in worst:
+            said = (
+                _shown_answer(comparison, d[k])["text"] for k in ("label", "teacher", "candidate")
+            )
+            lines.append(f"| {d['sample']} | {' | '.join(said)} | {d['distance']:.3g} |")
+        lines.append("")
+    for heading in ("settings", "versions"):
+        if facts[heading]:
+            lines += [f"## {heading.capitalize()}", ""]
+            lines += [f"- {key}: {value}" for key, value in facts[heading].items()]
+            lines.append("")
+    return "\n".join([*lines, f"Written {facts['written']}.", ""])

@@ -1,0 +1,106 @@
+"""Ablation: what each part of the objective adds."""
+
+import dataclasses
+
+import rich.box
+import rich.table
+
+from keras_distill.evaluation import tables
+from keras_distill.tuning import training
+
+
+@dataclasses.dataclass
+class Ablation:
+    """What `ablate` measured; `print` shows it as a table.
+
+    Attributes:
+        values: Dict from what was trained (`"all"`, `"without soft_targets"`, `"labels alone"`,
+            ...) to the monitored metric of each run.
+        monitor: The metric.
+    """
+
+    values: dict
+    monitor: str
+
+    def table(self) -> rich.table.Table:
+        """Each variant's mean and its difference to all, as a `rich.table.Table`."""
+        table = rich.table.Table(
+            box=rich.box.SIMPLE_HEAD,
+            caption="±: half the 95 % interval over runs (Student's t); differences run by run.",
+            caption_justify="left",
+        )
+        for name in ("", self.monitor, "difference to all"):
+            table.add_column(name, justify="right" if name else "left")
+        whole = self.values["all"]
+        for name, values in self.values.items():
+            apart = [value - other for value, other in zip(values, whole, strict=True)]
+            table.add_row(
+                name, training.text(values), "" if name == "all" else training.text(apart)
+            )
+        return table
+
+    def __rich__(self):
+        return self.table()
+
+    def __str__(self):
+        return tables.as_text(self.table())
+
+
+def ablate(
+    build, train, validation, *, epochs, monitor="val_accuracy", runs=3, seed=0, **arguments
+) -> Ablation:
+    """Trains with all losses, with each left out in turn, and on the labels alone.
+
+    A loss is left out by giving it weight 0. Where alpha is above 0, "labels alone" is `alpha=1`
+    and "without labels" is `alpha=0`. Every variant runs from the same seeds.
+
+    Args:
+        build: Function without arguments that returns a new compiled `Distiller`.
+        train: Training data: `(x, y)`, or a dataset that `fit` takes.
+        validation: Validation data, likewise: apart from training and test data.
+        epochs: Epochs of each run.
+        monitor: Metric, as `fit` reports it on validation data.
+        runs: Number of seeds for each variant.
+        seed: The first seed.
+        **arguments: Other arguments of `fit`, such as `batch_size`.
+
+    Returns:
+        An `Ablation`.
+
+    Raises:
+        ValueError: If what is left out has a schedule, which would bring it back.
+
+    Example:
+
+    >>> print(keras_distill.tuning.ablate(build, (x_train, y_train), (x_val, y_val), epochs=10))
+    """
+    training.check_monitor(monitor)
+    whole = build()
+    names = [n.removesuffix("/weight") for n in whole.hyperparameters if n.endswith("/weight")]
+    variants = {"all": {}}
+    if len(names) > 1:
+        variants |= {f"without {name}": {f"{name}/weight": 0.0} for name in names}
+    if float(whole.hyperparameters["alpha"]) > 0:
+        variants |= {"without labels": {"alpha": 0.0}, "labels alone": {"alpha": 1.0}}
+    for name in dict.fromkeys(name for changes in variants.values() for name in changes):
+        if whole._plan.hyperparameters[name].schedule is not None:
+            raise ValueError(
+                f"The hyperparameter {name!r} has a schedule, which would bring back what the "
+                "ablation leaves out: give it a number."
+            )
+    values = {}
+    for variant, changes in variants.items():
+        values[variant] = [
+            training.run(
+                lambda changes=changes: _changed(build(), changes), train, validation, seed + i,
+                epochs=epochs, monitor=monitor, **arguments,
+            )[monitor]
+            for i in range(runs)
+        ]  # fmt: skip
+    return Ablation(values, monitor)
+
+
+def _changed(distiller, changes):
+    for name, value in changes.items():
+        distiller.hyperparameters[name].assign(value)
+    return distiller

@@ -1,0 +1,85 @@
+"""One training run and the validation metric at its end."""
+
+import gc
+import math
+
+import keras
+
+from keras_distill.evaluation import intervals
+
+#: Parts of the names of metrics of which more is better.
+_MORE_IS_BETTER = ("acc", "auc", "f1", "io_u", "iou", "precision", "recall", "r2")
+
+
+def direction(monitor, mode=None) -> str:
+    """`"max"` or `"min"`: which values of a metric are better.
+
+    Raises:
+        ValueError: If `mode` is something else than these two or `None`.
+    """
+    if mode in ("max", "min"):
+        return mode
+    if mode is not None:
+        raise ValueError(f'`mode` must be "max", "min" or None. Received: mode={mode!r}')
+    return "max" if any(part in monitor for part in _MORE_IS_BETTER) else "min"
+
+
+def check_monitor(monitor):
+    """Raises unless a metric is one of validation data."""
+    if not monitor.startswith("val_"):
+        raise ValueError(
+            "`monitor` must be a metric on validation data, such as 'val_accuracy'. "
+            f"Received: monitor={monitor!r}"
+        )
+
+
+def run(build, train, validation, seed, *, epochs, monitor, watch=None, **arguments) -> dict:
+    """Builds a model from a seed, trains it, and returns its logs at the end of the last epoch.
+
+    Args:
+        build: Function without arguments that returns a compiled model.
+        train: `(x, y)`, or a dataset that `fit` takes.
+        validation: Likewise.
+        seed: Seed of weights, dropout and shuffling.
+        epochs: Number of epochs.
+        monitor: Metric that the logs must hold.
+        watch: A callback that sees the logs after those of `arguments`.
+        **arguments: Other arguments of `fit`.
+
+    Raises:
+        ValueError: If the logs don't hold `monitor`.
+    """
+    keras.utils.set_random_seed(seed)
+    model = build()
+    pair = train if isinstance(train, tuple) else (train,)
+    callbacks = [*arguments.pop("callbacks", ()), *([watch] if watch else [])]
+    history = model.fit(
+        *pair,
+        validation_data=validation,
+        epochs=epochs,
+        verbose=0,
+        callbacks=callbacks,
+        **arguments,
+    ).history
+    logs = {name: values[-1] for name, values in history.items()}
+    if monitor not in logs:
+        raise ValueError(
+            f"`fit` doesn't report {monitor!r}. It reports: {', '.join(sorted(logs))}."
+        )
+    del model
+    # Keras models hold cycles: without this, those of many runs pile up.
+    gc.collect()
+    return logs
+
+
+def summary(values) -> tuple:
+    """The mean over runs, and half its 95 % interval (`None` for a single run)."""
+    mean = math.fsum(values) / len(values)
+    interval = intervals.over_runs(values)
+    return mean, interval and (interval[1] - interval[0]) / 2
+
+
+def text(values) -> str:
+    """The mean over runs with half its interval, as text."""
+    mean, half = summary(values)
+    return f"{mean:.4g}" + (f" ± {half:.2g}" if half is not None else "")
