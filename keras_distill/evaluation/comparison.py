@@ -192,7 +192,7 @@ def compare(
     if task not in (None, *answers.TASKS):
         raise ValueError(f"`task` must be one of {answers.TASKS} or None. Received: task={task!r}")
     x, y = samples.read(data)
-    notes = []
+    notes: list[str] = []
     runs = {name: _runs(model, name) for name, model in candidates.items()}
     given = _outputs(runs, x, batch_size)
     first = next(iter(given.values()))[0]
@@ -231,7 +231,10 @@ def compare(
     if draws:
         notes.append(f"In brackets: 95 % intervals, bootstrap over {len(y):,} test samples.")
     if any(len(run) > 1 for run in runs.values()):
-        notes.append("±: half the 95 % interval of the mean over runs (Student's t).")
+        notes.append(
+            "±: half the 95 % interval of the mean over runs (Student's t). What is shown of single"
+            " classes and samples is a candidate's first run."
+        )
     return Comparison(
         rows=rows,
         notes=notes,

@@ -32,9 +32,11 @@ def latencies(candidates, x, runs) -> dict:
         RuntimeError: If the child process fails.
     """
     first = keras.tree.map_structure(np.asarray, samples.take(x, slice(0, 1)))
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        plan = {"runs": runs, "names": keras.tree.flatten(_names(first)), "candidates": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        # Flattening sorts the inputs of a dict by name.
+        names = sorted(first) if isinstance(first, dict) else []
+        plan = {"runs": runs, "names": names, "candidates": []}
         np.savez(folder / "inputs.npz", *keras.tree.flatten(first))
         for index, (name, candidate) in enumerate(candidates.items()):
             entry = {"name": name, "path": str(folder / str(index)), "runtime": candidate.runtime}
@@ -48,15 +50,6 @@ def latencies(candidates, x, runs) -> dict:
         return {
             name: np.array(t) for name, t in json.loads((folder / "times.json").read_text()).items()
         }
-
-
-def _names(x):
-    """The name of each input in a dict, "" for others."""
-    return (
-        {name: name for name in x}
-        if isinstance(x, dict)
-        else keras.tree.map_structure(lambda _: "", x)
-    )
 
 
 def _save(candidate, first, path):

@@ -48,7 +48,7 @@ def _interpreter(entry, inputs, names):
 
     tflite = pathlib.Path(entry["path"]).read_bytes()
     interpreter = runtimes.open_file(tflite, entry["runtime"], threads=1)
-    by_name = dict(zip(names, inputs, strict=True))
+    by_name = dict(zip(names, inputs, strict=False))
     arrays = []
     for i, port in enumerate(interpreter.inputs):
         given = by_name.get(port.name, inputs[i] if i < len(inputs) else None)

@@ -14,6 +14,7 @@ from matplotlib.image import imsave
 _COLORS = ("#0b62a4", "#d9541e", "#2a9d5c", "#8e4ec6", "#c79a00", "#c2185b", "#00838f", "#6d4c41")
 _TEACHER = "#3c4650"
 _STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": "#8a949e",
     "axes.grid": True,
     "axes.spines.right": False,
@@ -42,7 +43,7 @@ def pareto_front(points) -> list:
     Returns:
         The pairs on the front, from the cheapest on.
     """
-    front = []
+    front: list[tuple] = []
     for cost, score in sorted(set(points), key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:
             front.append((cost, score))

@@ -135,7 +135,9 @@ def _disagreements(comparison, show):
 def _shown_answer(comparison, answer):
     """A class and its probability, values, or a map of classes: as text or as a picture."""
     if isinstance(answer, tuple):
-        return {"text": f"{_class(comparison, answer[0])} ({100 * answer[1]:.0f} %)"}
+        return {
+            "text": f"{_class(comparison, answer[0])} ({100 * answer[1]:.0f}\N{NO-BREAK SPACE}%)"
+        }
     if comparison.task == "classification":
         return {"text": _class(comparison, int(answer))}
     if comparison.task == "segmentation" and answer.ndim == 2:

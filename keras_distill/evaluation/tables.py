@@ -96,9 +96,9 @@ def as_text(table) -> str:
     """A table as plain text, as wide as it needs to be."""
     console = rich.console.Console(file=io.StringIO(), width=10_000)
     width = max(80, console.measure(table).maximum)
-    console = rich.console.Console(file=io.StringIO(), width=width)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+    file = io.StringIO()
+    rich.console.Console(file=file, width=width).print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 def as_markdown(rows, notes) -> str:

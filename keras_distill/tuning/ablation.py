@@ -77,7 +77,7 @@ def ablate(
     training.check_monitor(monitor)
     whole = build()
     names = [n.removesuffix("/weight") for n in whole.hyperparameters if n.endswith("/weight")]
-    variants = {"all": {}}
+    variants: dict[str, dict] = {"all": {}}
     if len(names) > 1:
         variants |= {f"without {name}": {f"{name}/weight": 0.0} for name in names}
     if float(whole.hyperparameters["alpha"]) > 0:

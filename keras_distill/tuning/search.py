@@ -1,6 +1,7 @@
 """Search for hyperparameters by Optuna, on validation data."""
 
 import dataclasses
+import operator
 import pathlib
 
 import keras
@@ -37,9 +38,10 @@ class Search:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD, caption=counts, caption_justify="left")
         for name in ("trial", self.monitor, *self.best):
             table.add_column(name, justify="right")
-        sign = -1 if self.study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
         done = self.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-        for trial in sorted(done, key=lambda trial: sign * trial.value)[:most]:
+        more_is_better = self.study.direction == optuna.study.StudyDirection.MAXIMIZE
+        done.sort(key=operator.attrgetter("value"), reverse=more_is_better)
+        for trial in done[:most]:
             values = (_shown(trial.params[name]) for name in self.best)
             table.add_row(str(trial.number), f"{trial.value:.5g}", *values)
         return table
