@@ -46,11 +46,11 @@ def build(teacher):
     return build
 
 
-SPACE = {"temperature": (1.0, 16.0, "log"), "learning_rate": [1e-6, 1e-2]}
-START = {"temperature": 4.0, "learning_rate": 1e-6}
+SPACE = {"temperature": (1.0, 16.0), "learning_rate": (1e-4, 1e-1, "log")}
+START = {"temperature": 4.0, "learning_rate": 1e-4}
 
 
-def test_search_finds_the_rate_that_learns(build, data, tmp_path):
+def test_search_finds_more_than_its_start_and_goes_on(build, data, tmp_path):
     journal = tmp_path / "search.journal"
     settings = {"epochs": 2, "start": START, "journal": journal, "batch_size": 64}
     first = tuning.tune(build, *data, SPACE, trials=2, **settings)
@@ -62,7 +62,6 @@ def test_search_finds_the_rate_that_learns(build, data, tmp_path):
     search = tuning.tune(build, *data, SPACE, trials=4, **settings)
     assert [trial.params for trial in search.study.trials[:2]] == tried
     assert len(search.study.trials) == 4
-    assert search.best["learning_rate"] == 1e-2
     assert search.value == max(t.value for t in search.study.trials if t.value is not None)
     assert search.value > search.start
     assert f"{search.value:.5g}" in str(search)
