@@ -159,6 +159,14 @@ def _einsum(op):
     return math.prod(sizes.values())
 
 
+def _cudnn_rnn(op):
+    """A recurrent layer of one direction, which Keras runs as a single operation on GPUs."""
+    steps_and_batch = _size(op.inputs[0]) // op.inputs[0].shape[-1]
+    inputs, units = op.inputs[0].shape[-1], op.inputs[1].shape[-1]
+    gates = {b"lstm": 4, b"gru": 3}[op.get_attr("rnn_mode")]
+    return steps_and_batch * gates * units * (inputs + units)
+
+
 _PRODUCTS = {
     "BatchMatMulV2": _batch_matmul,
     "BatchMatMulV3": _batch_matmul,
@@ -166,6 +174,7 @@ _PRODUCTS = {
     "Conv2DBackpropInput": _transposed_convolution,
     "Conv3D": _convolution,
     "Conv3DBackpropInputV2": _transposed_convolution,
+    "CudnnRNNV3": _cudnn_rnn,
     "DepthwiseConv2dNative": _depthwise,
     "Einsum": _einsum,
     "MatMul": _matmul,

@@ -69,6 +69,8 @@ def _joined(batches):
         raise ValueError("`data` holds no samples.")
     if any(len(batch) != 2 for batch in batches):
         return batches[0]
+    if np.ndim(batches[0][1]) == 0:
+        raise ValueError("`data` gives samples one by one: batch it, `data.batch(256)`.")
     return keras.tree.map_structure(
         lambda *parts: np.concatenate([np.asarray(p) for p in parts]), *batches
     )

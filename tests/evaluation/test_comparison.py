@@ -246,3 +246,18 @@ def test_endless_data_is_refused():
     endless = tf.data.Dataset.from_tensors((np.zeros((2, 1)), [0, 1])).repeat()
     with pytest.raises(ValueError, match="repeats without end"):
         compare({"a": constant(2, 2)}, endless)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (tf.data.Dataset.from_tensor_slices((np.zeros((2, 1)), [0, 1])), "batch it"),
+        ((np.zeros((2, 1)), [0, 1], [1, 1]), "takes no sample weights"),
+        ((np.zeros((0, 1)), []), "holds no samples"),
+        ([], "holds no samples"),
+        (tf.data.Dataset.from_tensors(np.zeros((2, 1))), "Received 1 parts"),
+    ],
+)
+def test_data_of_another_form_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        compare({"a": constant(2, 2)}, data)

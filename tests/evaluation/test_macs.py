@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from keras_distill.evaluation import multiply_accumulates
@@ -106,3 +107,17 @@ def test_a_loop_that_depends_on_the_data_is_refused():
 
     with pytest.raises(ValueError, match="depends on the data"):
         multiply_accumulates(grow, np.ones((1, 1), "float32"))
+
+
+def test_recurrent_layers_on_gpus():
+    def lstm(x):
+        zeros = tf.zeros((1, 1, 4))
+        weights = tf.zeros(3 * 16 + 4 * 16 + 2 * 16)
+        return tf.raw_ops.CudnnRNNV3(
+            input=x, input_h=zeros, input_c=zeros, params=weights, sequence_lengths=[5],
+            rnn_mode="lstm", is_training=False,
+        ).output  # fmt: skip
+
+    batch = np.zeros((1, 5, 3), "float32")
+    macs = multiply_accumulates(lambda x: lstm(tf.transpose(x, (1, 0, 2))), batch)
+    assert macs == 5 * (3 * 16 + 4 * 16)
