@@ -1,0 +1,449 @@
+"""Trains one student with each method on Fashion-MNIST, against labels alone.
+
+    python benchmarks/methods.py
+
+Every method gets the same student, the same labelled images in the same order, the same number of
+steps and, for each seed, the same first weights. Its settings are those that its paper gives. The
+weights of losses on layers and between samples depend on the layers' sizes: for them, images held
+out choose between the published weight and a tenth of it. The teacher has seen 20 times as many
+images. The test set is looked at once for each run, at its end.
+
+Writes `benchmarks/results/methods.json`, `.md` and `.png`, and the table in `docs/methods.md`.
+A run that is stopped goes on where it was; what is done is in `--runs`.
+"""
+
+import gzip
+import json
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+import keras_distill
+from keras_distill import Match, losses
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+GUIDE = ROOT / "docs" / "methods.md"
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "data",
+    os.environ.get("KERAS_DISTILL_TEST_DATA", str(ROOT.parent / "shared" / "data")),
+    "Folder that holds fashion_mnist/, the four original files. Where there is none, they are "
+    "downloaded.",
+)
+flags.DEFINE_string("runs", str(ROOT / "runs" / "methods"), "Folder for the teacher and runs done.")
+flags.DEFINE_integer("seeds", 3, "Number of runs for each method.")
+
+SETTINGS = {
+    "labelled_images": 1000,
+    "epochs": 40,
+    "batch_size": 64,
+    "optimizer": "Adam, 0.01, cosine decay to 0",
+    "teacher_images": 20_000,
+    "teacher_epochs": 6,
+}
+STAGES = ["stage1", "stage2", "stage3"]
+STEPS = SETTINGS["epochs"] * -(-SETTINGS["labelled_images"] // SETTINGS["batch_size"])
+
+
+# The methods. Each gives the weights of labels and losses as published; what counts is their ratio.
+
+
+def soft_targets(student, teacher):
+    """T = 4; 0.1 : 0.9"""
+    return [Match(losses.SoftTargets(4.0), weight=9)]
+
+
+def soft_targets_standardized(student, teacher):
+    """T = 2; 0.1 : 9"""
+    return [Match(losses.SoftTargets(2.0, standardize=True), weight=90)]
+
+
+def dkd(student, teacher):
+    """α = 1, β = 8, T = 4; 1 : 1, warmed up"""
+    return [Match(losses.DKD(1.0, 8.0, 4.0), weight=warm_up(1.0))]
+
+
+def dist(student, teacher):
+    """β = γ = 2, T = 4; 1 : 1"""
+    return [Match(losses.DIST(2.0, 2.0, 4.0))]
+
+
+def logit_mse(student, teacher):
+    """0.1 : 0.9"""
+    return [Match(losses.LogitMSE(), weight=9)]
+
+
+def jensen_shannon(student, teacher):
+    """β = 0.5, T = 4; 0.1 : 0.9"""
+    return [Match(losses.JensenShannon(0.5, temperature=4.0), weight=9)]
+
+
+def hint(student, teacher, scale):
+    """stage2; 1 : 100"""
+    return [Match(losses.Hint(), student="stage2", adapter="auto", weight=100 * scale)]
+
+
+def attention_transfer(student, teacher, scale):
+    """stages 1 to 3; 1 : 1000"""
+    return losses.attention_transfer(student, teacher, STAGES, weight=1000 * scale)
+
+
+def channel_wise(student, teacher, scale):
+    """stage3, T = 4; 1 : 50"""
+    return [Match(losses.ChannelWise(4.0), student="stage3", adapter="auto", weight=50 * scale)]
+
+
+def variational_information(student, teacher, scale):
+    """stages 1 to 3; 1 : 1"""
+    loss = losses.VariationalInformation
+    return [Match(loss(), student=stage, adapter="auto", weight=scale) for stage in STAGES]
+
+
+def review(student, teacher, scale):
+    """stages 1 to 3; 1 : 1, warmed up"""
+    return losses.review(student, teacher, STAGES, weight=warm_up(scale))
+
+
+def relational(student, teacher, scale):
+    """embedding; 1 : 25 (distances) : 50 (angles)"""
+    return losses.relational(student, teacher, ["embedding"], 25 * scale, 50 * scale)
+
+
+def similarity_preserving(student, teacher, scale):
+    """stage3; 1 : 3000"""
+    return [Match(losses.SimilarityPreserving(), student="stage3", weight=3000 * scale)]
+
+
+def contrastive(student, teacher, scale):
+    """embedding, all other samples; 1 : 0.8"""
+    loss = losses.Contrastive(samples=SETTINGS["labelled_images"])
+    return [Match(loss, student="embedding", weight=0.8 * scale)]
+
+
+def soft_targets_and_attention(student, teacher, scale):
+    """as each alone, 0.1 : 0.9 : 1000"""
+    return [
+        *soft_targets(student, teacher),
+        *losses.attention_transfer(student, teacher, STAGES, weight=10_000 * scale),
+    ]
+
+
+METHODS = {
+    "labels alone": None,
+    "`SoftTargets`": soft_targets,
+    "`SoftTargets`, standardized": soft_targets_standardized,
+    "`DKD`": dkd,
+    "`DIST`": dist,
+    "`LogitMSE`": logit_mse,
+    "`JensenShannon`": jensen_shannon,
+    "`Hint`": hint,
+    "`AttentionTransfer`": attention_transfer,
+    "`ChannelWise`": channel_wise,
+    "`VariationalInformation`": variational_information,
+    "`Review`": review,
+    "`RelationalDistance` + `RelationalAngle`": relational,
+    "`SimilarityPreserving`": similarity_preserving,
+    "`Contrastive`": contrastive,
+    "`SoftTargets` + `AttentionTransfer`": soft_targets_and_attention,
+}
+
+#: Methods whose weight suits the sizes of the layers compared.
+TUNED = (
+    hint,
+    attention_transfer,
+    channel_wise,
+    variational_information,
+    review,
+    relational,
+    similarity_preserving,
+    contrastive,
+    soft_targets_and_attention,
+)
+
+
+def warm_up(weight):
+    """From 0 to `weight` in a twelfth of the training, as 20 of 240 epochs in the papers."""
+    return keras.optimizers.schedules.PolynomialDecay(0.0, STEPS // 12, weight)
+
+
+# Data and models.
+
+
+def fashion_mnist(folder):
+    """`(x, y)` to train on and `(x, y)` to test on; images float32 from 0 to 1."""
+    folder = pathlib.Path(folder) / "fashion_mnist"
+    if not folder.is_dir():
+        splits = keras.datasets.fashion_mnist.load_data()
+        return [((x[..., None] / 255).astype("float32"), y.astype("int32")) for x, y in splits]
+
+    def read(name, offset):
+        path = next(folder.rglob(f"{name}*.gz"))
+        return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=offset)
+
+    return [
+        (
+            (read(f"{split}-images", 16).reshape(-1, 28, 28, 1) / 255).astype("float32"),
+            read(f"{split}-labels", 8).astype("int32"),
+        )
+        for split in ("train", "t10k")
+    ]
+
+
+def network(widths, depth, name):
+    """Stages of `depth` convolutions that halve the image, average pooling, a classifier."""
+    inputs = keras.Input((28, 28, 1))
+    x = inputs
+    for stage, width in enumerate(widths, start=1):
+        for i in range(depth):
+            x = keras.layers.Conv2D(
+                width, 3, strides=1 if i else 2, padding="same", use_bias=False
+            )(x)
+            x = keras.layers.BatchNormalization()(x)
+            last = i == depth - 1
+            x = keras.layers.ReLU(name=f"stage{stage}" if last else None)(x)
+    x = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
+    return keras.Model(inputs, keras.layers.Dense(10, name="logits")(x), name=name)
+
+
+def a_teacher():
+    return network((24, 48, 96), 2, "teacher")
+
+
+def a_student():
+    return network((8, 16, 32), 1, "student")
+
+
+class Answers(keras_distill.teachers.BaseTeacher):
+    """What a teacher says of each training image, which nothing changes, computed once."""
+
+    def __init__(self, model, images):
+        names = [layer.name for layer in model.layers if layer.name.startswith("stage")]
+        names += ["embedding", "logits"]
+        outputs = [model.get_layer(name).output for name in names]
+        values = keras.Model(model.input, outputs).predict(images, batch_size=500, verbose=0)
+        self.answers = {
+            name: tf.Variable(value, trainable=False)
+            for name, value in zip(names, values, strict=True)
+        }
+
+    def answer(self, inputs, taps=()):
+        outputs, *features = (
+            tf.gather(self.answers[name], inputs.keys) for name in ("logits", *taps)
+        )
+        return outputs, features
+
+    def answer_spec(self, inputs, taps=()):
+        outputs, *features = (
+            keras.KerasTensor((None, *self.answers[name].shape[1:])) for name in ("logits", *taps)
+        )
+        return outputs, features
+
+    def tap_path(self, tap):
+        return tap
+
+
+def trained_teacher(train, folder):
+    """The teacher, trained once and kept in `folder`."""
+    path = folder / "teacher.keras"
+    if path.exists():
+        return keras.saving.load_model(path)
+    keras.utils.set_random_seed(0)
+    teacher = a_teacher()
+    x, y = (part[: SETTINGS["teacher_images"]] for part in train)
+    epochs = SETTINGS["teacher_epochs"]
+    schedule = keras.optimizers.schedules.CosineDecay(0.003, epochs * -(-len(x) // 64))
+    teacher.compile(keras.optimizers.Adam(schedule), cross_entropy(), metrics=["accuracy"])
+    teacher.fit(x, y, batch_size=64, epochs=epochs, verbose=2)
+    teacher.save(path)
+    return teacher
+
+
+def cross_entropy():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+# Runs.
+
+
+def accuracy_of(method, scale, seed, teacher, answers, train, test):
+    """Trains a student and returns its accuracy on `test`."""
+    keras.utils.set_random_seed(seed % 1000)
+    student = a_student()
+    x, y = (part[: SETTINGS["labelled_images"]] for part in train)
+    data = tf.data.Dataset.from_tensor_slices((x, y))
+    if method is None:
+        model = student
+    else:
+        data = keras_distill.teachers.keyed(data)
+        matches = method(student, teacher, *([scale] if method in TUNED else []))
+        model = keras_distill.Distiller(student, answers, matches, alpha=0.5)
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, STEPS)
+    model.compile(keras.optimizers.Adam(schedule), cross_entropy(), steps_per_execution=16)
+    data = data.shuffle(len(x), seed=seed).batch(SETTINGS["batch_size"])
+    model.fit(data, epochs=SETTINGS["epochs"], verbose=0)
+    return accuracy(student, test)
+
+
+def accuracy(model, test):
+    x, y = test
+    return float((model.predict(x, batch_size=500, verbose=0).argmax(-1) == y).mean())
+
+
+def run_all(folder):
+    """All runs that aren't done yet; returns the results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    train, test = fashion_mnist(FLAGS.data)
+    teacher = trained_teacher(train, folder)
+    answers = Answers(teacher, train[0][: SETTINGS["labelled_images"]])
+    validation = tuple(part[-5000:] for part in train)
+    path = folder / "runs.json"
+    done = json.loads(path.read_text()) if path.exists() else {}
+
+    def run(name, scale, seed, data):
+        key = f"{name}, {scale} of the weight, seed {seed}"
+        if key not in done:
+            done[key] = accuracy_of(METHODS[name], scale, seed, teacher, answers, train, data)
+            print(f"{key}: {done[key]:.4f}", flush=True)
+            write(path, json.dumps(done, indent=1))
+        return done[key]
+
+    methods = {}
+    for name, method in METHODS.items():
+        scales = (1.0, 0.1) if method in TUNED else (1.0,)
+        scale = max(scales, key=lambda s: run(name, s, -1, validation)) if scales[1:] else 1.0
+        methods[name] = {
+            "setting": method.__doc__ if method else "",
+            "scale": scale,
+            "accuracy": [run(name, scale, seed, test) for seed in range(FLAGS.seeds)],
+        }
+    return {
+        "settings": SETTINGS,
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+        "teacher": {"parameters": teacher.count_params(), "accuracy": accuracy(teacher, test)},
+        "student": {"parameters": a_student().count_params()},
+        "methods": methods,
+    }
+
+
+# What is reported.
+
+
+def rows(results):
+    """Name, setting, mean and standard deviation, and seeds in which labels alone were beaten."""
+    base = np.array(results["methods"]["labels alone"]["accuracy"])
+    for name, method in results["methods"].items():
+        accuracies = np.array(method["accuracy"])
+        wins = None if name == "labels alone" else int((accuracies > base).sum())
+        setting = method["setting"]
+        if method["scale"] != 1:
+            setting += f", × {method['scale']}"
+        yield name, setting, accuracies.mean(), accuracies.std(ddof=1), wins
+
+
+def table(results):
+    """The results as Markdown."""
+    settings, seeds = results["settings"], len(results["methods"]["labels alone"]["accuracy"])
+    base = np.mean(results["methods"]["labels alone"]["accuracy"])
+    teacher, student = results["teacher"], results["student"]
+    lines = [
+        f"Fashion-MNIST: {settings['labelled_images']:,} labelled images, {settings['epochs']} "
+        f"epochs, batches of {settings['batch_size']}, {settings['optimizer']}. The teacher has "
+        f"{teacher['parameters']:,} parameters, saw {settings['teacher_images']:,} images and "
+        f"reaches {teacher['accuracy']:.2%}; the student has {student['parameters']:,}. Test "
+        f"accuracy, mean ± standard deviation of {seeds} seeds. Settings as published (weight of "
+        "the labels : of the loss); for losses on layers and between samples the weight or, where "
+        "it did better on 5,000 other images with another seed, a tenth of it (× 0.1).",
+        "",
+        "| method | setting | accuracy | gain | beats labels alone |",
+        "|---|---|---|---|---|",
+    ]
+    for name, setting, mean, deviation, wins in rows(results):
+        gain, verdict = "", ""
+        if wins is not None:
+            gain = f"{100 * (mean - base):+.2f}"
+            verdict = "yes" if wins == seeds else f"**no** ({wins} of {seeds} seeds)"
+        lines.append(
+            f"| {name} | {setting} | {100 * mean:.2f} ± {100 * deviation:.2f} | {gain} "
+            f"| {verdict} |"
+        )
+    lines += [
+        "",
+        "A method beats labels alone where it does so with every seed, against the same first "
+        "weights and order of images.",
+        "",
+        "```bash",
+        "python benchmarks/methods.py",
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def picture(results, path):
+    """Accuracies of all methods and seeds, labels alone as a line."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    names, _, means, _, wins = zip(*rows(results), strict=True)
+    seeds = len(results["methods"]["labels alone"]["accuracy"])
+    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    for i, (name, mean, won) in enumerate(zip(names, means, wins, strict=True)):
+        color = "0.35" if won is None else "tab:blue" if won == seeds else "tab:red"
+        axes.plot(
+            [100 * a for a in results["methods"][name]["accuracy"]],
+            [i] * seeds,
+            "o",
+            color=color,
+            alpha=0.45,
+            markeredgewidth=0,
+        )
+        axes.plot([100 * mean], [i], "|", color=color, markersize=16, markeredgewidth=2.5)
+    axes.axvline(100 * means[0], color="0.35", linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(names)), [name.replace("`", "") for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy (%): each seed, and the mean")
+    axes.set_title("Blue beats labels alone (dashed) with every seed, red doesn't", fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def insert(text, path):
+    """Puts `text` between the markers in a document."""
+    begin, end = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
+    document = path.read_text()
+    if begin not in document:
+        raise ValueError(f"{path} has no line {begin!r}.")
+    before, rest = document.split(begin)
+    write(path, f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def write(path, text):
+    """Writes a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def main(_):
+    results = run_all(pathlib.Path(FLAGS.runs))
+    RESULTS.mkdir(exist_ok=True)
+    write(RESULTS / "methods.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write(RESULTS / "methods.md", table(results) + "\n")
+    picture(results, RESULTS / "methods.png")
+    insert(table(results), GUIDE)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    app.run(main)
