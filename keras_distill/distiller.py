@@ -266,8 +266,6 @@ class Distiller(keras.Model):
             )
         super().compile(*args, **kwargs)
 
-    compile.__wrapped__ = keras.Model.compile
-
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:

@@ -3,6 +3,7 @@
 import pathlib
 
 import keras
+import rich.box
 from keras import layers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -164,16 +165,26 @@ def train(model, x, y, progress, title, epochs=EPOCHS):
 
 def _summary(result):
     """The comparison in a line for each candidate."""
-    metrics = ("accuracy", "agreement", "parameters", "multiply_accumulates", "bytes", "arena")
-    table = Table(title=f"On {result.samples:,} held-out digits", title_justify="left")
-    table.add_column("")
-    for metric in metrics:
-        table.add_column(tables.title(metric), justify="right")
+    titles = {
+        "accuracy": "accuracy",
+        "agreement": "agreement",
+        "parameters": "weights",
+        "multiply_accumulates": "MACs",
+        "bytes": "bytes",
+        "arena": "arena",
+    }
+    table = Table("", box=rich.box.SIMPLE_HEAD)
+    for title in titles.values():
+        table.add_column(title, justify="right", no_wrap=True)
     for row in result.rows:
-        cells = (
-            tables.METRICS[metric][1](row[metric]) if row.get(metric) else "" for metric in metrics
-        )
+        cells = [tables.METRICS[x][1](row[x]) if row.get(x) else "" for x in titles]
         table.add_row(row["name"], *cells)
+    table.caption = (
+        f"On {result.samples:,} held-out digits. Agreement: same answer as the teacher. MACs: "
+        "multiply-accumulates for one image. Bytes: of the weights, or of the file. Arena: bytes "
+        "of working memory on a microcontroller."
+    )
+    table.caption_justify = "left"
     return table
 
 
