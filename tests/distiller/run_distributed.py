@@ -62,6 +62,7 @@ with strategy.scope() if strategy else contextlib.nullcontext():
         keras_distill.losses.SoftTargets(keras.optimizers.schedules.ExponentialDecay(4.0, 1, 0.9)),
         keras_distill.losses.DKD(name="decoupled"),
         keras_distill.losses.LogitMSE(),
+        keras_distill.losses.JensenShannon(0.3),
         keras_distill.Match(difference, weight=0.5),
         keras_distill.Match(
             keras_distill.losses.Hint(), student="hidden", teacher="hidden", adapter="auto"

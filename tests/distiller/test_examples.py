@@ -1,0 +1,41 @@
+"""The examples of an own loop, of several workers, and of the first twenty lines."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _examples(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_custom_loop(capsys):
+    import custom_loop
+
+    accuracy = custom_loop.main(epochs=4)
+    assert accuracy > 0.8
+    epochs = re.findall(r"epoch \d: .*'loss': ([\d.]+)", capsys.readouterr().out)
+    assert len(epochs) == 4
+    assert float(epochs[-1]) < float(epochs[0])
+
+
+def test_multi_worker():
+    import multi_worker
+
+    first, second = multi_worker.main()
+    assert first == second
+    assert first["workers"] == 2
+    assert first["held-out accuracy"] > 0.7
+
+
+def test_quickstart(tmp_path):
+    subprocess.run([sys.executable, EXAMPLES / "quickstart.py"], check=True)
+    folder = tmp_path / "runs" / "quickstart"
+    assert {"student.tflite", "report.json"} <= {path.name for path in folder.iterdir()}
