@@ -9,8 +9,17 @@ with quiet_start():
     from keras_distill import callbacks, losses, teachers
     from keras_distill.distiller import Distiller
     from keras_distill.match import Match
+    from keras_distill.mutual import MutualDistiller
 
-__all__ = ["Distiller", "Match", "__version__", "callbacks", "losses", "teachers"]
+__all__ = [
+    "Distiller",
+    "Match",
+    "MutualDistiller",
+    "__version__",
+    "callbacks",
+    "losses",
+    "teachers",
+]
 
 # Loaded on first use: each brings heavy dependencies that training alone doesn't need.
 _LAZY = ("data", "evaluation", "tflite", "tuning")

@@ -293,14 +293,11 @@ class Distiller(keras.Model):
             tracker.reset_state()
 
     def get_config(self):
-        pairs = self._plan.pairs
         return {
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "student": keras.saving.serialize_keras_object(self.student),
-            "losses": [pair.config() for pair in pairs]
-            if pairs is not None
-            else keras.saving.serialize_keras_object(self._plan.matches),
+            "losses": [self._match_config(match) for match in self._plan.matches],
             "alpha": hyperparameter_config(self, "alpha"),
             "missing_label": self.missing_label,
             "check_numerics": self.check_numerics,
@@ -309,6 +306,14 @@ class Distiller(keras.Model):
     @classmethod
     def from_config(cls, config):
         return cls(teacher=None, **keras.saving.deserialize_keras_object(config))
+
+    def _match_config(self, match):
+        """A match, with its adapters as they were built."""
+        pairs = [pair for pair in self._plan.pairs or () if pair.match is match]
+        # One that compares several outputs stands for all its pairs.
+        if len(pairs) == 1:
+            return pairs[0].config()
+        return keras.saving.serialize_keras_object(match)
 
     def save_own_variables(self, store):
         super().save_own_variables(store)

@@ -56,7 +56,7 @@ class LiveTeacher(BaseTeacher):
         output = ops.convert_to_tensor(output)
         logits = getattr(output, "_keras_logits", None)
         sigmoid = (
-            _is_sigmoid_of(output, logits)
+            is_sigmoid_of(output, logits)
             if logits is not None
             else said_of(self.activation, name, "softmax") == "sigmoid" or output.shape[-1] == 1
         )
@@ -157,7 +157,7 @@ class Teacher(LiveTeacher):
         return [*super().contents(), *contents_of(self.model.weights)]
 
 
-def _is_sigmoid_of(output, logits):
+def is_sigmoid_of(output, logits):
     """Whether it was sigmoid, not softmax, that made `output` from `logits`."""
     if hasattr(output, "numpy"):
         return bool(ops.all(ops.abs(output - ops.sigmoid(logits)) < 1e-3))

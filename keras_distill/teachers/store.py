@@ -25,7 +25,7 @@ from keras_distill.teachers.records import (
     write_json,
 )
 from keras_distill.teachers.stored import Stored, describe
-from keras_distill.teachers.views import examples_of, resemble, seed_of, signatures
+from keras_distill.teachers.views import examples_of, resemble, seed_of, signatures, with_view
 
 # Bytes of a shard, about, and how many a data set is cut into if it is small.
 _SHARD_BYTES = 64 * 2**20
@@ -169,14 +169,14 @@ def _count(examples):
 
 def _row_batches(examples, views, augment, seed, batch_size):
     """All views of keyed examples in batches for the teacher: `Keyed(inputs, (key, view))`."""
+    if augment is None:
+        return examples.batch(batch_size).map(lambda x: Keyed(x.inputs, with_view(x.keys, 0)))
     if views > 1:
         examples = examples.flat_map(lambda x: tf.data.Dataset.from_tensors(x).repeat(views))
 
     def row(x, view):
-        inputs = x.inputs
-        if augment is not None:
-            inputs = augment(inputs, seed_of(seed, x.keys, view))
-        return Keyed(inputs, tf.stack([tf.cast(x.keys, "int64"), view]))
+        inputs = augment(x.inputs, seed_of(seed, x.keys, view))
+        return Keyed(inputs, with_view(x.keys, view))
 
     rows = tf.data.Dataset.zip(examples, tf.data.Dataset.range(views).repeat()).map(
         row, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True

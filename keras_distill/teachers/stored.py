@@ -10,7 +10,7 @@ from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.batches import Answered, Keyed, element_of, replace_x, x_of
 from keras_distill.teachers.coding import SIGNATURE, Layout
 from keras_distill.teachers.records import Records, check_shard, read_manifest
-from keras_distill.teachers.views import examples_of, resemble, seed_of, signatures
+from keras_distill.teachers.views import examples_of, resemble, seed_of, signatures, with_view
 
 # Examples that are looked up at once where the data set isn't batched yet.
 _CHUNK = 256
@@ -124,7 +124,7 @@ class Stored(Attached):
 
         Args:
             dataset: A `tf.data.Dataset` of single examples, or of batches of `Keyed` examples
-                (without views), or arrays.
+                (without `augment`), or arrays.
             view: Number of the view, from 0, or `None` to draw them. Defaults to `None`.
             seed: Seed by which views are drawn. Defaults to `0`.
 
@@ -138,11 +138,11 @@ class Stored(Attached):
             raise ValueError(f"`view` must be from 0 to {self.views - 1}. Received: view={view!r}")
         dataset = self._examples(dataset)
         batched = len(x_of(dataset.element_spec).keys.shape) == 1
-        if batched and self.views > 1:
+        if batched and self.augment is not None:
             raise ValueError(
                 "Views are drawn example by example: attach the answers before batching."
             )
-        if not batched:
+        if self.augment is not None:
             dataset = self._draw(dataset, view, seed)
         batches = dataset if batched else dataset.batch(_CHUNK)
         for batch in (dataset if batched else dataset.batch(8)).take(1):
@@ -176,7 +176,7 @@ class Stored(Attached):
         return dataset
 
     def _draw(self, dataset, view, seed):
-        """Examples as `(element, view)`, their inputs augmented if answers were."""
+        """Examples with one of their views as inputs, and its number behind the key."""
         if view is not None:
             views = tf.data.Dataset.from_tensors(tf.constant(view, "int64")).repeat()
         else:
@@ -189,10 +189,8 @@ class Stored(Attached):
 
     def _drawn(self, element, view):
         def draw(x):
-            inputs = x.inputs
-            if self.augment is not None:
-                inputs = self.augment(inputs, seed_of(self.manifest["seed"], x.keys, view))
-            return Keyed(inputs, tf.stack([tf.cast(x.keys, "int64"), view]))
+            inputs = self.augment(x.inputs, seed_of(self.manifest["seed"], x.keys, view))
+            return Keyed(inputs, with_view(x.keys, view))
 
         return replace_x(element, draw)
 
@@ -266,7 +264,5 @@ def _question(x):
     Args:
         x: `Keyed`, with keys of shape `(batch,)`, or `(batch, 2)` with a view behind each.
     """
-    keys = tf.cast(x.keys, "int64")
-    if len(keys.shape) == 1:
-        keys = tf.stack([keys, tf.zeros_like(keys)], axis=1)
+    keys = with_view(x.keys, 0) if len(x.keys.shape) == 1 else x.keys
     return [keys, *signatures(keras.tree.map_structure(lambda leaf: leaf[:_LOOKED_AT], x.inputs))]

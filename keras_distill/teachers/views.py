@@ -35,6 +35,12 @@ def seed_of(seed, key, view):
     return tf.random.fold_in(tf.random.fold_in(start, key), view)
 
 
+def with_view(keys, view):
+    """Keys with the number of a view behind each: int64, shape `(..., 2)`."""
+    keys = tf.cast(keys, "int64")
+    return tf.stack([keys, tf.broadcast_to(tf.cast(view, "int64"), tf.shape(keys))], axis=-1)
+
+
 def signatures(inputs):
     """A number for each row of a batch by which its content is known again, and its tolerance.
 
