@@ -59,41 +59,51 @@ def complete_lines(path):
 # What users of the examples download, in the layout in which they get it.
 
 
-def har_folder(npz, folder, count=None):
-    """The UCI HAR Dataset's text files of six signals, `count` windows of each part."""
+def har_arrays(npz, count=None):
+    """Windows, activities and parts of the UCI HAR Dataset, `count` windows of each part."""
     with np.load(npz) as h:
         x = h["halves"][h["pairs"]].reshape(-1, 128, 6)
         y, is_test = h["y"], h["is_test"].astype(bool)
-    low = int(y.min())
+    kept = np.concatenate([np.flatnonzero(is_test == part)[:count] for part in (False, True)])
+    return x[kept], y[kept], is_test[kept]
+
+
+def har_folder(folder, x, y, is_test):
+    """The UCI HAR Dataset's text files of six signals."""
     for part, rows in (("train", ~is_test), ("test", is_test)):
         signals = folder / part / "Inertial Signals"
         signals.mkdir(parents=True)
-        for i, name in enumerate(("body_gyro", "total_acc")):
-            for j, axis in enumerate("xyz"):
-                values = x[rows][:count, :, 3 * i + j]
-                np.savetxt(signals / f"{name}_{axis}_{part}.txt", values, "%.7e")
-        np.savetxt(folder / part / f"y_{part}.txt", y[rows][:count] - low + 1, "%d")
+        names = [f"{sensor}_{axis}" for sensor in ("body_gyro", "total_acc") for axis in "xyz"]
+        for i, name in enumerate(names):
+            np.savetxt(signals / f"{name}_{part}.txt", x[rows][..., i], "%.7e")
+        np.savetxt(folder / part / f"y_{part}.txt", y[rows] + 1, "%d")
     return folder
 
 
-def fsdd_folder(npz, folder, digits=range(10), per_digit=None):
-    """The Free Spoken Digit Dataset's WAV files: `per_digit` of each digit and part."""
+def fsdd_recordings(npz, per_digit=None):
+    """`(name, samples)` of the Free Spoken Digit Dataset, `per_digit` of each digit and part."""
     with np.load(npz) as f:
         arrays = {name: f[name] for name in f.files}
     audio, offsets = arrays["audio"], arrays["offsets"]
-    folder.mkdir(parents=True, exist_ok=True)
-    written = collections.Counter()
+    found, written = [], collections.Counter()
     for i, (digit, test) in enumerate(zip(arrays["y"], arrays["is_test"], strict=True)):
         written[digit, test] += 1
-        if digit not in digits or (per_digit is not None and written[digit, test] > per_digit):
-            continue
-        speaker = arrays["speakers"][arrays["speaker"][i]]
-        path = folder / f"{digit}_{speaker}_{arrays['take'][i]}.wav"
-        with wave.open(str(path), "wb") as file:
+        if per_digit is None or written[digit, test] <= per_digit:
+            speaker = arrays["speakers"][arrays["speaker"][i]]
+            name = f"{digit}_{speaker}_{arrays['take'][i]}.wav"
+            found.append((name, audio[offsets[i] : offsets[i + 1]]))
+    return found
+
+
+def wav_folder(folder, recordings):
+    """WAV files of 8,000 samples of 16 bits a second."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, samples in recordings:
+        with wave.open(str(folder / name), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(8000)
-            file.writeframes(audio[offsets[i] : offsets[i + 1]].astype("<i2").tobytes())
+            file.writeframes(samples.astype("<i2").tobytes())
     return folder
 
 
@@ -103,14 +113,14 @@ def news_rows(path):
     return [line.split("\t") for line in lines]
 
 
-def news_file(rows, path):
+def news_file(path, rows):
     """AG News as a table with a header."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter="\t").writerows([("text", "class"), *rows])
     return path
 
 
-def ratings_file(rows, path):
+def ratings_file(path, rows):
     """Interactions in MovieLens' format, made of news: each text likes the words it holds."""
     numbers = {}
     with open(path, "w", newline="") as file:
