@@ -1,9 +1,24 @@
-"""What the site takes from elsewhere: the recorded results of the examples."""
+"""What the site takes from elsewhere: the package as it is imported, results of the examples."""
 
 import json
 import pathlib
+import tempfile
 
-RESULTS = pathlib.Path(__file__).parents[1] / "examples" / "results"
+from mkdocs.plugins import event_priority
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "examples" / "results"
+
+
+@event_priority(100)  # Before mkdocstrings reads its settings.
+def on_config(config):
+    """Shows mkdocstrings the package as Python imports it, `tflite` inside."""
+    package = pathlib.Path(tempfile.mkdtemp(), "keras_distill")
+    package.mkdir()
+    for path in (ROOT / "keras_distill").iterdir():
+        (package / path.name).symlink_to(path)
+    (package / "tflite").symlink_to(ROOT / "tflite")
+    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [str(package.parent)]
 
 
 def on_page_markdown(markdown, **_):

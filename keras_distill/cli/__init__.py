@@ -7,11 +7,11 @@ returns what `--json` prints.
 
 import difflib
 import importlib
-import inspect
 import json
 import os
 import re
 import sys
+from inspect import cleandoc
 
 from absl import flags as absl_flags
 from absl import logging
@@ -133,7 +133,7 @@ def _summary(name):
 
 
 def _help(name, command, flags):
-    lines = [inspect.cleandoc(command.__doc__), "", "flags:"]
+    lines = [cleandoc(command.__doc__), "", "flags:"]
     for flag_name in sorted(flags):
         flag = flags[flag_name]
         if flag_name != flag.name:

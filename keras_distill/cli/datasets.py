@@ -27,8 +27,10 @@ def define(flags):
         "holdout", 0.1, "Share held out for validation, and for test, where there is none.", **to
     )
     absl_flags.DEFINE_list("image_size", None, "HEIGHT,WIDTH to which images are resized.", **to)
-    absl_flags.DEFINE_string("target", None, "Column of a table to predict.", **to)
-    absl_flags.DEFINE_string("text", None, "Column of a table that holds the input text.", **to)
+    absl_flags.DEFINE_string("label_column", None, "Column of a table to predict.", **to)
+    absl_flags.DEFINE_string(
+        "text_column", None, "Column of a table that is the input, a text. Default: all are.", **to
+    )
     absl_flags.DEFINE_string(
         "prepare",
         None,
@@ -55,8 +57,8 @@ def load(flags) -> data.Data:
         data_dir=flags.data_dir,
         download=flags.download,
         image_size=flags.image_size and tuple(map(int, flags.image_size)),
-        target=flags.target,
-        text=flags.text,
+        target=flags.label_column,
+        text=flags.text_column,
     )
     if flags.prepare is not None:
         prepare = function(flags.prepare)

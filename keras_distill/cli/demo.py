@@ -1,8 +1,15 @@
-"""`keras-distill demo`: the main job on real digits, from teacher to proven files."""
+"""`keras-distill demo`: the main job on real digits, from teacher to proven files.
+
+  keras-distill demo
+
+Trains a teacher, a student on the labels and the same student distilled on scikit-learn's digits,
+exports the distilled one for phones and microcontrollers, and shows all side by side.
+"""
 
 import pathlib
 
 import keras
+from absl import flags as absl_flags
 from keras import layers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +25,20 @@ ALPHA = 0.1
 EPOCHS = 60
 BATCH_SIZE = 64
 TRAINING_IMAGES = 400
+
+
+def define(flags):
+    """Declares the command's flags."""
+    to = {"flag_values": flags}
+    absl_flags.DEFINE_string("output", "runs/demo", "Folder for models and files.", **to)
+    absl_flags.DEFINE_integer("seed", 0, "Seed of weights and order of the data.", **to)
+
+
+def main(flags, arguments, console):
+    """Runs the demo and returns its comparison."""
+    if arguments:
+        raise ValueError(f"unexpected argument {arguments[0]!r}; flags begin with --.")
+    return demo(flags.output, flags.seed, console).to_dict()
 
 
 def demo(folder, seed=0, console=None):

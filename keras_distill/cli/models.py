@@ -4,6 +4,7 @@ import difflib
 import inspect
 import pathlib
 import sys
+import zipfile
 
 import keras
 from keras import layers
@@ -51,8 +52,10 @@ def load(path) -> keras.Model:
         raise ValueError(f"There is no file {path}.")
     try:
         return keras.saving.load_model(path)
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{path} is not a model of Keras: {error}") from error
+    except (OSError, KeyError, ValueError) as error:
+        if zipfile.is_zipfile(path):
+            raise
+        raise ValueError(f"{path} is not a model of Keras.") from error
 
 
 def _application(name, shape, outputs, weights):

@@ -109,7 +109,11 @@ def test_a_table_is_regressed_and_layers_are_matched(tmp_path, rng):
     x = rng.normal(size=(300, 3))
     lines = [f"{a},{b},{c},{a + 2 * b - c}" for a, b, c in x]
     (tmp_path / "t.csv").write_text("\n".join(["a,b,c,y", *lines]))
-    arguments = [f"--data={tmp_path / 't.csv'}", "--target=y", "--match=Hint,hidden,hidden,0.1"]
+    arguments = [
+        f"--data={tmp_path / 't.csv'}",
+        "--label_column=y",
+        "--match=Hint,hidden,hidden,0.1",
+    ]
     arguments += [*SMALL[1:], "--epochs=30", "--batch_size=32", "--learning_rate=0.01"]
     assert cli.main(["train", *arguments, f"--output={tmp_path / 'r'}"]) == 0
     rows = json.loads((tmp_path / "r" / "comparison.json").read_text())["candidates"]
@@ -127,7 +131,7 @@ def test_a_table_is_regressed_and_layers_are_matched(tmp_path, rng):
         (["--student=no_nets:tiny"], "No module named 'no_nets'"),
         (["--student=nets_for_test:nothing"], "gave NoneType, not a Keras model"),
         (["--student=none.keras"], "no file none.keras"),
-        (["--student=digits.npz.keras"], "not a model"),
+        (["--student=digits.npz.keras"], "is not a model of Keras"),
         (["--teacher=MobilNetV2"], "Did you mean MobileNetV2"),
         (["--loss=SoftTarget"], "there is no loss 'SoftTarget', only"),
         (["--loss=LogitMSE", "--temperature=2"], "--loss=LogitMSE"),
