@@ -36,7 +36,7 @@ def record(name, arguments=(), seeds=3, note=None, folder=FOLDER / "results"):
     start = time.process_time()
     runs = [example.main(*arguments, seed=seed) for seed in range(seeds)]
     results = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", "examples/record.py", *sys.argv[1:]]),
         "note": note,
         "cpu_seconds": round(time.process_time() - start),
         "versions": {

@@ -102,7 +102,8 @@ def test_blocks_are_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "a\n```python\nx = 1\n```\n\n<!--\n```python\ny = 2\n```\n-->\n"
-        '    ```python title="n.py"\n    z = 3\n    ```\n```bash\n$ keras-distill inspect \\\n  a\n```\n'
+        '    ```python title="n.py"\n    z = 3\n    ```\n'
+        "```bash\n$ keras-distill inspect \\\n  a\n```\n"
     )
     found = list(blocks(page))
     assert [(b[0], b[1], b[2].strip(), b[3]) for b in found[:3]] == [
