@@ -1,7 +1,11 @@
 """Puts images into the place and format from which `tfds.load` reads a dataset it prepared."""
 
+import collections
+import csv
 import gzip
 import os
+import re
+import wave
 import zlib
 
 import numpy as np
@@ -50,3 +54,79 @@ def complete_lines(path):
     """The text of a gz file up to its last whole line, though the file may end too early."""
     unpacked = zlib.decompressobj(wbits=31).decompress(path.read_bytes())
     return unpacked[: unpacked.rindex(b"\n") + 1].decode()
+
+
+# What users of the examples download, in the layout in which they get it.
+
+
+def har_arrays(npz, count=None):
+    """Windows, activities and parts of the UCI HAR Dataset, `count` windows of each part."""
+    with np.load(npz) as h:
+        x = h["halves"][h["pairs"]].reshape(-1, 128, 6)
+        y, is_test = h["y"], h["is_test"].astype(bool)
+    kept = np.concatenate([np.flatnonzero(is_test == part)[:count] for part in (False, True)])
+    return x[kept], y[kept], is_test[kept]
+
+
+def har_folder(folder, x, y, is_test):
+    """The UCI HAR Dataset's text files of six signals."""
+    for part, rows in (("train", ~is_test), ("test", is_test)):
+        signals = folder / part / "Inertial Signals"
+        signals.mkdir(parents=True)
+        names = [f"{sensor}_{axis}" for sensor in ("body_gyro", "total_acc") for axis in "xyz"]
+        for i, name in enumerate(names):
+            np.savetxt(signals / f"{name}_{part}.txt", x[rows][..., i], "%.7e")
+        np.savetxt(folder / part / f"y_{part}.txt", y[rows] + 1, "%d")
+    return folder
+
+
+def fsdd_recordings(npz, per_digit=None):
+    """`(name, samples)` of the Free Spoken Digit Dataset, `per_digit` of each digit and part."""
+    with np.load(npz) as f:
+        arrays = {name: f[name] for name in f.files}
+    audio, offsets = arrays["audio"], arrays["offsets"]
+    found, written = [], collections.Counter()
+    for i, (digit, test) in enumerate(zip(arrays["y"], arrays["is_test"], strict=True)):
+        written[digit, test] += 1
+        if per_digit is None or written[digit, test] <= per_digit:
+            speaker = arrays["speakers"][arrays["speaker"][i]]
+            name = f"{digit}_{speaker}_{arrays['take'][i]}.wav"
+            found.append((name, audio[offsets[i] : offsets[i + 1]]))
+    return found
+
+
+def wav_folder(folder, recordings):
+    """WAV files of 8,000 samples of 16 bits a second."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, samples in recordings:
+        with wave.open(str(folder / name), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(samples.astype("<i2").tobytes())
+    return folder
+
+
+def news_rows(path):
+    """`(text, class)` of AG News."""
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    return [line.split("\t") for line in lines]
+
+
+def news_file(path, rows):
+    """AG News as a table with a header."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([("text", "class"), *rows])
+    return path
+
+
+def ratings_file(path, rows):
+    """Interactions in MovieLens' format, made of news: each text likes the words it holds."""
+    numbers = {}
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("userId", "movieId", "rating", "timestamp"))
+        for user, (text, _) in enumerate(rows):
+            for time, word in enumerate(re.findall("[a-z]{4,}", text.lower())):
+                writer.writerow((user, numbers.setdefault(word, len(numbers)), 5, time))
+    return path

@@ -1,19 +1,145 @@
-"""The command `keras-distill`."""
+"""The command `keras-distill`: what the library does, from a shell.
 
+Each command is a module of this package with a docstring, which is its help, a function
+`define(flags)`, which declares its flags, and a function `main(flags, arguments, console)`, which
+returns what `--json` prints.
+"""
+
+import difflib
+import importlib
+import json
+import os
+import re
 import sys
+from inspect import cleandoc
 
-from absl import app
+from absl import flags as absl_flags
+from absl import logging
+from rich.console import Console
+
+COMMANDS = ("demo", "train", "store", "export", "evaluate", "report", "tune", "inspect")
+USAGE = 2
+INTERRUPTED = 130
+# What a wrong file, flag or dataset raises. Anything else is a defect of the program.
+EXPECTED = (absl_flags.Error, ValueError, TypeError, OSError, ImportError)
 
 
 def run():
     """Entry point of the command."""
-    app.run(_main)
+    sys.exit(main(sys.argv[1:]))
 
 
-def _main(argv):
-    if argv[1:] != ["demo"]:
-        print("usage: keras-distill demo", file=sys.stderr)
-        sys.exit(2)
-    from keras_distill.cli.demo import demo
+def main(argv) -> int:
+    """Runs the command with the given arguments.
 
-    demo("runs/demo")
+    Args:
+        argv: The arguments, without the name of the program.
+
+    Returns:
+        Exit code: 0, or 2 if a flag, a file or the data are wrong, or 130 after Ctrl-C.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    name, *arguments = argv
+    if name == "--version":
+        from keras_distill import __version__
+
+        print(f"keras-distill {__version__}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return _fail("keras-distill", f"there is no command {name!r}.{hint}")
+    command = importlib.import_module(f"keras_distill.cli.{name}")
+    flags = _flags(command)
+    try:
+        rest = flags([name, *arguments])[1:]
+        if flags["help"].value:
+            print(_help(name, command, flags))
+            return 0
+        _log_to_stderr(flags["verbosity"].value)
+        # With --json, standard output is for machines alone.
+        console = Console(stderr=flags["json"].value, highlight=False)
+        result = command.main(flags, rest, console)
+    except KeyboardInterrupt as error:
+        print(f"\nInterrupted. {error}".rstrip(), file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if not _is_expected(error) or flags["verbosity"].value > 0:
+            raise
+        return _fail(f"keras-distill {name}", one_line(error))
+    if flags["json"].value:
+        print(json.dumps(result, indent=2))
+    return 0
+
+
+def one_line(error) -> str:
+    """The message of an exception in one line, without what only its maker's stack explains."""
+    text = re.sub(r"\x1b\[\d+m", "", str(error)) or type(error).__name__
+    # Python errors inside a tf.data pipeline come with the traceback in their message.
+    inside = re.search(r"(?:ValueError|TypeError|OSError): (.+)", text)
+    if inside:
+        return inside.group(1).strip()
+    text = re.sub(r"^Exception encountered when calling [^\n]+\n", "", text.strip())
+    return text.strip().split("\n")[0]
+
+
+def _log_to_stderr(verbosity):
+    """Shows messages from `verbosity` up; the logs of runs keep information in any case."""
+    logging.use_absl_handler()
+    logging.set_verbosity(max(verbosity, logging.INFO))
+    logging.get_absl_handler().setLevel(logging.converter.absl_to_standard(verbosity))
+
+
+def _is_expected(error):
+    # Loaded by whatever could have raised them.
+    errors = sys.modules.get("tensorflow.python.framework.errors_impl")
+    return isinstance(error, EXPECTED) or (errors and isinstance(error, errors.OpError))
+
+
+def _fail(prefix, message):
+    print(f"{prefix}: {message}", file=sys.stderr)
+    return USAGE
+
+
+def _flags(command):
+    """The flags of a command, and those that all commands have."""
+    flags = absl_flags.FlagValues()
+    flags.set_gnu_getopt()
+    command.define(flags)
+    common = {"flag_values": flags, "module_name": "all commands"}
+    absl_flags.DEFINE_bool("help", False, "Show this help.", short_name="h", **common)
+    absl_flags.DEFINE_bool("json", False, "Print the result as JSON, all else to stderr.", **common)
+    absl_flags.DEFINE_integer(
+        "verbosity", 0, "-1 for warnings, 0 for information, 1 for tracebacks too.", **common
+    )
+    absl_flags.DEFINE_string("flagfile", None, "File with flags, one on each line.", **common)
+    return flags
+
+
+def _usage():
+    lines = ["usage: keras-distill COMMAND [--flag=value ...]", ""]
+    for name in COMMANDS:
+        lines.append(f"  {name:10}{_summary(name)}")
+    lines += ["", "keras-distill COMMAND --help tells more."]
+    return "\n".join(lines)
+
+
+def _summary(name):
+    """The first line of a command's help, read without loading what the command needs."""
+    with open(os.path.join(os.path.dirname(__file__), f"{name}.py"), encoding="utf-8") as file:
+        return file.readline().strip('"\n').split(": ", 1)[1]
+
+
+def _help(name, command, flags):
+    lines = [cleandoc(command.__doc__), "", "flags:"]
+    for flag_name in sorted(flags):
+        flag = flags[flag_name]
+        if flag_name != flag.name:
+            continue
+        default = "" if flag.default in (None, False, []) else f" Default: {flag.default}."
+        form = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}=..."
+        lines.append(f"  {form}")
+        lines.append(f"      {' '.join(flag.help.split())}{default}")
+    return "\n".join(lines)

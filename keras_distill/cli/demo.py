@@ -1,10 +1,17 @@
-"""`keras-distill demo`: the main job on real digits, from teacher to proven files."""
+"""`keras-distill demo`: the main job on real digits, from teacher to proven files.
+
+  keras-distill demo
+
+Trains a teacher, a student on the labels and the same student distilled on scikit-learn's digits,
+exports the distilled one for phones and microcontrollers, and shows all side by side.
+"""
 
 import pathlib
 
 import keras
 import numpy as np
 import rich.box
+from absl import flags as absl_flags
 from keras import layers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +28,20 @@ EPOCHS = 25
 TEACHER_EPOCHS = 10
 BATCH_SIZE = 64
 HELD_OUT = 600
+
+
+def define(flags):
+    """Declares the command's flags."""
+    to = {"flag_values": flags}
+    absl_flags.DEFINE_string("output", "runs/demo", "Folder for models and files.", **to)
+    absl_flags.DEFINE_integer("seed", 0, "Seed of weights and order of the data.", **to)
+
+
+def main(flags, arguments, console):
+    """Runs the demo and returns its comparison."""
+    if arguments:
+        raise ValueError(f"unexpected argument {arguments[0]!r}; flags begin with --.")
+    return demo(flags.output, flags.seed, console).to_dict()
 
 
 def demo(folder, seed=0, console=None):

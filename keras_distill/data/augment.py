@@ -73,7 +73,7 @@ class Mixer:
         layer: `keras.layers.MixUp(...)` or `keras.layers.CutMix(...)`.
 
     Call arguments:
-        images: Batch of images, shape `(batch, height, width, channels)`, or a dict of such
+        images: Batch of images, shape `(batch, height, width, channels)`, or a structure of such
             batches, which are all mixed alike: the same partners, the same shares.
         labels: One-hot classes, shape `(batch, classes)`.
         seed: Integer, scalar or of shape `(2,)`.
@@ -98,14 +98,16 @@ class Mixer:
         self.layer = layer
 
     def __call__(self, images, labels, seed):
-        views = images if isinstance(images, dict) else {"images": images}
-        mixed = {}
-        for name, view in views.items():
+        labels = tf.cast(labels, "float32")
+        shares = []
+
+        def mixed(view):
             # Each view starts from the same seed, so that partners and shares are the same.
-            both = {"images": view, "labels": tf.cast(labels, "float32")}
-            both = _run(self.layer, both, _Draws(seed))
-            mixed[name] = both["images"]
-        return (mixed if isinstance(images, dict) else mixed["images"]), both["labels"]
+            both = _run(self.layer, {"images": view, "labels": labels}, _Draws(seed))
+            shares.append(both["labels"])
+            return both["images"]
+
+        return keras.tree.map_structure(mixed, images), shares[0]
 
 
 def random_shift(steps: int):

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_distill.data.augment import Augmentation, Mixer
+from keras_distill.teachers import Views
 
 
 def batches(
@@ -27,8 +28,9 @@ def batches(
         batch_size: Number of examples in a batch.
         augment: Keras layers or an `Augmentation`, which draw a new view of each example in each
             epoch.
-        teacher_augment: Likewise, for a view of the teacher's own: `x` then is a dict of a
-            `"student"` and a `"teacher"` view. Defaults to `None`: both see what `augment` draws.
+        teacher_augment: Likewise, for a view of the teacher's own (`[]`: the plain example): `x`
+            then is a `keras_distill.teachers.Views`. Defaults to `None`: both see what `augment`
+            draws.
         mix: `keras.layers.MixUp` or `CutMix`, applied to whole batches; both models see the same
             mixture. Labels become shares of the classes, float32, shape `(batch, classes)`.
         classes: Number of classes. Needed to `mix` integer labels.
@@ -82,7 +84,7 @@ def _views(augment, teacher_augment):
         x, *rest = example
         view = x if student is None else student(x, seeds[:2])
         if teacher is not None:
-            view = {"student": view, "teacher": teacher(x, seeds[2:])}
+            view = Views(view, teacher(x, seeds[2:]))
         return (view, *rest)
 
     return draw

@@ -7,7 +7,7 @@ import keras
 
 from keras_distill.teachers.arrays import Arrays
 from keras_distill.teachers.base import BaseTeacher
-from keras_distill.teachers.batches import Answered, Keyed, keyed
+from keras_distill.teachers.batches import Answered, Keyed, Views, keyed
 from keras_distill.teachers.ensemble import Ensemble
 from keras_distill.teachers.functions import Function, LiteRT, SavedModel
 from keras_distill.teachers.live import Teacher
@@ -26,6 +26,7 @@ __all__ = [
     "SavedModel",
     "Stored",
     "Teacher",
+    "Views",
     "as_teacher",
     "keyed",
     "store",

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 from keras_distill import taps as tapping
-from keras_distill.teachers.batches import Answered, Keyed
+from keras_distill.teachers.batches import Answered, Keyed, Views
 
 
 class Misfit(ValueError):
@@ -72,8 +72,8 @@ class BaseTeacher:
         return tapping.spec_of(final_answer, inputs)
 
     def student_inputs(self, inputs):
-        """The part of a batch's `x` that the student and live teachers read."""
-        return inputs.inputs if isinstance(inputs, (Keyed, Answered)) else inputs
+        """The part of a batch's `x` that the student reads."""
+        return inputs.inputs if isinstance(inputs, (Keyed, Answered, Views)) else inputs
 
     def keys(self, inputs):
         """One integer for each sample that names it in the whole data set, or `None`."""

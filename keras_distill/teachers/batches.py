@@ -37,6 +37,20 @@ class Answered(NamedTuple):
     keys: Any
 
 
+class Views(NamedTuple):
+    """The `x` of a batch of which student and live teachers see views of their own.
+
+    `keras_distill.data.batches(..., teacher_augment=...)` makes it.
+
+    Args:
+        inputs: What the student reads, shape `(batch, ...)`.
+        teacher: What live teachers read, same shape (a teacher's `preprocess` may resize it).
+    """
+
+    inputs: Any
+    teacher: Any
+
+
 def keyed(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Numbers the examples of a data set, so that no later step can confuse them.
 

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_distill import taps as tapping
 from keras_distill.teachers.base import BaseTeacher, Misfit, contents_of, map_outputs, said_of
+from keras_distill.teachers.batches import Views
 
 
 class LiveTeacher(BaseTeacher):
@@ -42,7 +43,8 @@ class LiveTeacher(BaseTeacher):
         raise NotImplementedError
 
     def answer(self, inputs, taps=()):
-        inputs = self.student_inputs(inputs)
+        is_own = isinstance(inputs, Views)
+        inputs = inputs.teacher if is_own else self.student_inputs(inputs)
         if self.preprocess is not None:
             inputs = self.preprocess(inputs)
         outputs, features = self.run(inputs, taps)

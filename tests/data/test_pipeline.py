@@ -52,15 +52,15 @@ def test_without_augmentation_each_example_comes_once_unchanged(examples):
 def test_each_model_gets_a_view_of_its_own_when_asked(examples):
     dataset = data.batches(examples, 256, augment=FLIP, teacher_augment=FLIP, shuffle=0)
     (views, _), (plain, _) = epoch(dataset)[0], epoch(examples.batch(256))[0]
-    flips = {}
-    for name in ("student", "teacher"):
-        flipped = (views[name] == plain[:, :, ::-1]).all(axis=(1, 2, 3))
-        kept = (views[name] == plain).all(axis=(1, 2, 3))
+    flips = []
+    for view in (views.inputs, views.teacher):
+        flipped = (view == plain[:, :, ::-1]).all(axis=(1, 2, 3))
+        kept = (view == plain).all(axis=(1, 2, 3))
         assert (flipped | kept).all()
-        flips[name] = flipped
+        flips.append(flipped)
         assert 90 < flipped.sum() < 166
     # Independent draws agree for about half of the examples.
-    assert 90 < (flips["student"] == flips["teacher"]).sum() < 166
+    assert 90 < (flips[0] == flips[1]).sum() < 166
 
 
 def test_own_views_of_a_mixture_share_partners(examples):
@@ -71,7 +71,31 @@ def test_own_views_of_a_mixture_share_partners(examples):
     assert shares.shape == (64, 10)
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-6)
     # Flips keep the sum of each row of pixels, so both mixtures must have the same.
-    np.testing.assert_allclose(views["student"].sum(2), views["teacher"].sum(2), atol=1e-4)
+    np.testing.assert_allclose(views.inputs.sum(2), views.teacher.sum(2), atol=1e-4)
+
+
+def test_a_distiller_shows_each_model_its_own_view(examples):
+    def bias_free(name):
+        layers = [keras.layers.Flatten(), keras.layers.Dense(10, use_bias=False)]
+        return keras.Sequential([keras.Input((8, 8, 1)), *layers], name=name)
+
+    student, teacher = bias_free("student"), bias_free("teacher")
+    distiller = Distiller(student, teacher, keras.losses.MeanSquaredError(), alpha=0.0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    dataset = data.batches(
+        examples, 256, augment=FLIP, teacher_augment=lambda x, seed: 2 * x, shuffle=0
+    )
+    views, _ = epoch(dataset)[0]
+    logs = distiller.train_on_batch(views, return_dict=True)
+    weights = [m.get_weights()[0].astype("float64") for m in (student, teacher)]
+    answers = [
+        x.reshape(256, 64).astype("float64") @ w
+        for x, w in zip((views.inputs, 2 * epoch(examples.batch(256))[0][0]), weights, strict=True)
+    ]
+    expected = np.mean((answers[0] - answers[1]) ** 2)
+    np.testing.assert_allclose(logs["mean_squared_error"], expected, rtol=1e-5)
+    assert distiller.fit(dataset, verbose=0).history["loss"]
+    assert distiller.predict(views.inputs, verbose=0).shape == (256, 10)
 
 
 def test_mixing_integer_labels_needs_the_number_of_classes(examples):

@@ -1,0 +1,68 @@
+"""Runs an example with several seeds and writes its results beside it.
+
+python examples/record.py image_classification --seeds 3
+python examples/record.py tabular_regression housing.csv --seeds 3 --note "..."
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import shlex
+import sys
+import time
+
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def record(name, arguments=(), seeds=3, note=None, folder=FOLDER / "results"):
+    """Runs `main` of an example once for each seed.
+
+    Args:
+        name: Name of the example.
+        arguments: Positional arguments of its `main`.
+        seeds: Number of seeds, from 0.
+        note: What a reader of the results must know.
+        folder: Folder in which `<name>.json` is written.
+
+    Returns:
+        The results: each seed's, their mean and their standard deviation.
+    """
+    example = importlib.import_module(name)
+    start = time.process_time()
+    runs = [example.main(*arguments, seed=seed) for seed in range(seeds)]
+    results = {
+        "command": shlex.join(["python", "examples/record.py", *sys.argv[1:]]),
+        "note": note,
+        "cpu_seconds": round(time.process_time() - start),
+        "versions": {
+            package: importlib.metadata.version(package) for package in ("keras", "tensorflow")
+        },
+        "mean": {key: float(np.mean([run[key] for run in runs])) for key in runs[0]},
+        "standard_deviation": {
+            key: float(np.std([run[key] for run in runs], ddof=1)) if seeds > 1 else None
+            for key in runs[0]
+        },
+        "runs": runs,
+    }
+    path = pathlib.Path(folder, f"{name}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(results, indent=2) + "\n")
+    os.replace(partial, path)
+    return results
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name", help="name of the example")
+    parser.add_argument("arguments", nargs="*", help="positional arguments of its main()")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--note", help="what a reader of the results must know")
+    options = parser.parse_args()
+    sys.path.insert(0, str(FOLDER))
+    print(json.dumps(record(**vars(options)), indent=2))

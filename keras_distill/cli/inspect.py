@@ -1,0 +1,34 @@
+"""`keras-distill inspect`: what is in a .tflite file, and which targets take it.
+
+  keras-distill inspect student.tflite
+  keras-distill inspect student.tflite --target=micro
+
+Prints operators with shapes and types, weights, multiply-accumulates, bytes by part, quantization
+and signatures. With --target the exit code is 2 where the target can't run the file.
+"""
+
+from absl import flags as absl_flags
+
+from keras_distill import tflite
+
+
+def define(flags):
+    """Declares the command's flags."""
+    absl_flags.DEFINE_string(
+        "target", None, "Target that must take the file: android, micro, ...", flag_values=flags
+    )
+
+
+def main(flags, arguments, console):
+    """Prints the contents of the file."""
+    if len(arguments) != 1:
+        raise ValueError("name one file: keras-distill inspect FILE.tflite.")
+    found = tflite.inspect(arguments[0])
+    console.print(str(found), markup=False, soft_wrap=True)
+    if flags.target is not None:
+        if flags.target not in found.refusals:
+            raise ValueError(f"--target must be one of {', '.join(found.refusals)}.")
+        reasons = found.refusals[flags.target]
+        if reasons:
+            raise ValueError(f"{flags.target} refuses {arguments[0]}: {'; '.join(reasons)}")
+    return found.to_dict()

@@ -1,0 +1,93 @@
+"""Models named on the command line."""
+
+import difflib
+import inspect
+import pathlib
+import sys
+import zipfile
+
+import keras
+from keras import layers
+
+from keras_distill.cli import datasets
+
+
+def build(name, spec, outputs, weights=None) -> keras.Model:
+    """The model that a flag names, checked against the data.
+
+    Args:
+        name: The path of a `.keras` file; `module:function`, called with the shape of an input and
+            the number of outputs; or the name of a model of `keras.applications`.
+        spec: `tf.TensorSpec` of one input.
+        outputs: Number of classes, or of values to regress.
+        weights: For `keras.applications`: `"imagenet"`, the path of a file of weights, or `None`.
+
+    Returns:
+        A `keras.Model` that answers with logits, or with values.
+
+    Raises:
+        ValueError: If there is no such model, or it doesn't fit the data.
+    """
+    if name.endswith(".keras"):
+        model = load(name)
+    elif ":" in name:
+        model = datasets.function(name)(tuple(spec.shape), outputs)
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"{name} gave {type(model).__name__}, not a Keras model.")
+    else:
+        model = _application(name, spec.shape, outputs, weights)
+    if not model.built:
+        model.build((None, *spec.shape))
+    _check(model, name, spec, outputs)
+    return model
+
+
+def load(path) -> keras.Model:
+    """The model of a `.keras` file.
+
+    Raises:
+        ValueError: If there is no such file, or it can't be read.
+    """
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"There is no file {path}.")
+    try:
+        return keras.saving.load_model(path)
+    except (OSError, KeyError, ValueError) as error:
+        if zipfile.is_zipfile(path):
+            raise
+        raise ValueError(f"{path} is not a model of Keras.") from error
+
+
+def _application(name, shape, outputs, weights):
+    """A model of `keras.applications` with a new head, reading pixels from 0 to 255."""
+    function = getattr(keras.applications, name, None)
+    if not inspect.isfunction(function):
+        names = [n for n in dir(keras.applications) if n[0].isupper()]
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(
+            f"{name!r} is no .keras file, no MODULE:FUNCTION and no model of keras.applications."
+            f"{hint}"
+        )
+    if len(shape) != 3 or None in shape:
+        raise ValueError(f"{name} reads images of a fixed size; the data have shape {shape}.")
+    backbone = function(
+        include_top=False, weights=weights, input_shape=(*shape[:2], 3), pooling="avg"
+    )
+    pixels = keras.Input(shape)
+    x = layers.Concatenate()([pixels] * 3) if shape[-1] == 1 else pixels
+    preprocess = sys.modules[function.__module__].preprocess_input
+    x = backbone(preprocess(keras.ops.cast(x, "float32")))
+    return keras.Model(pixels, layers.Dense(outputs)(x), name=name.lower())
+
+
+def _check(model, name, spec, outputs):
+    if isinstance(getattr(model, "input_shape", None), tuple):
+        reads, gives = model.input_shape[1:], model.output_shape[1:]
+        fits = len(reads) == len(spec.shape) and all(
+            a in (b, None) for a, b in zip(reads, spec.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(f"{name} reads inputs of shape {reads}; the data have {spec.shape}.")
+        if gives[-1] != outputs:
+            raise ValueError(f"{name} gives {gives[-1]} outputs; the data need {outputs}.")

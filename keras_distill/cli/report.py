@@ -1,0 +1,63 @@
+"""`keras-distill report`: a run and its files as one HTML page with tables and pictures.
+
+  keras-distill report runs/train-20260101-120000 micro=firmware/student.tflite --output=report
+
+Compares the models of the run, and any NAME=FILE beside them, on the run's own test data, and
+writes report.html (one file that needs nothing else), report.md and report.json.
+"""
+
+import csv
+import pathlib
+
+from absl import flags as absl_flags
+
+from keras_distill.cli import evaluate, runs, train
+
+CANDIDATES = {
+    "teacher": "teacher.keras",
+    "student on labels": "baseline.keras",
+    "student distilled": "student.keras",
+}
+
+
+def define(flags):
+    """Declares the command's flags."""
+    to = {"flag_values": flags}
+    absl_flags.DEFINE_string("output", None, "Folder for the report. Default: in the run's.", **to)
+    absl_flags.DEFINE_string("title", None, "Title. Default: the run's folder.", **to)
+    absl_flags.DEFINE_integer(
+        "latency_runs", 0, "How often each candidate is timed on this host.", **to
+    )
+
+
+def main(flags, arguments, console):
+    """Writes the report of the run."""
+    if not arguments:
+        raise ValueError("name the run: keras-distill report FOLDER.")
+    folder = pathlib.Path(arguments[0])
+    settings = runs.settings(folder, train)
+    files = {name: folder / file for name, file in CANDIDATES.items()}
+    if settings.teacher.endswith(".keras"):
+        files["teacher"] = pathlib.Path(settings.teacher)
+    if not files["student distilled"].is_file():
+        raise ValueError(f"the run in {folder} isn't finished: --resume it first.")
+    named = [f"{name}={file}" for name, file in files.items() if file.is_file()]
+    comparison = evaluate.compare(settings, [*named, *arguments[1:]], flags.latency_runs)
+    written = comparison.report(
+        pathlib.Path(flags.output or folder / "report"),
+        title=flags.title or folder.name,
+        histories={path.stem: _history(path) for path in sorted(folder.glob("*.csv"))},
+        settings={
+            name: settings[name].value
+            for name in sorted(settings)
+            if name not in runs.MOMENTARY and settings[name].value not in (None, [])
+        },
+    )
+    console.print(f"Written to {written}")
+    return {"folder": str(written)}
+
+
+def _history(path):
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0] if name != "epoch"}

@@ -1,0 +1,212 @@
+"""The folder of a run: settings, logs, checkpoints, events, models; and trainings that go on."""
+
+import contextlib
+import importlib.util
+import json
+import logging as python_logging
+import math
+import os
+import pathlib
+import time
+
+import keras
+import tensorflow as tf
+from absl import flags as absl_flags
+from absl import logging
+
+SETTINGS = "settings.flags"
+# Flags of the moment, which aren't settings of the run.
+MOMENTARY = ("flagfile", "help", "h", "json", "output", "resume", "undefok", "verbosity")
+
+
+class Run:
+    """A run in a folder of its own, new or gone on with.
+
+    Attributes:
+        folder: Its `pathlib.Path`.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def train(self, name, build, epochs, dataset, steps, validation):
+        """Trains one model of the run, from where an interrupted run left it.
+
+        Args:
+            name: Name of the training: of its checkpoints, events and history.
+            build: Function that returns the compiled model to fit.
+            epochs: Number of epochs.
+            dataset: Function from the number of an epoch, an integer tensor, to its batches. The
+                same number gives the same batches, so that a run that was interrupted goes on as
+                if it hadn't been.
+            steps: Batches in an epoch.
+            validation: Batches to validate on after each epoch.
+
+        Returns:
+            The trained `keras.Model` (of a `Distiller`, its student), also kept as `<name>.keras`.
+        """
+        path = self.folder / f"{name}.keras"
+        if path.is_file():
+            logging.info("%s: trained before, read from %s", name, path)
+            return keras.saving.load_model(path)
+        model = build()
+        checkpoint = self.folder / "checkpoints" / name
+        first = _epochs_done(checkpoint)
+        if first:
+            logging.info("%s: going on after epoch %d", name, first)
+        batches = tf.data.Dataset.range(first, epochs).flat_map(dataset)
+        # Keras counts the batches of an epoch itself: all epochs are one dataset here.
+        model.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            validation_data=validation,
+            verbose=0,
+            shuffle=False,
+            callbacks=[
+                keras.callbacks.BackupAndRestore(checkpoint, double_checkpoint=True),
+                keras.callbacks.CSVLogger(self.folder / f"{name}.csv", append=first > 0),
+                *_events(self.folder / "events" / name),
+                _Log(name, epochs),
+            ],
+        )
+        model = getattr(model, "student", model)
+        save_model(model, path)
+        return model
+
+    def write(self, name, result):
+        """Writes a dict as JSON, whole or not at all."""
+        write_text(self.folder / name, json.dumps(result, indent=2) + "\n")
+
+
+def choose(flags, command, arguments=()) -> "Run":
+    """The run that `--output` or `--resume` names. Nothing is written yet.
+
+    Args:
+        flags: The parsed flags, with `output` and `resume`. With `--resume` they are set to those
+            that the run was started with.
+        command: Name of the command.
+        arguments: The arguments that aren't flags: none are allowed.
+
+    Raises:
+        ValueError: If the folder of a new run isn't empty, or there is no run to resume.
+    """
+    if arguments:
+        raise ValueError(f"unexpected argument {arguments[0]!r}; flags begin with --.")
+    if flags.resume is None:
+        folder = pathlib.Path(flags.output or time.strftime(f"runs/{command}-%Y%m%d-%H%M%S"))
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"--output={folder} isn't empty: name a new folder, or --resume it.")
+    else:
+        folder = pathlib.Path(flags.resume)
+        changed = [name for name in flags if flags[name].present and name not in MOMENTARY]
+        if not (folder / SETTINGS).is_file():
+            raise ValueError(f"there is no run in {folder} to resume: no {SETTINGS}.")
+        if changed:
+            raise ValueError(
+                f"--{changed[0]} can't be changed: a resumed run keeps its {SETTINGS}."
+            )
+        flags([command, f"--flagfile={folder / SETTINGS}"])
+    return Run(folder)
+
+
+@contextlib.contextmanager
+def recorded(run, flags, command):
+    """Keeps settings and log in the folder, and tells how to go on after Ctrl-C."""
+    if flags.resume is None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        lines = [flags[name].serialize() for name in sorted(flags) if _is_setting(flags, name)]
+        write_text(run.folder / SETTINGS, "\n".join(line for line in lines if line) + "\n")
+    handler = python_logging.FileHandler(run.folder / "log.txt")
+    handler.setFormatter(logging.PythonFormatter())
+    logger = logging.get_absl_logger()
+    logger.addHandler(handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        logging.warning("interrupted")
+        raise KeyboardInterrupt(
+            f"Go on with: keras-distill {command} --resume={run.folder}"
+        ) from None
+    except Exception as error:
+        logging.debug("failed", exc_info=error)
+        raise
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def define(flags):
+    """Declares the flags that `choose` reads."""
+    to = {"flag_values": flags}
+    absl_flags.DEFINE_string("output", None, "New folder of the run. Default: in runs/.", **to)
+    absl_flags.DEFINE_string("resume", None, "Folder of a run to go on with.", **to)
+
+
+def settings(folder, command):
+    """The flags that a run was started with.
+
+    Args:
+        folder: Folder of the run.
+        command: Module of its command.
+
+    Raises:
+        ValueError: If the folder holds no run.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise ValueError(f"there is no run in {folder}: {path} is missing.")
+    flags = absl_flags.FlagValues()
+    command.define(flags)
+    flags(["settings", f"--flagfile={path}"])
+    return flags
+
+
+def write_text(path, text):
+    """Writes a file, whole or not at all."""
+    partial = path.with_name(f"partial-{path.name}")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def save_model(model, path):
+    """Saves a model, whole or not at all."""
+    partial = path.with_name(f"partial-{path.name}")
+    model.save(partial)
+    os.replace(partial, path)
+
+
+def _is_setting(flags, name):
+    return name == flags[name].name and name not in MOMENTARY and flags[name].value is not None
+
+
+def _epochs_done(checkpoint):
+    path = checkpoint / "training_metadata.json"
+    return json.loads(path.read_text())["epoch"] if path.is_file() else 0
+
+
+def _events(folder):
+    """The callback that writes TensorBoard events, where TensorBoard is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        logging.warning("no TensorBoard events: pip install keras-distill[tensorboard]")
+        return []
+    return [keras.callbacks.TensorBoard(folder)]
+
+
+class _Log(keras.callbacks.Callback):
+    """One line in the log after each epoch."""
+
+    def __init__(self, name, epochs):
+        super().__init__()
+        self.name = name
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = ", ".join(f"{key} {value:.4g}" for key, value in logs.items())
+        seconds = math.ceil(time.monotonic() - self.start)
+        logging.info(
+            "%s: epoch %d of %d, %d s: %s", self.name, epoch + 1, self.epochs, seconds, values
+        )

@@ -1,0 +1,78 @@
+"""`keras-distill tune`: temperature, alpha and learning rate, searched on validation data.
+
+  keras-distill tune --data=fashion_mnist --teacher=teacher.keras --student=nets:small \\
+      --epochs=5 --trials=30 --output=runs/search
+  keras-distill train --flagfile=runs/search/settings.flags --flagfile=runs/search/best.flags
+
+Takes the flags of `train`. The first trial has the values of the flags; hopeless trials are stopped
+early. The test data are never looked at. After Ctrl-C, --resume goes on with the next trial.
+"""
+
+from absl import flags as absl_flags
+
+import keras_distill
+from keras_distill.cli import runs, train
+
+SPACE = {
+    "temperature": (1.0, 16.0, "log"),
+    "alpha": (0.0, 1.0),
+    "learning_rate": (1e-4, 3e-2, "log"),
+}
+
+
+def define(flags):
+    """Declares the command's flags."""
+    train.define(flags)
+    to = {"flag_values": flags}
+    absl_flags.DEFINE_integer("trials", 20, "Trials in all.", lower_bound=1, **to)
+    absl_flags.DEFINE_list("search", list(SPACE), f"What to search, of {', '.join(SPACE)}.", **to)
+
+
+def main(flags, arguments, console):
+    """Searches, and returns the best values."""
+    run = runs.choose(flags, "tune", arguments)
+    unknown = set(flags.search) - set(SPACE)
+    if unknown or not flags.search:
+        raise ValueError(f"--search must be of {', '.join(SPACE)}, not {sorted(unknown)}.")
+    plan = train.Plan(flags)
+    temperature = flags.temperature or (4.0 if plan.classes else None)
+    if temperature is None and "temperature" in flags.search:
+        raise ValueError("--search: the loss between values has no temperature.")
+    start = {"temperature": temperature, "alpha": flags.alpha, "learning_rate": flags.learning_rate}
+    with runs.recorded(run, flags, "tune"):
+        search = _search(plan, run, flags, start)
+    console.print(search)
+    console.print(f"The best are in {run.folder / 'best.flags'}")
+    return {
+        "folder": str(run.folder),
+        "best": search.best,
+        "value": search.value,
+        "start": search.start,
+        "monitor": search.monitor,
+    }
+
+
+def _search(plan, run, flags, start):
+    teacher = plan.teacher(run)
+
+    def build(**values):
+        values = start | values
+        distiller = plan.distiller(teacher, values["temperature"], values["alpha"])
+        return plan.compiled(distiller, flags.epochs, values["learning_rate"])
+
+    search = keras_distill.tuning.tune(
+        build,
+        plan.batches(plan.examples, 0),
+        plan.validation_batches(),
+        space={name: SPACE[name] for name in flags.search},
+        trials=flags.trials,
+        epochs=flags.epochs,
+        monitor="val_accuracy" if plan.classes else "val_loss",
+        start={name: start[name] for name in flags.search},
+        journal=run.folder / "search.journal",
+        seed=flags.seed,
+        verbose=0,
+    )
+    lines = [f"--{name}={value!r}" for name, value in search.best.items()]
+    runs.write_text(run.folder / "best.flags", "\n".join(lines) + "\n")
+    return search

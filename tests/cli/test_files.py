@@ -1,0 +1,83 @@
+"""Exporting, inspecting and evaluating files."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_distill import cli, tflite
+
+
+@pytest.fixture(scope="module")
+def kit(trained, workplace):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        arguments = ["--target=micro", "--quantization=int8", "--output=kit", "--verbosity=-1"]
+        model = str(trained / "student.keras")
+        assert cli.main(["export", model, "--data=digits.npz", *arguments]) == 0
+    return workplace / "kit"
+
+
+def test_export_writes_a_verified_file(kit):
+    report = json.loads((kit / "report.json").read_text())
+    assert report["quantization"] == "int8"
+    assert "micro" in json.dumps(report["verification"])
+    assert tflite.inspect(kit / "student.tflite").refusals["micro"] == []
+
+
+def test_export_refuses_what_it_cannot_do(trained, kit, capsys):
+    model = str(trained / "student.keras")
+    for arguments, says in [
+        ([], "name one model"),
+        ([model, "--data=digits.npz"], "--output"),
+        ([model, "--data=digits.npz", "--output=kit"], "isn't empty"),
+        ([model, "--data=digits.npz", "--output=k2", "--target=toaster"], "toaster"),
+        (
+            [model, "--data=digits.npz", "--output=k2", "--target=micro", "--quantization=dynamic"],
+            "dynamic",
+        ),
+        (["none.keras", "--data=digits.npz", "--output=k2"], "no file none.keras"),
+    ]:
+        assert cli.main(["export", *arguments, "--verbosity=-1"]) == 2
+        err = capsys.readouterr().err
+        assert says in err
+        assert err.count("\n") == 1
+    assert not (kit.parent / "k2").exists()
+
+
+def test_inspect(kit, capsys):
+    assert cli.main(["inspect", str(kit / "student.tflite"), "--target=micro"]) == 0
+    assert "FULLY_CONNECTED" in capsys.readouterr().out
+    assert cli.main(["inspect", str(kit / "student.tflite"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["macs"] == 64 * 8 + 8 * 10
+    assert cli.main(["inspect", "digits.npz"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert cli.main(["inspect", str(kit / "student.tflite"), "--target=toaster"]) == 2
+    assert "--target must be one of" in capsys.readouterr().err
+
+
+def test_evaluate(trained, kit, capsys):
+    files = [f"teacher={trained / 'teacher.keras'}", str(trained / "student.keras")]
+    files.append(f"micro={kit / 'student.tflite'}")
+    assert cli.main(["evaluate", *files, "--data=digits.npz", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["candidates"]
+    assert [row["name"] for row in rows] == ["teacher", "student", "micro"]
+    stored = json.loads((trained / "comparison.json").read_text())["candidates"]
+    assert rows[0]["accuracy"] == stored[0]["accuracy"]
+    assert rows[1]["accuracy"] == stored[2]["accuracy"]
+    assert abs(rows[2]["accuracy"] - rows[1]["accuracy"]) < 0.03
+
+
+def test_evaluate_says_what_is_wrong(trained, capsys):
+    np.savez("five.npz", x=np.zeros((50, 8, 8, 1)), y=np.arange(50) % 5)
+    for arguments, says in [
+        (["--data=digits.npz"], "name the candidates"),
+        (["a=b.txt", "--data=digits.npz"], "must be NAME=FILE"),
+        (["a=none.tflite", "--data=digits.npz"], "none.tflite"),
+        ([f"t={trained / 'teacher.keras'}"], "say which data"),
+    ]:
+        assert cli.main(["evaluate", *arguments]) == 2
+        err = capsys.readouterr().err
+        assert says in err
+        assert err.count("\n") == 1

@@ -1,0 +1,165 @@
+"""Runs: what they leave, Ctrl-C and going on, and what is wrong with the settings."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_distill import cli
+
+SMALL = ["--data=digits.npz", "--teacher=nets_for_test:large", "--student=nets_for_test:small"]
+SMALL += ["--verbosity=-1"]
+
+
+def test_a_run_leaves_models_history_events_settings_and_the_comparison(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {
+        *("settings.flags", "log.txt", "comparison.json", "events", "checkpoints"),
+        *(f"{n}.{e}" for n in ("teacher", "baseline", "student") for e in ("keras", "csv")),
+    }
+    assert not any((trained / "checkpoints").iterdir())
+    rows = json.loads((trained / "comparison.json").read_text())["candidates"]
+    accuracy = {row["name"]: row["accuracy"] for row in rows}
+    assert accuracy.keys() == {"teacher", "student on labels", "student distilled"}
+    assert min(accuracy.values()) > 0.8
+    history = (trained / "student.csv").read_text().splitlines()
+    assert len(history) == 9
+    assert {"soft_targets", "student_loss", "val_accuracy"} <= set(history[0].split(","))
+    for name in ("teacher", "baseline", "student"):
+        assert list((trained / "events" / name / "train").glob("events.*"))
+    assert "student: epoch 8 of 8" in (trained / "log.txt").read_text()
+
+
+def test_the_numbers_of_the_comparison_are_those_of_the_models(trained, digits):
+    from keras_distill import data
+
+    x, y = next(iter(data.load("digits.npz").test.batch(1000)))
+    rows = json.loads((trained / "comparison.json").read_text())["candidates"]
+    for row, name in zip(rows, ("teacher", "baseline", "student"), strict=True):
+        model = keras.saving.load_model(trained / f"{name}.keras")
+        right = model.predict(x, verbose=0).argmax(1) == y
+        assert row["accuracy"] == pytest.approx(right.numpy().mean())
+
+
+def test_settings_give_the_same_run_again(trained, capsys):
+    arguments = ["train", f"--flagfile={trained / 'settings.flags'}", "--output=again", "--json"]
+    assert cli.main([*arguments, "--nobaseline", "--verbosity=-1"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["folder"] == "again"
+    first, again = (keras.saving.load_model(f"{f}/student.keras") for f in ("run", "again"))
+    for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace):
+    flags = [*SMALL, "--epochs=6", "--batch_size=16", "--augment=crop", "--verbosity=0"]
+    command = [sys.executable, "-c", "from keras_distill import cli; cli.run()", "train", *flags]
+    process = subprocess.Popen(
+        [*command, "--output=stopped"], stderr=subprocess.PIPE, text=True, cwd=workplace
+    )
+    log = workplace / "stopped" / "log.txt"
+    deadline = time.monotonic() + 300
+    while not (log.is_file() and "student: epoch 2 of 6" in log.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err.splitlines()[-1].endswith("keras-distill train --resume=stopped")
+    assert not (workplace / "stopped" / "student.keras").exists()
+
+    assert cli.main(["train", "--resume=stopped", "--verbosity=-1"]) == 0
+    text = log.read_text()
+    assert "student: going on after epoch" in text
+    assert text.count("teacher: epoch 1 of 6") == 1
+    assert cli.main(["train", *flags, "--output=straight", "--verbosity=-1"]) == 0
+    stopped, straight = (
+        keras.saving.load_model(workplace / name / "student.keras")
+        for name in ("stopped", "straight")
+    )
+    for a, b in zip(stopped.get_weights(), straight.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    histories = [(workplace / n / "student.csv").read_text() for n in ("stopped", "straight")]
+    assert histories[0] == histories[1]
+
+
+def test_resuming_a_finished_run_trains_nothing(trained, capsys):
+    before = (trained / "student.keras").read_bytes()
+    assert cli.main(["train", f"--resume={trained}", "--verbosity=-1"]) == 0
+    assert (trained / "student.keras").read_bytes() == before
+
+
+def test_tfds_and_a_network_of_keras_applications(tfds_dir, tmp_path, capsys):
+    arguments = ["--data=mnist", f"--data_dir={tfds_dir}", "--nodownload", "--image_size=32,32"]
+    arguments += ["--teacher=MobileNetV3Small", "--student=nets_for_test:small", "--epochs=1"]
+    arguments += ["--mix=cutmix", "--augment=flip", f"--output={tmp_path / 'r'}", "--verbosity=-1"]
+    assert cli.main(["train", *arguments, "--batch_size=500", "--json"]) == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)["candidates"]]
+    assert names == ["teacher", "student distilled"]
+
+
+def test_a_table_is_regressed_and_layers_are_matched(tmp_path, rng):
+    x = rng.normal(size=(300, 3))
+    lines = [f"{a},{b},{c},{a + 2 * b - c}" for a, b, c in x]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c,y", *lines]))
+    arguments = [
+        f"--data={tmp_path / 't.csv'}",
+        "--label_column=y",
+        "--match=Hint,hidden,hidden,0.1",
+    ]
+    arguments += [*SMALL[1:], "--epochs=30", "--batch_size=32", "--learning_rate=0.01"]
+    assert cli.main(["train", *arguments, f"--output={tmp_path / 'r'}"]) == 0
+    rows = json.loads((tmp_path / "r" / "comparison.json").read_text())["candidates"]
+    assert all(row["r2"] > 0.9 for row in rows)
+    header = (tmp_path / "r" / "student.csv").read_text().split("\n")[0]
+    assert {"teacher_error", "hint"} <= set(header.split(","))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--teacher=nets_for_test:large"], "say which student: --student="),
+        (["--data=none.npz"], "no file none.npz"),
+        (["--student=nets_for_test:tiny"], "no function 'tiny'"),
+        (["--student=no_nets:tiny"], "No module named 'no_nets'"),
+        (["--student=nets_for_test:nothing"], "gave NoneType, not a Keras model"),
+        (["--student=none.keras"], "no file none.keras"),
+        (["--student=digits.npz.keras"], "is not a model of Keras"),
+        (["--teacher=MobilNetV2"], "Did you mean MobileNetV2"),
+        (["--loss=SoftTarget"], "there is no loss 'SoftTarget', only"),
+        (["--loss=LogitMSE", "--temperature=2"], "--loss=LogitMSE"),
+        (["--temperature=-1"], "temperature"),
+        (["--alpha=2"], "alpha"),
+        (["--match=Hint,hidden"], "--match must be"),
+        (["--match=Hint,hiden,hidden"], "hiden"),
+        (["--augment=spin"], "--augment must be of crop, flip, randaugment, not 'spin'"),
+        (["--image_size=32"], "--image_size must be HEIGHT,WIDTH"),
+        (["--prepare=nets_for_test:no"], "no function 'no'"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_exit_code_2(arguments, says, tmp_path, capsys, workplace):
+    (workplace / "digits.npz.keras").write_text("no model")
+    defaults = [] if arguments[0].startswith("--teacher=nets") else SMALL
+    output = tmp_path / "r"
+    arguments = ["train", *defaults[:3], *arguments, f"--output={output}", "--verbosity=-2"]
+    assert cli.main([*arguments, "--epochs=1", *SMALL[:1] * (not defaults)]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+    assert not output.exists()
+
+
+def test_a_folder_in_use_and_a_run_that_is_none_are_refused(trained, capsys):
+    assert cli.main(["train", *SMALL, f"--output={trained}"]) == 2
+    assert "isn't empty" in capsys.readouterr().err
+    assert cli.main(["train", "--resume=nowhere"]) == 2
+    assert "no run in nowhere to resume" in capsys.readouterr().err
+    assert cli.main(["train", f"--resume={trained}", "--epochs=9"]) == 2
+    assert "--epochs can't be changed" in capsys.readouterr().err

@@ -1,0 +1,196 @@
+"""Each example from end to end on a small slice of its real data.
+
+Where there are no real data, the same files hold made-up ones that can be learned.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+import staging
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _examples(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
+@pytest.fixture(scope="module")
+def real():
+    """The folder of real data, or `None`."""
+    default = pathlib.Path(__file__).parents[3] / "shared" / "data"
+    folder = pathlib.Path(os.environ.get("KERAS_DISTILL_TEST_DATA", default))
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="module")
+def fashion(real, digits, tmp_path_factory):
+    """A `data_dir` of TensorFlow Datasets with a slice of Fashion-MNIST."""
+    if real:
+        source = real / "fashion_mnist"
+        parts = staging.idx_images(source, "train", 600), staging.idx_images(source, "t10k", 200)
+    else:
+        images = (digits[0] * 255).astype("uint8").repeat(3, 1).repeat(3, 2)
+        images = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)])
+        parts = (images[:600], digits[1][:600]), (images[600:800], digits[1][600:800])
+    return staging.stage("fashion_mnist", str(tmp_path_factory.mktemp("fashion")), *parts)
+
+
+@pytest.fixture(scope="module")
+def news(real):
+    if real:
+        folder = real / "ag_news"
+        return [staging.news_rows(folder / f"{p}.tsv.gz")[:400] for p in ("dev", "test")]
+    rng = np.random.default_rng(0)
+    words = np.array(["".join(rng.choice(list("abcdefgh"), 5)) for _ in range(40)])
+    classes = rng.integers(4, size=800)
+    texts = [" ".join(words[rng.integers(10, size=8) + 10 * c]) for c in classes]
+    rows = [(text, f"class {c}") for text, c in zip(texts, classes, strict=True)]
+    return rows[:400], rows[400:]
+
+
+def check(result, names, low=0.0):
+    assert list(result) == names
+    assert all(low <= value <= 1 for value in result.values())
+
+
+STUDENTS = ["student on labels", "student distilled"]
+
+
+def test_image_classification(fashion):
+    import image_classification
+
+    result = image_classification.main(epochs=3, examples=500, data_dir=fashion)
+    check(result, ["teacher", *STUDENTS])
+
+
+def test_segmentation(fashion):
+    import segmentation
+
+    x, y = segmentation.scenes(np.full((2, 28, 28), 200), np.array([3, 7]), count=5, seed=0)
+    assert x.shape == (5, 48, 48, 1)
+    for image, mask in zip(x[..., 0], y, strict=True):
+        np.testing.assert_array_equal(image == 200, mask > 0)
+        assert set(np.unique(mask)) <= {0, 4, 8}
+    result = segmentation.main(epochs=1, examples=60, data_dir=fashion)
+    check(result, ["teacher", *STUDENTS])
+
+
+def test_text_classification(news, tmp_path):
+    import text_classification
+
+    train, test = (staging.news_file(tmp_path / f"{i}.tsv", rows) for i, rows in enumerate(news))
+    result = text_classification.main(train, test, epochs=4)
+    check(result, ["teacher", *STUDENTS], low=0.3)
+
+
+def test_recommendation(news, tmp_path):
+    import recommendation
+
+    path = staging.ratings_file(tmp_path / "ratings.csv", news[0])
+    x, y = recommendation.histories(path, items=200)
+    assert x.shape == (len(y), 200)
+    assert (x.sum(1) >= 2).all()
+    assert (x[np.arange(len(y)), y] == 0).all()
+    result = recommendation.main(path, epochs=3, items=200)
+    check(result, ["teacher", *STUDENTS])
+
+
+def test_tabular_regression(real, tmp_path):
+    import tabular_regression
+
+    path = tmp_path / "housing.csv"
+    if real:
+        text = staging.complete_lines(real / "california_housing" / "housing.csv.gz")
+        lines = text.splitlines()
+        lines = [lines[0], *lines[1::20]]
+    else:
+        x = np.random.default_rng(0).normal(size=(1000, 2))
+        prices = 2e5 + 5e4 * (x[:, 0] + x[:, 1] ** 2)
+        lines = [
+            "a,b,median_house_value",
+            *(f"{a},{b},{p}" for (a, b), p in zip(x, prices, strict=True)),
+        ]
+    path.write_text("\n".join(lines))
+    result = tabular_regression.main(path, epochs=15)
+    check(result, ["teacher (forest)", *STUDENTS], low=0.2)
+
+
+def test_spoken_digits(real, tmp_path):
+    import spoken_digits
+
+    if real:
+        sounds = staging.fsdd_recordings(real / "fsdd" / "fsdd.npz", per_digit=12)
+    else:
+        rng = np.random.default_rng(0)
+        time = np.arange(4000) / 8000
+        sounds = [
+            (f"{d}_x_{i}.wav", 8000 * np.sin(2 * np.pi * (300 + 300 * d) * time + rng.uniform(6)))
+            for d in range(10)
+            for i in range(15)
+        ]
+    folder = staging.wav_folder(tmp_path / "recordings", sounds)
+    result = spoken_digits.main(folder, tmp_path / "firmware", epochs=12)
+    size = result.pop("bytes")
+    check(result, ["teacher", *STUDENTS, "distilled, int8"])
+    assert result["teacher"] > 0.4
+    assert (tmp_path / "firmware" / "student.tflite").stat().st_size == size < 8192
+
+
+def test_activity_recognition(real, tmp_path):
+    import activity_recognition
+
+    if real:
+        arrays = staging.har_arrays(real / "uci_har" / "uci_har_6ch.npz", 400)
+    else:
+        rng = np.random.default_rng(0)
+        y, is_test = rng.integers(6, size=400), rng.random(400) < 0.5
+        time = np.arange(128) / 50
+        x = np.sin(2 * np.pi * (y[:, None] + 1) * time + rng.uniform(6, size=(400, 1)))
+        arrays = x[..., None] * np.ones(6), y, is_test
+    folder = staging.har_folder(tmp_path / "har", *arrays)
+    result = activity_recognition.main(folder, tmp_path / "firmware", epochs=6)
+    assert result.pop("bytes") < 8192
+    check(result, ["teacher", *STUDENTS, "distilled, int8"], low=0.2)
+    assert (tmp_path / "firmware" / "student.tflite").is_file()
+
+
+def test_transfer_learning(digits, tmp_path):
+    import transfer_learning
+
+    weights = str(tmp_path / "backbone.weights.h5")
+    keras.applications.MobileNetV2(
+        (32, 32, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"
+    ).save_weights(weights)
+    pixels = (digits[0][:300] * 255).astype("uint8").repeat(2, 1).repeat(2, 2).repeat(3, 3)
+    np.savez(tmp_path / "digits.npz", x=pixels, y=digits[1][:300])
+    result = transfer_learning.main(tmp_path / "digits.npz", weights, size=32, epochs=1, labels=64)
+    check(result, ["teacher", *STUDENTS])
+
+
+def test_record_writes_the_mean_over_seeds(tmp_path, monkeypatch):
+    (tmp_path / "toy.py").write_text("def main(a, seed):\n    return {'x': float(a) + seed}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    record = importlib.import_module("record")
+    record.record("toy", ["0.5"], seeds=3, note="made up", folder=tmp_path)
+    written = json.loads((tmp_path / "toy.json").read_text())
+    assert written["mean"] == {"x": 1.5}
+    assert written["standard_deviation"] == {"x": 1.0}
+    assert [run["x"] for run in written["runs"]] == [0.5, 1.5, 2.5]
+    assert not list(tmp_path.glob("*.partial"))
+    sys.modules.pop("toy")
+
+
+def test_each_example_is_short_and_has_its_results():
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 105, path.name
+        if "def main(" in path.read_text():
+            results = json.loads((EXAMPLES / "results" / f"{path.stem}.json").read_text())
+            assert len(results["runs"]) >= 3
