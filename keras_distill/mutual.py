@@ -80,8 +80,6 @@ class MutualDistiller(Distiller):
             metrics = {name: [_copy(metric) for metric in metrics] for name in self.output_names}
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
-    compile.__wrapped__ = keras.Model.compile
-
     def _for_each(self, data):
         """A batch with its labels for each student."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

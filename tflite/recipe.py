@@ -44,7 +44,7 @@ def build(quantization, io, precision, micro=False) -> list:
         precision: Precision by layer or operator.
         micro: For TFLite Micro, which has no dense layer of 4-bit weights.
     """
-    rules = [(".", None, 8, 8)]
+    rules: list = [(".", None, 8, 8)]
     if quantization == "int4":
         # Only convolutions and dense layers have 4-bit kernels: the rest stays at 8.
         rules.append((".*", None, 4, 8))

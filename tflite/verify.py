@@ -16,7 +16,7 @@ def compare(artifact, inputs, y=None) -> dict:
         A report of plain types.
     """
     expected = artifact.student.predict(inputs)
-    report = {"samples": len(next(iter(inputs.values())))}
+    report: dict = {"samples": len(next(iter(inputs.values())))}
     if y is not None:
         report["student"] = _score(expected, y)
     report["runtimes"] = {}

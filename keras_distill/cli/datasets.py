@@ -63,8 +63,8 @@ def load(flags) -> data.Data:
     if flags.prepare is not None:
         prepare = function(flags.prepare)
         parts = (loaded.train, loaded.validation, loaded.test)
-        parts = (part.map(prepare, tf.data.AUTOTUNE) for part in parts)
-        loaded = data.Data(*parts, loaded.class_names)
+        prepared = (part.map(prepare, tf.data.AUTOTUNE) for part in parts)
+        loaded = data.Data(*prepared, loaded.class_names)
     return loaded
 
 

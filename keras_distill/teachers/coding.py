@@ -106,7 +106,7 @@ class Layout:
     def record(self) -> np.dtype:
         """The dtype of a record."""
         number = "<f2" if self.dtype == "float16" else "<f4"
-        fields = [(SIGNATURE, "<f4")]
+        fields: list = [(SIGNATURE, "<f4")]
         for output in self.outputs:
             if output.top_k is None:
                 fields.append((output.field, number, output.shape))
@@ -132,9 +132,7 @@ class Layout:
             fields[f"{output.field}/rest"] = _rest(logits, classes, self.temperature)
         for path in self.features:
             fields[f"layer:{path}"] = features[path]
-        return {
-            name: tf.cast(x, self.record.fields[name][0].base.type) for name, x in fields.items()
-        }
+        return {name: tf.cast(x, self.record[name].base.type) for name, x in fields.items()}
 
     def decode(self, fields) -> tuple:
         """`(outputs, features)` from the fields of a batch of records."""
