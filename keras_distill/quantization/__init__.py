@@ -1,0 +1,9 @@
+"""Students that learn while they are being quantized.
+
+`quantize_aware` turns a Keras 3 model into one that simulates the integer arithmetic of its
+TFLite file; `keras_distill.tflite.convert` writes the file that computes just that.
+"""
+
+from keras_distill.quantization.aware import calibrate, freeze, is_quantize_aware, quantize_aware
+
+__all__ = ["calibrate", "freeze", "is_quantize_aware", "quantize_aware"]
