@@ -5,5 +5,15 @@ TFLite file; `keras_distill.tflite.convert` writes the file that computes just t
 """
 
 from keras_distill.quantization.aware import calibrate, freeze, is_quantize_aware, quantize_aware
+from keras_distill.quantization.export import export_form
+from keras_distill.quantization.flatbuffer import check_export, write_integers
 
-__all__ = ["calibrate", "freeze", "is_quantize_aware", "quantize_aware"]
+__all__ = [
+    "calibrate",
+    "check_export",
+    "export_form",
+    "freeze",
+    "is_quantize_aware",
+    "quantize_aware",
+    "write_integers",
+]

@@ -222,8 +222,7 @@ def _check_batch(model, batch):
     for x, spec in pairs:
         fits = x is not None and len(np.shape(x)) == len(spec.shape)
         fits = fits and all(
-            want in (None, have)
-            for have, want in zip(np.shape(x)[1:], spec.shape[1:], strict=True)
+            want in (None, have) for have, want in zip(np.shape(x)[1:], spec.shape[1:], strict=True)
         )
         if not fits:
             given = keras.tree.map_structure(lambda x: tuple(np.shape(x)), batch)
@@ -469,21 +468,21 @@ class _Level:
         if activation in supported.RELU:
             return "relu"
         if activation in supported.FIXED_RANGE:
-            if "mask" in step.node.arguments.kwargs:
+            if step.node.arguments.kwargs.get("mask") is not None:
                 self._refuse(step, "Masks have no integer form.")
             return "fixed"
         if activation in supported.OTHER_ACTIVATIONS:
+            self._check_int16(step, activation)
             return "own"
         if kind is keras.layers.BatchNormalization:
             if getattr(operation, "renorm", False) or operation.axis not in (-1, _last(step)):
                 self._refuse(step, "Use `axis=-1` and `renorm=False`.")
             return "norm"
         if kind in supported.WEIGHTS or kind in supported.SEPARABLE:
-            if not supported.is_supported_activation(supported.name_of(operation.activation)):
-                self._refuse(
-                    step,
-                    f"It has no integer form of {supported.name_of(operation.activation)!r}.",
-                )
+            activation = supported.name_of(operation.activation)
+            if not supported.is_supported_activation(activation):
+                self._refuse(step, f"There is no integer form of its activation {activation!r}.")
+            self._check_int16(step, activation)
             return "weights"
         if kind is keras.layers.EinsumDense and _is_dense(operation):
             return "weights"
@@ -514,6 +513,15 @@ class _Level:
     def _refuse(self, step, mend):
         kind = type(step.operation).__name__
         raise ValueError(f"The layer {step.path!r} ({kind}) can't be simulated. {mend}")
+
+    def _check_int16(self, step, activation):
+        bits = self.options.of(step.path)["activations"]
+        if bits == 16 and activation in supported.WITHOUT_INT16:
+            self._refuse(
+                step,
+                f"Its activation {activation!r} has no kernel of 16 bits: give it 8 with "
+                f'`layers={{{step.path!r}: {{"activations": 8}}}}`.',
+            )
 
     def _check_attention(self, step):
         unused = ("attention_mask", "query_mask", "key_mask", "value_mask")
@@ -645,9 +653,7 @@ class _Level:
         root = self._root(x)
         if root not in self.ranges:
             name = (step.operation if step is not None else x._keras_history.operation).name
-            self.ranges[root] = self.new_range(
-                name, self.prefix + name, tensors=self.sharing[root]
-            )
+            self.ranges[root] = self.new_range(name, self.prefix + name, tensors=self.sharing[root])
         return self.ranges[root]
 
     def _call_range(self, range, tensor):
@@ -749,12 +755,7 @@ def _is_dense(operation):
     """Whether an EinsumDense maps the last axis alone, as Dense does."""
     left, right = operation.equation.replace(" ", "").replace("...", "").split("->")
     inputs, kernel = left.split(",")
-    return (
-        len(kernel) == 2
-        and inputs[-1] == kernel[0]
-        and inputs[:-1] + kernel[1] == right
-        and len(operation.full_output_shape) > 1
-    )
+    return len(kernel) == 2 and inputs[-1] == kernel[0] and inputs[:-1] + kernel[1] == right
 
 
 # Builders: from rounded inputs to a raw output.

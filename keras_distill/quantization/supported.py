@@ -96,6 +96,7 @@ RELU = {"relu", "relu6"}
 # Activations whose kernel prescribes the range of the output, and whether it holds negatives.
 FIXED_RANGE = {"hard_sigmoid": False, "sigmoid": False, "softmax": False, "tanh": True}
 OTHER_ACTIVATIONS = {"elu", "gelu", "hard_silu", "leaky_relu", "silu"}
+WITHOUT_INT16 = {"elu", "hard_silu"}
 _ACTIVATION_OPERATIONS = {
     "Elu": "elu",
     "Gelu": "gelu",
