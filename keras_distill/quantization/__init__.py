@@ -4,7 +4,13 @@
 TFLite file; `keras_distill.tflite.convert` writes the file that computes just that.
 """
 
-from keras_distill.quantization.aware import calibrate, freeze, is_quantize_aware, quantize_aware
+from keras_distill.quantization.aware import (
+    calibrate,
+    freeze,
+    is_quantize_aware,
+    precision,
+    quantize_aware,
+)
 from keras_distill.quantization.export import export_form
 from keras_distill.quantization.flatbuffer import check_export, write_integers
 
@@ -14,6 +20,7 @@ __all__ = [
     "export_form",
     "freeze",
     "is_quantize_aware",
+    "precision",
     "quantize_aware",
     "write_integers",
 ]

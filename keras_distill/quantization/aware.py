@@ -103,6 +103,26 @@ def is_quantize_aware(model: keras.Model) -> bool:
     )
 
 
+def precision(model: keras.Model) -> str:
+    """What a quantize-aware model becomes: `"int8"`, `"int16x8"` or `"int4"`.
+
+    Args:
+        model: A model made by `quantize_aware`.
+
+    Returns:
+        `"int4"` if any kernel has 4 bits, `"int16x8"` if most tensors have 16 bits.
+
+    Raises:
+        ValueError: If the model isn't quantize-aware.
+    """
+    _require_quantize_aware(model)
+    layers = model._flatten_layers()
+    if any(isinstance(x, quantized._QuantizedKernel) and x.bits == 4 for x in layers):
+        return "int4"
+    bits = [x.bits for x in layers if isinstance(x, _Range)]
+    return "int16x8" if sum(bits) > 12 * len(bits) else "int8"
+
+
 def freeze(model: keras.Model) -> None:
     """Fixes the ranges and the BatchNormalization statistics of a quantize-aware model.
 
@@ -372,6 +392,7 @@ class _Level:
             for node in self.graph._nodes_by_depth[depth]
             if not node.is_input
         ]
+        self.makers = {id(x): step for step in self.steps for x in step.outputs}
         self.uses = collections.Counter(
             id(x) for step in self.steps for x in {id(x): x for x in step.inputs}.values()
         )
@@ -652,9 +673,17 @@ class _Level:
         """The range of the group that a tensor is in."""
         root = self._root(x)
         if root not in self.ranges:
-            name = (step.operation if step is not None else x._keras_history.operation).name
+            name = self._name_of(x) if step is None else step.operation.name
             self.ranges[root] = self.new_range(name, self.prefix + name, tensors=self.sharing[root])
         return self.ranges[root]
+
+    def _name_of(self, x):
+        """Name of the layer that makes a tensor, layers passed over that do nothing to it."""
+        step = self.makers.get(id(x))
+        while step is not None and step.role == "identity":
+            x = step.inputs[0]
+            step = self.makers.get(id(x))
+        return x._keras_history.operation.name
 
     def _call_range(self, range, tensor):
         """Rounds one of the tensors that share a range."""

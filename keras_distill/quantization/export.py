@@ -107,6 +107,7 @@ class Export:
         self.markers = []
         self.kernels = []
         self.names = {}
+        self.tensor_names = {}
         inputs = [
             keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs
         ]
@@ -200,7 +201,7 @@ class Export:
         if same:
             return value
         marker = Marker(
-            self._unique(prefix + layer.tensor),
+            _numbered(self.tensor_names, prefix + layer.tensor),
             layer.bits,
             scale,
             int(zero_point),
@@ -340,8 +341,7 @@ class Export:
         return call
 
     def _unique(self, name):
-        self.names[name] = self.names.get(name, 0) + 1
-        return name if self.names[name] == 1 else f"{name}_{self.names[name] - 1}"
+        return _numbered(self.names, name)
 
 
 class _Mark(keras.layers.Layer):
@@ -370,6 +370,12 @@ class _Lookup(keras.layers.Layer):
 
     def compute_output_spec(self, ids):
         return keras.KerasTensor((*ids.shape, self.table.shape[1]), "float32")
+
+
+def _numbered(seen, name):
+    """`name`, with a number behind it from the second time on."""
+    seen[name] = seen.get(name, 0) + 1
+    return name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
 
 
 def _dense_as_convolution(x, config, weights):

@@ -1,5 +1,7 @@
 """Turns the float TFLite file of an export form into the integer file that was trained."""
 
+import collections
+
 import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -47,14 +49,14 @@ _BY_BITS = {8: schema.TensorType.INT8, 16: schema.TensorType.INT16}
 _GREATEST_BIAS = 2**30
 
 
-def write_integers(model: keras.Model, tflite: bytes, io=("int", "int")) -> bytes:
+def write_integers(model: keras.Model, tflite: bytes, io=("int8", "int8")) -> bytes:
     """Completes the float file of `export_form(model)`: integers, scales, zero points.
 
     Args:
         model: The quantize-aware model.
         tflite: The float file of its export form.
-        io: Types of the file's inputs and outputs: `"int"` (that of the activations),
-            `"float32"` or `"uint8"`.
+        io: Types of the file's inputs and outputs: `"float32"`, `"uint8"`, or that of the
+            activations, `"int8"` or `"int16"`.
 
     Returns:
         The integer file. Its tensors bear the paths of the layers.
@@ -83,12 +85,17 @@ def check_export(model: keras.Model, tflite: bytes) -> None:
     """
     export = Export(model)
     file = _File(tflite)
-    by_name = {tensor.name.decode(): tensor for tensor in file.graph.tensors}
+    by_name = collections.defaultdict(list)
+    for tensor in file.graph.tensors:
+        by_name[tensor.name.decode()].append(tensor)
     for marker in export.markers:
-        if marker.bits:
-            _check_range(marker, by_name.get(marker.name))
+        for tensor in by_name[marker.name] or [None] if marker.bits else ():
+            _check_range(marker, tensor)
     for kernel in export.kernels:
-        _check_kernel(kernel, by_name.get(kernel.name), file)
+        (bias, *_) = by_name[f"{kernel.name}/bias"] or [None]
+        bias = None if bias is None or bias.type != schema.TensorType.INT32 else bias
+        for tensor in by_name[kernel.name] or [None]:
+            _check_kernel(kernel, tensor, bias, file)
     _check_floats(export, file)
 
 
@@ -107,23 +114,28 @@ def _check_range(marker, tensor):
         )
 
 
-def _check_kernel(kernel, tensor, file):
+def _check_kernel(kernel, tensor, bias, file):
     if tensor is None:
         raise ValueError(f"The file has no weights {kernel.name!r}.")
     integers = file.integers(tensor)
     scales = np.float32(tensor.quantization.scale)
-    wanted, steps = kernel.integers.ravel(), kernel.scales
-    fits = integers.shape == wanted.shape
-    if fits and not np.allclose(scales, steps, rtol=1e-6, atol=0):
-        # Scales are raised where a bias would overflow; the integers shrink with them.
-        raised = scales > steps * (1 + 1e-6)
-        wanted = rescaled(kernel, np.where(raised, scales, steps)).ravel()
-        fits = bool(np.all(scales >= steps * (1 - 1e-6)))
-    if not fits or not np.array_equal(integers, wanted):
-        different = int(np.sum(integers != wanted)) if integers.shape == wanted.shape else "all"
+    wanted, steps = kernel.integers, kernel.scales
+    if bias is not None and scales.shape == steps.shape:
+        # Scales are raised where the bias would overflow; the integers shrink with them.
+        data = np.frombuffer(bytes(file.model.buffers[bias.buffer].data), "int32")
+        full = np.abs(data) >= _GREATEST_BIAS * 0.999
+        steps = np.where(full, np.maximum(scales, steps), steps)
+        wanted = rescaled(kernel, steps)
+    if scales.shape != steps.shape or not np.allclose(scales, steps, rtol=1e-6, atol=0):
         raise ValueError(
-            f"The weights {kernel.name!r} differ from the trained ones in {different} of "
-            f"{wanted.size} integers, or in their scales."
+            f"The weights {kernel.name!r} have other scales in the file than they were trained "
+            f"with: {scales[:4]}... instead of {steps[:4]}..."
+        )
+    if not np.array_equal(integers, wanted.ravel()):
+        count = np.sum(integers != wanted.ravel()) if integers.size == wanted.size else "all"
+        raise ValueError(
+            f"The weights {kernel.name!r} differ from the trained ones in {count} of "
+            f"{wanted.size} integers."
         )
 
 
@@ -235,14 +247,14 @@ class _Writer(_File):
     def convert_ports(self, inputs, outputs):
         """Puts conversions at the inputs and outputs that are to have another type."""
         before = []
-        for index in self.graph.inputs if inputs != "int" else ():
+        for index in self.graph.inputs:
             marker = self._port(index, inputs, "input")
             if marker is not None:
                 inner = self._port_copy(index, marker, inputs)
                 self._replace(index, inner)
                 before.append(self._conversion("QUANTIZE", index, inner))
         self.graph.operators = [*before, *self.graph.operators]
-        for index in self.graph.outputs if outputs != "int" else ():
+        for index in self.graph.outputs:
             marker = self._port(index, outputs, "output")
             if marker is not None:
                 inner = self._port_copy(index, marker, outputs)
@@ -490,12 +502,22 @@ class _Writer(_File):
         return operator
 
     def _port(self, index, kind, role):
-        """The range of an input or output, `None` where it isn't one of integers."""
+        """The range of an input or output that is to have another type, else `None`."""
         marker = self.state.get(index)
-        if marker == "float" and kind != "float32":
-            name = self.graph.tensors[index].name.decode()
-            raise ValueError(f"The {role} {name!r} is float, so it can't be {kind}.")
-        return marker if isinstance(marker, Marker) else None
+        if marker is None or (marker == "float" and kind == "float32"):
+            return None
+        name = self.graph.tensors[index].name.decode()
+        if marker == "float":
+            raise ValueError(
+                f"The {role} {name!r} is float, so it can't be {kind}: a layer that stays float, "
+                "or a step before the student's own input, reads or makes it. Make preprocessing "
+                "part of the model that `quantize_aware` is given."
+            )
+        if kind == f"int{marker.bits}":
+            return None
+        if kind not in ("float32", "uint8") or (kind == "uint8" and marker.bits != 8):
+            raise ValueError(f"The {role} {name!r} has {marker.bits} bits, so it can't be {kind}.")
+        return marker
 
     def _port_copy(self, index, marker, kind):
         """A tensor of the port's integers; the port itself gets another type."""
@@ -505,8 +527,6 @@ class _Writer(_File):
         port.type = _TYPES[kind]
         port.quantization = None
         if kind == "uint8":
-            if marker.bits != 8:
-                raise ValueError("Ports of type uint8 go with activations of 8 bits.")
             port.quantization = _quantization([marker.scale], [marker.zero_point + 128])
         return inner
 
