@@ -13,7 +13,7 @@ with quiet_start():
 __all__ = ["Distiller", "Match", "__version__", "callbacks", "losses", "teachers"]
 
 # Loaded on first use: each brings heavy dependencies that training alone doesn't need.
-_LAZY = ("data", "evaluation", "quantization", "tflite")
+_LAZY = ("data", "evaluation", "legacy", "quantization", "tflite")
 
 
 def __getattr__(name):
