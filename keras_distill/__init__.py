@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 # Loaded on first use: each brings heavy dependencies that training alone doesn't need.
-_LAZY = ("data", "evaluation", "tflite", "tuning")
+_LAZY = ("data", "evaluation", "legacy", "quantization", "tflite", "tuning")
 
 
 def __getattr__(name):

@@ -171,11 +171,17 @@ class Distiller(keras.Model):
             )
         self._build_pairs(keras.tree.map_structure(_spec, x))
 
-    def advance_schedules(self):
-        """Sets the hyperparameters that have a schedule to their values at this step."""
+    def advance_schedules(self, iterations=None):
+        """Sets the hyperparameters that have a schedule to their values at this step.
+
+        Args:
+            iterations: Steps of training so far. Defaults to the optimizer's.
+        """
         for bound in self._plan.hyperparameters.values():
             if bound.schedule is not None:
-                bound.variable.assign(bound.schedule(self.optimizer.iterations))
+                if iterations is None:
+                    iterations = self.optimizer.iterations
+                bound.variable.assign(bound.schedule(iterations))
 
     def ask_teacher(self, x) -> Answer:
         """What the teacher says for a batch. Call it outside the gradient tape."""
@@ -253,6 +259,15 @@ class Distiller(keras.Model):
     def compile(self, *args, **kwargs):
         """As `keras.Model.compile`. Without a `loss`, only for a distiller with `alpha=0`."""
         has_loss = kwargs.get("loss") is not None or (len(args) > 1 and args[1] is not None)
+        self.require_loss(has_loss)
+        if self.missing_label is not None and kwargs.get("metrics") is not None:
+            kwargs["weighted_metrics"] = _joined(
+                kwargs.pop("metrics"), kwargs.get("weighted_metrics")
+            )
+        super().compile(*args, **kwargs)
+
+    def require_loss(self, has_loss):
+        """Raises where the labels have weight, but `compile` got no loss for them."""
         alpha = self._plan.hyperparameters["alpha"]
         self._plan.needs_labels = alpha.schedule is not None or _float(alpha.variable) > 0
         if not has_loss and self._plan.needs_labels:
@@ -260,11 +275,6 @@ class Distiller(keras.Model):
                 "`compile` got no `loss` for the labels, but `alpha` gives them weight. "
                 "Give it one, or construct the distiller with `alpha=0`."
             )
-        if self.missing_label is not None and kwargs.get("metrics") is not None:
-            kwargs["weighted_metrics"] = _joined(
-                kwargs.pop("metrics"), kwargs.get("weighted_metrics")
-            )
-        super().compile(*args, **kwargs)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -1,0 +1,161 @@
+"""Keras 3 models rebuilt as `tf_keras` models."""
+
+import inspect
+
+import keras
+import numpy as np
+import tf_keras
+
+from keras_distill.quantization.supported import graph_of, operation_name
+
+#: Largest difference between a model's outputs and those of its counterpart.
+TOLERANCE = 1e-5
+
+_OPERATIONS = {
+    "Add": tf_keras.layers.Add,
+    "Concatenate": tf_keras.layers.Concatenate,
+    "Maximum": tf_keras.layers.Maximum,
+    "Multiply": tf_keras.layers.Multiply,
+    "Relu": tf_keras.layers.ReLU,
+    "Subtract": tf_keras.layers.Subtract,
+}
+
+
+def to_tf_keras(model: keras.Model) -> tf_keras.Model:
+    """A `tf_keras` model with the layers, names and weights of a Keras 3 model.
+
+    Args:
+        model: Functional or Sequential Keras 3 model; models inside it likewise.
+
+    Returns:
+        A functional `tf_keras.Model`, whose outputs differ by at most 1e-5 of their greatest
+        value on random inputs.
+
+    Raises:
+        TypeError: If `model` isn't a Keras 3 model.
+        ValueError: If it isn't a graph of layers, if a layer has no counterpart (names it), or if
+            the outputs differ by more.
+
+    Example:
+
+    >>> student = keras_distill.legacy.to_tf_keras(student)
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a Keras 3 model. Received: model={model!r}")
+    rebuilt = _rebuild(model, "", {})
+    _check(model, rebuilt)
+    return rebuilt
+
+
+def _rebuild(model, prefix, known):
+    graph = graph_of(model)
+    if graph is None:
+        raise ValueError(
+            f"The model {prefix + model.name!r} is neither Functional nor a built Sequential "
+            "model, so its layers can't be carried over. Build it with the functional API."
+        )
+    inputs = [
+        tf_keras.Input(tuple(x.shape[1:]), batch_size=x.shape[0], dtype=x.dtype, name=x.name)
+        for x in graph.inputs
+    ]
+    tensors = {id(x): y for x, y in zip(graph.inputs, inputs, strict=True)}
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            operation = node.operation
+            if id(operation) not in known:
+                known[id(operation)] = _counterpart(operation, prefix, known)
+            args, kwargs = node.arguments.convert(
+                lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
+            )
+            if not isinstance(operation, keras.layers.Layer):
+                args = (list(args),) if len(args) > 1 else args
+            kwargs = {k: v for k, v in kwargs.items() if v is not None}
+            outputs = keras.tree.flatten(known[id(operation)](*args, **kwargs))
+            tensors.update({id(x): y for x, y in zip(node.outputs, outputs, strict=True)})
+            _copy_weights(operation, known[id(operation)])
+    structure = graph._outputs_struct
+    outputs = keras.tree.map_structure(lambda x: tensors[id(x)], structure)
+    inputs = keras.tree.map_structure(lambda x: tensors[id(x)], graph._inputs_struct)
+    return tf_keras.Model(inputs, outputs, name=model.name)
+
+
+def _counterpart(operation, prefix, known):
+    path = prefix + operation.name
+    if isinstance(operation, keras.Model):
+        return _rebuild(operation, f"{path}/", known)
+    if not isinstance(operation, keras.layers.Layer):
+        kind = _OPERATIONS.get(operation_name(operation))
+        if kind is None:
+            _refuse(path, operation)
+        return kind(name=operation.name)
+    kind = getattr(tf_keras.layers, type(operation).__name__, None)
+    if kind is None or not type(operation).__module__.startswith("keras."):
+        _refuse(path, operation)
+    return kind(**_config(kind, operation, path))
+
+
+def _refuse(path, operation):
+    raise ValueError(
+        f"The layer {path!r} ({type(operation).__name__}) has no counterpart in tf_keras. Replace "
+        "it by a layer that both have, or use `keras_distill.quantization`, which needs no bridge."
+    )
+
+
+def _config(kind, layer, path):
+    """The part of a layer's config that the `tf_keras` class takes."""
+    config = layer.get_config()
+    parameters = {
+        name
+        for cls in kind.__mro__
+        if cls is not object
+        for name in inspect.signature(cls.__init__).parameters
+    }
+    result = {}
+    for key, value in config.items():
+        if key not in parameters or key.endswith("_initializer"):
+            continue
+        if key == "dtype":
+            value = layer.dtype_policy.name
+        elif key.endswith(("_regularizer", "_constraint")) and value is not None:
+            value = {"class_name": value["class_name"], "config": value["config"]}
+            module = tf_keras.regularizers if key.endswith("r") else tf_keras.constraints
+            try:
+                value = module.get(value)
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"The {key} of the layer {path!r} has no counterpart in tf_keras: {error}"
+                ) from error
+        result[key] = value
+    return result
+
+
+def _copy_weights(old, new):
+    if isinstance(old, keras.Model) or not isinstance(old, keras.layers.Layer):
+        return
+    if old.get_weights():
+        new.set_weights(old.get_weights())
+
+
+def _check(model, rebuilt):
+    """Raises if the two differ on random inputs."""
+    rng = np.random.default_rng(0)
+    inputs = [
+        rng.integers(0, 2, [n or 4 for n in x.shape]).astype(x.dtype)
+        if not keras.backend.is_float_dtype(x.dtype)
+        else rng.normal(0, 1, [n or 4 for n in x.shape]).astype(x.dtype)
+        for x in model.inputs
+    ]
+    structure = graph_of(model)._inputs_struct
+    inputs = keras.tree.pack_sequence_as(structure, inputs)
+    expected = keras.tree.flatten(model(inputs, training=False))
+    answers = keras.tree.flatten(rebuilt(inputs, training=False))
+    for x, y in zip(expected, answers, strict=True):
+        x, y = np.float64(x), np.float64(y)
+        difference = np.max(np.abs(x - y)) / max(np.max(np.abs(x)), 1.0)
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"The tf_keras counterpart of {model.name!r} differs by {difference:.1e} on random "
+                f"inputs, more than {TOLERANCE}. A layer behaves otherwise in tf_keras."
+            )

@@ -1,0 +1,26 @@
+"""Students that learn while they are being quantized.
+
+`quantize_aware` turns a Keras 3 model into one that simulates the integer arithmetic of its
+TFLite file; `keras_distill.tflite.convert` writes the file that computes just that.
+"""
+
+from keras_distill.quantization.aware import (
+    calibrate,
+    freeze,
+    is_quantize_aware,
+    precision,
+    quantize_aware,
+)
+from keras_distill.quantization.export import export_form
+from keras_distill.quantization.flatbuffer import check_export, write_integers
+
+__all__ = [
+    "calibrate",
+    "check_export",
+    "export_form",
+    "freeze",
+    "is_quantize_aware",
+    "precision",
+    "quantize_aware",
+    "write_integers",
+]

@@ -1,0 +1,225 @@
+"""The ranges of tensors: where they come from, and the rounding that they stand for."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_distill.losses.base import PACKAGE
+
+MOMENTUM = 0.99
+_SMALLEST_SCALE = 1e-12
+
+
+def limits(bits) -> tuple[int, int]:
+    """The least and the greatest integer of an activation with `bits` bits."""
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def fake_quantize(x, scale, zero_point, lowest, highest):
+    """What is left of `x` after a round trip through integers.
+
+    `(clip(round(x / scale) + zero_point, lowest, highest) - zero_point) * scale`. The gradient
+    goes straight through the rounding and is 0 where `x` was clipped; that of `scale` is the one
+    of learned step size quantization (arXiv:1902.08153, equation 3).
+
+    Args:
+        x: Tensor of float32.
+        scale: Size of a step, above 0, broadcast against `x`.
+        zero_point: The integer that stands for 0.
+        lowest: The least integer.
+        highest: The greatest integer.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+    steps = ops.clip(x / scale, lowest - zero_point, highest - zero_point)
+    steps = steps + ops.stop_gradient(ops.round(steps) - steps)
+    return steps * scale
+
+
+def scaled_gradient(x, factor):
+    """`x`, with its gradient multiplied by `factor`."""
+    return x * factor + ops.stop_gradient(x - x * factor)
+
+
+class _Range(keras.layers.Layer):
+    """Rounds a tensor to the integers that a TFLite file holds for it.
+
+    Layers of this kind stand behind each tensor of a quantize-aware model; they compute in
+    float32 under every dtype policy.
+
+    Args:
+        bits: 8 or 16. With 16 bits the zero point is 0, as the kernels want it.
+        tensor: Name of the layer whose output this is. Defaults to the layer's own name.
+    """
+
+    def __init__(self, bits=8, tensor=None, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.bits = bits
+        self.tensor = tensor or self.name
+        self.supports_masking = True
+        #: While calibrating, a function that is handed every tensor; nothing is rounded then.
+        self.observer = None
+
+    def grid(self):
+        """Scale and zero point, as tensors of float32."""
+        raise NotImplementedError
+
+    def call(self, x):
+        if self.observer is not None:
+            self.observer(x)
+            return x
+        y = self.rounded(x)
+        logits = getattr(x, "_keras_logits", None)
+        if logits is not None:
+            # Losses that take logits find those behind a softmax.
+            y._keras_logits = logits
+        return y
+
+    def rounded(self, x):
+        """`x` on the grid."""
+        return fake_quantize(x, *self.grid(), *limits(self.bits))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "bits": self.bits, "tensor": self.tensor}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FixedRange(_Range):
+    """A range that the TFLite kernel prescribes: [0, 1) after softmax, [-1, 1) after tanh.
+
+    Args:
+        signed: Whether the tensor has values below 0.
+        bits: 8 or 16.
+        tensor: Name of the layer whose output this is.
+    """
+
+    def __init__(self, signed=False, bits=8, tensor=None, **kwargs):
+        super().__init__(bits, tensor, **kwargs)
+        self.signed = signed
+
+    def grid(self):
+        if self.bits == 8 and not self.signed:
+            return 2.0**-8, -128.0
+        return 2.0 ** (1 - self.bits), 0.0
+
+    def get_config(self):
+        return {**super().get_config(), "signed": self.signed}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Range(_Range):
+    """A range that follows the least and greatest values of the training batches.
+
+    Both move by an exponential average (momentum 0.99) from where calibration put them, or from
+    the first batch. Values pass unrounded until the range has seen any.
+
+    Args:
+        bits: 8 or 16.
+        tensor: Name of the layer whose output this is.
+        tensors: How many tensors share the range, which spans the averages of all of them. Calls
+            say by `index` which of them they hand over.
+    """
+
+    def __init__(self, bits=8, tensor=None, tensors=1, **kwargs):
+        super().__init__(bits, tensor, **kwargs)
+        self.tensors = tensors
+
+    def build(self, input_shape):
+        self.minimum, self.maximum, self.started = (
+            self.add_weight(
+                shape=(self.tensors,),
+                initializer="zeros",
+                trainable=False,
+                name=name,
+                aggregation="mean",
+            )
+            for name in ("minimum", "maximum", "started")
+        )
+        self.frozen = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="frozen", aggregation="mean"
+        )
+
+    def grid(self):
+        return grid_of(ops.min(self.minimum), ops.max(self.maximum), self.bits)
+
+    def start(self, minimum, maximum):
+        """Sets the range; 0 is always part of it."""
+        self.minimum.assign(ops.full((self.tensors,), min(minimum, 0.0)))
+        self.maximum.assign(ops.full((self.tensors,), max(maximum, 0.0)))
+        self.started.assign(ops.ones((self.tensors,)))
+
+    def call(self, x, index=0, training=False):
+        if training and self.trainable and self.observer is None:
+            self._follow(ops.stop_gradient(x), index)
+        return super().call(x)
+
+    def rounded(self, x):
+        return ops.where(ops.max(self.started) > 0, super().rounded(x), x)
+
+    def _follow(self, x, index):
+        mine = ops.one_hot(index, self.tensors)
+        momentum = ops.where(self.frozen > 0, 1.0, MOMENTUM) * self.started
+        momentum = 1 - mine * (1 - momentum)
+        for variable, extreme in (
+            (self.minimum, ops.minimum(ops.min(x), 0.0)),
+            (self.maximum, ops.maximum(ops.max(x), 0.0)),
+        ):
+            variable.assign(momentum * variable + (1 - momentum) * extreme)
+        self.started.assign(ops.maximum(self.started, mine))
+
+    def get_config(self):
+        return {**super().get_config(), "tensors": self.tensors}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class LearnedRange(_Range):
+    """A range whose step is trained by gradient descent, from where calibration put it.
+
+    Source: Esser et al., "Learned Step Size Quantization" (arXiv:1902.08153), equations 1 to 3,
+    its gradient scaled as in section 2.2. The zero point stays as calibrated.
+
+    Args:
+        bits: 8 or 16.
+        tensor: Name of the layer whose output this is.
+    """
+
+    def build(self, input_shape):
+        self.step = self.add_weight(shape=(), initializer="ones", name="step")
+        self.zero_point, self.started, self.frozen = (
+            self.add_weight(
+                shape=(), initializer="zeros", trainable=False, name=name, aggregation="mean"
+            )
+            for name in ("zero_point", "started", "frozen")
+        )
+        size = math.prod(size or 1 for size in input_shape[1:])
+        self.factor = 1.0 / math.sqrt(size * limits(self.bits)[1])
+
+    def grid(self):
+        return ops.maximum(self.step, _SMALLEST_SCALE), ops.convert_to_tensor(self.zero_point)
+
+    def start(self, minimum, maximum):
+        """Sets step and zero point from the least and greatest value seen."""
+        step, zero_point = grid_of(min(minimum, 0.0), max(maximum, 0.0), self.bits)
+        self.step.assign(step)
+        self.zero_point.assign(zero_point)
+        self.started.assign(1.0)
+
+    def rounded(self, x):
+        step, zero_point = self.grid()
+        step = scaled_gradient(step, self.factor * (1 - self.frozen))
+        return fake_quantize(x, step, zero_point, *limits(self.bits))
+
+
+def grid_of(minimum, maximum, bits):
+    """Scale and zero point of a range that holds 0, as TFLite chooses them."""
+    lowest, highest = limits(bits)
+    if bits == 16:
+        scale = ops.maximum(ops.maximum(-minimum, maximum) / highest, _SMALLEST_SCALE)
+        return scale, ops.zeros_like(scale)
+    scale = ops.maximum((maximum - minimum) / (highest - lowest), _SMALLEST_SCALE)
+    return scale, ops.clip(ops.round(lowest - minimum / scale), lowest, highest)

@@ -1,0 +1,261 @@
+"""The distiller for tf_keras, the bridge, and the toolkit, on digits."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow_model_optimization", reason="the extra `tfmot` isn't installed")
+
+import tensorflow as tf
+import tf_keras
+from ai_edge_litert.tools import flatbuffer_utils
+from keras_distill.tflite import runtimes
+
+import keras_distill
+from keras_distill import legacy, quantization, tflite
+
+LOSS = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def student(classes=10):
+    layers = keras.layers
+    image = keras.Input((8, 8, 1), name="image")
+    x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(image)
+    x = layers.ReLU(name="stem_relu")(layers.BatchNormalization(name="norm")(x))
+    x = layers.DepthwiseConv2D(3, padding="same", activation="relu", name="depthwise")(x)
+    x = layers.Conv2D(24, 3, activation="relu", name="wide")(x)
+    x = layers.Flatten(name="flat")(layers.MaxPooling2D(name="pool")(x))
+    return keras.Model(image, layers.Dense(classes, name="logits")(x), name="student")
+
+
+@pytest.fixture(scope="module")
+def split(digits):
+    x, y = digits
+    order = np.random.default_rng(0).permutation(len(x))
+    x, y = x[order], y[order]
+    return (x[:1400], y[:1400]), (x[1400:], y[1400:])
+
+
+@pytest.fixture(scope="module")
+def trained(split):
+    """A Keras 3 student, trained."""
+    keras.utils.set_random_seed(0)
+    model = student()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"], jit_compile=False)
+    model.fit(*split[0], epochs=6, batch_size=64, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def accuracy(trained, split):
+    return trained.evaluate(*split[1], verbose=0)[1]
+
+
+def distil(model, teacher, split, epochs=2, callbacks=None):
+    distiller = legacy.Distiller(model, teacher, alpha=0.2)
+    distiller.compile(tf_keras.optimizers.Adam(2e-3), LOSS, metrics=["accuracy"])
+    distiller.fit(*split[0], epochs=epochs, batch_size=64, verbose=0, callbacks=callbacks)
+    return distiller
+
+
+def accuracy_of_file(file, split):
+    x, y = split[1]
+    (outputs,) = runtimes.run_samples(runtimes.open_file(file, "litert-reference"), [x])
+    return np.mean(np.argmax(outputs, -1) == y)
+
+
+def types_of(file):
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(file))
+    return {flatbuffer_utils.type_to_name(t.type) for t in model.subgraphs[0].tensors}
+
+
+def test_one_step_is_that_of_the_keras_3_distiller(trained, split):
+    """Same losses, same weights after a step of plain gradient descent."""
+    x, y = (part[:32] for part in split[0])
+    results = []
+    for module, kind in ((keras, keras_distill.Distiller), (tf_keras, legacy.Distiller)):
+        keras.utils.set_random_seed(1)
+        model = student()
+        if module is tf_keras:
+            model = legacy.to_tf_keras(model)
+        match = keras_distill.Match(
+            keras.losses.MeanSquaredError(), student="wide", teacher="wide", weight=3.0
+        )
+        losses = [keras_distill.losses.SoftTargets(temperature=3.0), match]
+        distiller = kind(model, trained, losses, alpha=0.3)
+        distiller.compile(
+            module.optimizers.SGD(0.1),
+            module.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        logs = distiller.train_on_batch(x, y, return_dict=True)
+        results.append((logs, model.get_weights()))
+    (one, weights), (two, others) = results
+    for name in ("loss", "student_loss", "soft_targets", "mean_squared_error"):
+        assert float(one[name]) == pytest.approx(float(two[name]), rel=1e-4), name
+    for a, b in zip(weights, others, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_options_of_the_distiller(trained, split):
+    x, y = split[0][0][:128], np.where(np.arange(128) < 64, -1, split[0][1][:128])
+    model = legacy.to_tf_keras(student())
+    teacher = legacy.to_tf_keras(trained)
+    temperature = keras.optimizers.schedules.PiecewiseConstantDecay([1], [4.0, 2.0])
+    distiller = legacy.Distiller(
+        model,
+        teacher,
+        [
+            keras_distill.losses.SoftTargets(temperature),
+            keras_distill.Match(
+                keras.losses.MeanSquaredError(), student="stem_relu", teacher="wide", adapter="auto"
+            ),
+        ],
+        alpha=0.5,
+        missing_label=-1,
+    )
+    distiller.compile("adam", LOSS)
+    before = [np.array(v) for v in distiller.adapter_variables]
+    frozen = teacher.get_weights()
+    distiller.fit(x, y, batch_size=32, epochs=1, verbose=0)
+    assert float(distiller.hyperparameters["soft_targets/temperature"]) == 2.0
+    assert any(
+        np.any(a != np.array(b)) for a, b in zip(before, distiller.adapter_variables, strict=True)
+    )
+    for a, b in zip(frozen, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_distilled_student_learns(trained, split, accuracy):
+    keras.utils.set_random_seed(0)
+    model = legacy.to_tf_keras(student())
+    distiller = distil(model, trained, split, epochs=5)
+    assert distiller.evaluate(*split[1], verbose=0)[1] > 0.85
+
+
+def every_layer():
+    layers = keras.layers
+    image = keras.Input((12, 12, 3), name="image")
+    inner = keras.Sequential(
+        [keras.Input((12, 12, 8)), layers.SeparableConv2D(8, 3, padding="same"), layers.ReLU()],
+        name="inner",
+    )
+    x = layers.Conv2D(8, 3, padding="same", kernel_regularizer="l2")(image)
+    x = inner(x) + x
+    x = layers.LeakyReLU()(layers.Conv2DTranspose(6, 3)(x))
+    x = layers.Reshape((14, -1))(x)
+    x = layers.Conv1D(8, 3, padding="causal")(x)
+    x = layers.LayerNormalization()(x)
+    x = layers.GRU(8, return_sequences=True)(x)
+    x = layers.LSTM(6)(x)
+    return keras.Model(image, [layers.Dense(3, "softmax")(x), layers.Dense(1, "sigmoid")(x)])
+
+
+def test_bridge(rng):
+    model = every_layer()
+    carried = legacy.to_tf_keras(model)
+    x = rng.normal(0, 1, (5, 12, 12, 3)).astype("float32")
+    for a, b in zip(model(x), carried(x), strict=True):
+        assert np.max(np.abs(np.array(a) - np.array(b))) <= 1e-5
+    assert len(carried.losses) == len(model.losses) == 1
+    assert float(carried.losses[0]) == pytest.approx(float(model.losses[0]), rel=1e-5)
+
+
+def test_bridge_names_what_it_cannot_carry():
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Activation("silu", name="fine")(keras.ops.sin(x)))
+    with pytest.raises(ValueError, match=r"\(Sin\) has no counterpart"):
+        legacy.to_tf_keras(model)
+    with pytest.raises(TypeError, match="Keras 3 model"):
+        legacy.to_tf_keras(tf_keras.Sequential())
+    with pytest.raises(TypeError, match="to_tf_keras"):
+        legacy.prune(student())
+    with pytest.raises(TypeError, match="`keras_distill.Distiller`"):
+        legacy.Distiller(student(), student())
+
+
+def test_import_leaves_the_process_as_it_was():
+    script = (
+        "import os, keras_distill.legacy as legacy; legacy.toolkit(); import tensorflow as tf; "
+        "assert 'TF_USE_LEGACY_KERAS' not in os.environ; "
+        "assert tf.keras.__version__.startswith('3.'), tf.keras.__version__"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+def test_pruned_student_is_smaller(trained, split, accuracy):
+    steps = 2 * int(np.ceil(1400 / 64))
+    model = legacy.prune(legacy.to_tf_keras(trained), 0.75, 0, steps - 10)
+    callback = legacy.toolkit().sparsity.keras.UpdatePruningStep()
+    distil(model, trained, split, callbacks=[callback])
+    pruned = legacy.strip(model)
+    assert legacy.sparsity(pruned) == pytest.approx(0.75, abs=0.01)
+    dense = legacy.convert(legacy.to_tf_keras(trained))
+    sparse = legacy.convert(pruned)
+    assert legacy.compressed_size(sparse) < 0.6 * legacy.compressed_size(dense)
+    assert accuracy_of_file(sparse, split) > accuracy - 0.05
+    # PQAT: quantization that keeps the zeros.
+    aware = legacy.quantize_aware(pruned, keep="sparsity")
+    distil(aware, trained, split, epochs=1)
+    file = legacy.convert(aware, split[0][0][:100])
+    assert types_of(file) == {"INT8", "INT32"}
+    plain = legacy.convert(legacy.to_tf_keras(trained), split[0][0][:100])
+    assert legacy.compressed_size(file) < 0.85 * legacy.compressed_size(plain)
+    assert accuracy_of_file(file, split) > accuracy - 0.05
+
+
+@pytest.mark.parametrize("keep", ["clusters", "both"])
+def test_clustered_student_is_smaller(keep, trained, split, accuracy):
+    """CQAT and PCQAT."""
+    base = legacy.to_tf_keras(trained)
+    if keep == "both":
+        base = legacy.prune(base, 0.5, 0, 10)
+        callback = legacy.toolkit().sparsity.keras.UpdatePruningStep()
+        base = legacy.strip(distil(base, trained, split, 1, [callback]).student)
+    model = legacy.cluster(base, 16, keep_sparsity=keep == "both")
+    distil(model, trained, split, epochs=1)
+    clustered = legacy.strip(model)
+    for layer in ("stem", "wide", "logits"):
+        assert len(np.unique(clustered.get_layer(layer).kernel)) <= 17
+    dense = legacy.convert(legacy.to_tf_keras(trained))
+    assert legacy.compressed_size(legacy.convert(clustered)) < 0.6 * legacy.compressed_size(dense)
+    aware = legacy.quantize_aware(clustered, keep=keep)
+    distil(aware, trained, split, epochs=1)
+    if keep == "both":
+        assert legacy.sparsity(legacy.strip(aware)) > 0.4
+    file = legacy.convert(legacy.strip(aware), split[0][0][:100])
+    assert types_of(file) == {"INT8", "INT32"}
+    assert accuracy_of_file(file, split) > accuracy - 0.08
+
+
+def test_native_and_toolkit_agree(trained, split, accuracy):
+    """Both ways to quantization-aware distillation, from the same weights."""
+    native = quantization.quantize_aware(trained, split[0][0][:256])
+    distiller = keras_distill.Distiller(native, trained, alpha=0.2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(keras.optimizers.Adam(2e-3), loss, jit_compile=False)
+    distiller.fit(*split[0], epochs=2, batch_size=64, verbose=0)
+    ours = tflite.convert(native, io="int8").tflite
+    model = legacy.quantize_aware(legacy.to_tf_keras(trained))
+    distil(model, trained, split)
+    theirs = legacy.convert(model, split[0][0][:100])
+    assert types_of(ours) == types_of(theirs) == {"INT8", "INT32"}
+    # Two standard errors of the difference of two shares of 397.
+    noise = 2 * np.sqrt(2 * accuracy * (1 - accuracy) / 397)
+    assert abs(accuracy_of_file(ours, split) - accuracy_of_file(theirs, split)) <= max(noise, 0.02)
+
+
+def test_layers_that_the_toolkit_lacks_are_named():
+    x = keras.Input((16, 4))
+    model = keras.Model(x, keras.layers.Conv1D(3, 3, name="sequence")(x))
+    with pytest.raises(ValueError, match=r"sequence.*keras_distill.quantization"):
+        legacy.quantize_aware(legacy.to_tf_keras(model))
+
+
+def test_keras_is_still_keras_3():
+    assert tf.keras.__version__.startswith("3.")

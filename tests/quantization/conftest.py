@@ -1,0 +1,39 @@
+import keras
+import numpy as np
+import pytest
+from aware import compiled, convolutional
+
+from keras_distill import quantization, tflite
+
+
+@pytest.fixture(scope="session")
+def split(digits):
+    """1,400 digits to train on and 397 to test with."""
+    x, y = digits
+    order = np.random.default_rng(0).permutation(len(x))
+    x, y = x[order], y[order]
+    return (x[:1400], y[:1400]), (x[1400:], y[1400:])
+
+
+@pytest.fixture(scope="session")
+def float_student(split):
+    """A convolutional student, trained as float."""
+    keras.utils.set_random_seed(0)
+    model = compiled(convolutional())
+    model.fit(*split[0], epochs=15, batch_size=64, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def aware_student(float_student, split):
+    """The same student, trained on for an epoch while being quantized to int8."""
+    keras.utils.set_random_seed(0)
+    model = compiled(quantization.quantize_aware(float_student, split[0][0][:256]), 1e-3)
+    model.fit(*split[0], epochs=1, batch_size=64, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def artifact(aware_student):
+    """Its file, with integer inputs and outputs."""
+    return tflite.convert(aware_student, io="int8")

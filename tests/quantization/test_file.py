@@ -1,0 +1,244 @@
+"""The file of a trained student: the very scales and integers, and nothing float."""
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+from aware import MICRO, compiled, convolutional, graph_of, operators, steps_apart
+
+from keras_distill import quantization, tflite
+from keras_distill.quantization.ranges import _Range
+
+
+def by_name(file):
+    return {tensor.name.decode(): tensor for tensor in graph_of(file)[1].tensors}
+
+
+def test_every_range_is_in_the_file(aware_student, artifact):
+    tensors = by_name(artifact.tflite)
+    ranges = [x for x in aware_student._flatten_layers() if isinstance(x, _Range)]
+    assert len(ranges) == 7
+    for layer in ranges:
+        scale, zero_point = (float(v) for v in layer.grid())
+        found = tensors[layer.tensor].quantization
+        assert float(found.scale[0]) == pytest.approx(scale, rel=1e-6)
+        assert found.zeroPoint[0] == zero_point
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [("stem", "stem_norm"), ("depthwise", "depthwise_norm"), ("wide", None), ("logits", None)],
+)
+def test_every_weight_is_in_the_file(name, norm, aware_student, artifact):
+    """The integers from the trained kernel in float64, BatchNormalization folded by formula."""
+    kernel = np.float64(aware_student.get_layer(name).float_kernel)
+    if name == "depthwise":
+        kernel = kernel[..., 0]
+    folded = 1.0
+    if norm is not None:
+        norm = aware_student.get_layer(norm)
+        deviation = np.sqrt(np.float64(norm.moving_variance) + norm.epsilon)
+        folded = np.float64(norm.gamma) / deviation
+    kernel = kernel * folded
+    channels = kernel.shape[-1]
+    scale = np.abs(kernel).reshape(-1, channels).max(0) / 127
+    model, _ = graph_of(artifact.tflite)
+    tensor = by_name(artifact.tflite)[f"{name}/kernel"]
+    np.testing.assert_allclose(tensor.quantization.scale, scale, rtol=1e-6)
+    integers = np.frombuffer(bytes(model.buffers[tensor.buffer].data), "int8")
+    expected = np.round(kernel / scale)
+    expected = expected[None] if name == "depthwise" else np.moveaxis(expected, -1, 0)
+    np.testing.assert_array_equal(integers, expected.ravel())
+
+
+def test_all_operators_are_int8(artifact):
+    assert operators(artifact.tflite) == [
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "CONV_2D",
+        "ADD",
+        "MAX_POOL_2D",
+        "CONV_2D",
+        "CONCATENATION",
+        "MEAN",
+        "FULLY_CONNECTED",
+    ]
+    types = {tensor.type for tensor in graph_of(artifact.tflite)[1].tensors}
+    assert types == {schema.TensorType.INT8, schema.TensorType.INT32}
+
+
+@pytest.mark.parametrize("runtime", ["litert", "litert-reference", MICRO])
+def test_runtimes_agree_with_the_simulation(runtime, aware_student, artifact, split):
+    x, _ = split[1]
+    apart = steps_apart(aware_student, artifact.tflite, [x], runtime)
+    assert apart.max() <= 1
+    # Where one class leads by more than what kernels may differ, the answer is the same.
+    logits = aware_student.predict(x, verbose=0)
+    first, second = np.sort(logits)[:, -1], np.sort(logits)[:, -2]
+    scale = by_name(artifact.tflite)["logits"].quantization.scale[0]
+    assert np.mean(first - second > 1.5 * scale) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("io", "ends"),
+    [("float32", ("QUANTIZE", "DEQUANTIZE")), ("uint8", ("QUANTIZE", "QUANTIZE"))],
+)
+def test_ports_of_other_types(io, ends, aware_student, split):
+    made = tflite.convert(aware_student, io=io)
+    names = operators(made.tflite)
+    assert (names[0], names[-1]) == ends
+    assert len(names) == 11
+    simulated = aware_student.predict(split[1][0][:64], verbose=0)
+    outputs = made.predict(split[1][0][:64])
+    scale = by_name(tflite.convert(aware_student, io="int8").tflite)["logits"].quantization.scale
+    answers = next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
+    assert np.max(np.abs(answers - simulated)) <= 1.01 * scale[0]
+
+
+def tampered(file, change):
+    model, graph = graph_of(file)
+    change(model, {tensor.name.decode(): tensor for tensor in graph.tensors})
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def scale_of(name, factor):
+    def change(model, tensors):
+        tensors[name].quantization.scale[0] *= factor
+
+    return change
+
+
+def other_weight(model, tensors):
+    data = np.array(model.buffers[tensors["wide/kernel"].buffer].data)
+    data[3] ^= 1
+    model.buffers[tensors["wide/kernel"].buffer].data = data
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (scale_of("stem_relu", 1 + 1e-5), "'stem_relu' has scale"),
+        (scale_of("wide/kernel", 1 + 1e-5), "'wide/kernel' have other scales"),
+        (other_weight, "'wide/kernel' differ from the trained ones in 1 of"),
+    ],
+)
+def test_a_file_that_differs_is_refused(change, message, aware_student, artifact):
+    quantization.check_export(aware_student, artifact.tflite)
+    with pytest.raises(ValueError, match=message):
+        quantization.check_export(aware_student, tampered(artifact.tflite, change))
+
+
+def test_a_file_with_a_float_tensor_is_refused(aware_student, artifact):
+    def change(model, tensors):
+        tensors["pointwise"].type = schema.TensorType.FLOAT32
+
+    with pytest.raises(ValueError, match="'pointwise' is FLOAT32"):
+        quantization.check_export(aware_student, tampered(artifact.tflite, change))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight_bits": 4},
+        {"learned_steps": True},
+        {"weight_bits": 4, "learned_steps": True},
+        {"activation_bits": 16},
+        {"layers": {"pointwise": {"weights": 4}, "logits": {"activations": 16}}},
+    ],
+    ids=str,
+)
+def test_other_precisions(options, float_student, split):
+    x, y = split[0]
+    model = compiled(quantization.quantize_aware(float_student, x[:256], **options), 1e-3)
+    model.fit(x[:640], y[:640], epochs=1, batch_size=64, verbose=0)
+    target = "micro" if MICRO.marks[0].args[0] is False else "android"
+    made = tflite.convert(model, target)
+    report = made.verify(*split[1])
+    runtime = "micro" if target == "micro" else "litert-reference"
+    student = model.evaluate(*split[1], verbose=0)[1]
+    assert student > 0.9
+    assert abs(report["runtimes"][runtime]["accuracy"] - student) < 0.01
+
+
+def test_int4_weights_take_half_a_byte(float_student, split):
+    model = quantization.quantize_aware(float_student, split[0][0][:256], weight_bits=4)
+    made = tflite.convert(model, io="int8")
+    file, _ = graph_of(made.tflite)
+    tensor = by_name(made.tflite)["wide/kernel"]
+    assert tensor.type == schema.TensorType.INT4
+    data = np.array(file.buffers[tensor.buffer].data)
+    assert data.size == 16 * 16 * 9 / 2
+    low, high = (data.astype("int8") << 4) >> 4, data.astype("int8") >> 4
+    integers = np.stack([low, high], 1).reshape(16, 3, 3, 16)
+    kernel = np.float64(model.get_layer("wide").float_kernel)
+    scale = np.abs(kernel).max((0, 1, 2)) / 7
+    np.testing.assert_array_equal(integers, np.moveaxis(np.round(kernel / scale), -1, 0))
+
+
+def test_a_layer_that_stays_float(float_student, split):
+    model = quantization.quantize_aware(
+        float_student, split[0][0][:256], layers={"pointwise": None}
+    )
+    made = tflite.convert(model, io="int8")
+    assert operators(made.tflite)[2:6] == ["DEQUANTIZE", "CONV_2D", "QUANTIZE", "ADD"]
+    assert steps_apart(model, made.tflite, [split[1][0]]).max() <= 1
+
+
+def test_a_bias_that_would_overflow_raises_the_scale(split):
+    """A channel whose kernel is all but zero."""
+    model = convolutional()
+    norm = model.get_layer("stem_norm")
+    gamma = np.ones(16, "float32")
+    gamma[3] = 1e-9
+    norm.gamma.assign(gamma)
+    norm.beta.assign(np.full(16, 0.5, "float32"))
+    aware = quantization.quantize_aware(model, split[0][0][:128])
+    made = tflite.convert(aware, io="int8")
+    assert steps_apart(aware, made.tflite, [split[1][0]]).max() <= 1
+
+
+def branches():
+    """Two inputs, a shared encoder, a nested head, three outputs by name."""
+    layers = keras.layers
+    inside = keras.Input((8, 8, 1))
+    x = layers.Conv2D(8, 3, padding="same", name="conv")(inside)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
+    encoder = keras.Model(inside, layers.Conv2D(6, 3, strides=2, name="last")(x), name="encoder")
+    left, right = keras.Input((8, 8, 1), name="left"), keras.Input((8, 8, 1), name="right")
+    a, b = encoder(left), encoder(right)
+    both = layers.Concatenate(name="both")([a, b])
+    head = keras.Sequential([layers.Flatten(), layers.Dense(12, "relu", name="hidden")], "head")
+    shared = layers.Conv2D(4, 1, name="shared")
+    total = shared(both) + shared(layers.ReLU(name="positive")(both))
+    return keras.Model(
+        {"left": left, "right": right},
+        {
+            "digit": layers.Dense(10, name="digit")(head(both)),
+            "same": layers.Dense(1, activation="sigmoid", name="same")(layers.Flatten()(total)),
+            "norm": layers.BatchNormalization(name="outer_norm")(a),
+        },
+        name="branches",
+    )
+
+
+def test_nested_and_shared_layers(tmp_path, split):
+    x = split[0][0]
+    inputs = {"left": x[:200], "right": x[200:400]}
+    model = quantization.quantize_aware(branches(), inputs)
+    made = tflite.convert(model, io="int8")
+    kinds = operators(made.tflite)
+    assert not {"QUANTIZE", "DEQUANTIZE"} & set(kinds)
+    assert kinds.count("CONCATENATION") == 1
+    scales = {n: t.quantization.scale[0] for n, t in by_name(made.tflite).items()
+              if n in ("encoder", "encoder_1")}  # fmt: skip
+    assert scales["encoder"] == scales["encoder_1"]
+    simulated = model.predict(inputs, verbose=0)
+    answers = made.predict(inputs)
+    for port in made.outputs:
+        apart = np.abs(answers[port.name] - simulated[port.name]) / port.scale
+        assert apart.max() < 2.01
+    model.save(tmp_path / "branches.keras")
+    again = keras.saving.load_model(tmp_path / "branches.keras", safe_mode=True)
+    for name, values in again.predict(inputs, verbose=0).items():
+        np.testing.assert_array_equal(values, simulated[name])

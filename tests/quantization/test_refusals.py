@@ -1,0 +1,125 @@
+"""What can't be simulated is named, with the mend."""
+
+import keras
+import numpy as np
+import pytest
+from aware import convolutional
+
+from keras_distill import quantization, tflite
+
+layers = keras.layers
+
+
+def model_of(function, shape=(8, 8, 4)):
+    x = keras.Input(shape, name="x")
+    return keras.Model(x, function(x))
+
+
+class Twice(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: Twice(name="mine")(x), r"'mine' \(Twice\).*keep it float"),
+        (lambda x: layers.Conv2D(2, 1, activation="selu", name="a")(x), "'a' .*'selu'"),
+        (lambda x: layers.Activation("softplus", name="a")(x), "'a' .*softplus.*relu6"),
+        (lambda x: layers.ReLU(max_value=3, name="a")(x), r"'a' .*max_value=3"),
+        (lambda x: layers.Average(name="a")([x, x]), "'a' .*Add, followed by Rescaling"),
+        (lambda x: x * 2.0, "Rescaling"),
+        (
+            lambda x: layers.Conv2D(2, 1, data_format="channels_first", name="a")(x),
+            "'a' .*channels_last",
+        ),
+        (lambda x: layers.BatchNormalization(axis=1, name="a")(x), "'a' .*axis=-1"),
+        (lambda x: layers.LayerNormalization(axis=1, name="a")(x), "'a' .*axis=-1"),
+        (lambda x: Subclassed(name="a")(x), "'a' .*subclassed"),
+    ],
+)
+def test_layers(function, message):
+    with pytest.raises(ValueError, match=message):
+        quantization.quantize_aware(model_of(function))
+
+
+def test_recurrent_layers_and_masks():
+    with pytest.raises(ValueError, match=r"'rnn' \(LSTM\).*Conv1D"):
+        quantization.quantize_aware(model_of(lambda x: layers.LSTM(3, name="rnn")(x), (5, 4)))
+    ids = keras.Input((5,), dtype="int32")
+    model = keras.Model(ids, layers.Embedding(9, 3, mask_zero=True, name="embedding")(ids))
+    with pytest.raises(ValueError, match="'embedding' .*mask_zero=False"):
+        quantization.quantize_aware(model)
+
+
+def test_a_layer_inside_another_model_is_named_by_its_path():
+    inner = model_of(lambda x: Twice(name="mine")(x))
+    inner.name = "inner"
+    with pytest.raises(ValueError, match="'inner/mine'"):
+        quantization.quantize_aware(model_of(inner))
+
+
+def test_models_without_a_graph():
+    with pytest.raises(ValueError, match="functional API"):
+        quantization.quantize_aware(Subclassed())
+    with pytest.raises(ValueError, match="functional API"):
+        quantization.quantize_aware(keras.Sequential([layers.Dense(3)]))
+    with pytest.raises(TypeError, match="Keras 3 model"):
+        quantization.quantize_aware("student.keras")
+    with pytest.raises(ValueError, match="quantize-aware already"):
+        quantization.quantize_aware(quantization.quantize_aware(convolutional()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight_bits": 3}, "8 or 4 bits"),
+        ({"activation_bits": 4}, "activations of 8 or 16"),
+        ({"layers": {"sten": None}}, "'sten'.*stem"),
+        ({"layers": {"stem": {"bits": 4}}}, '"weights" and "activations"'),
+        ({"learned_steps": True}, "needs `calibration`"),
+    ],
+)
+def test_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        quantization.quantize_aware(convolutional(), **options)
+
+
+def test_kernels_that_do_not_exist():
+    model = model_of(lambda x: layers.Conv2DTranspose(3, 3, name="up")(x))
+    with pytest.raises(ValueError, match="'up'.*layers={'up': {\"weights\": 8}}"):
+        quantization.quantize_aware(model, weight_bits=4)
+    quantization.quantize_aware(model, weight_bits=4, layers={"up": {"weights": 8}})
+    model = model_of(lambda x: layers.Activation("hard_silu", name="a")(x))
+    with pytest.raises(ValueError, match="'a'.*no kernel of 16 bits"):
+        quantization.quantize_aware(model, activation_bits=16)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        (np.zeros((9, 7, 8, 1), "float32"), r"\(9, 7, 8, 1\).*'image': \(None, 8, 8, 1\)"),
+        ({"picture": np.zeros((9, 8, 8, 1), "float32")}, "'image'"),
+        ([np.zeros((4, 8, 8, 1)), np.zeros((4, 8, 8, 1))], "doesn't match"),
+        ([], "no samples"),
+        (np.full((4, 8, 8, 1), np.nan, "float32"), "NaN or infinity.*'image'"),
+        (7, "must be an array"),
+    ],
+)
+def test_calibration(calibration, message):
+    with pytest.raises(ValueError, match=message):
+        quantization.quantize_aware(convolutional(), calibration)
+
+
+def test_conversion(aware_student):
+    with pytest.raises(ValueError, match="seen no data: train the model"):
+        tflite.convert(quantization.quantize_aware(convolutional()))
+    with pytest.raises(ValueError, match="quantize-aware for 'int8'"):
+        tflite.convert(aware_student, quantization="int16x8")
+    with pytest.raises(ValueError, match="isn't quantize-aware"):
+        quantization.freeze(convolutional())
