@@ -22,7 +22,7 @@ class _QuantizedKernel:
     """
 
     #: Axes of the kernel along which scales differ.
-    channel_axes = (-1,)
+    channel_axes: tuple = (-1,)
     kernel_name = "kernel"
 
     def __init__(self, *args, bits=8, learned_steps=False, **kwargs):

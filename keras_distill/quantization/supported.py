@@ -149,7 +149,7 @@ def activation_of(operation) -> str | None:
         return "elu"
     if kind is layers.Softmax:
         return "softmax"
-    return _ACTIVATION_OPERATIONS.get(operation_name(operation))
+    return _ACTIVATION_OPERATIONS.get(operation_name(operation) or "")
 
 
 def name_of(function) -> str:
