@@ -166,6 +166,7 @@ def convert(
             f"{quantization}. {error}"
         ) from None
     notes += _judge(off, quantization)
+    result._examples = {name: array[:5] for name, array in (met or whole.made_up(5)).items()}
     if quantization != "float32" and not aware and recurrent != "step":
         result._float32 = functools.partial(
             _float32_file, exported, target, batch_size, recurrent, quantization
