@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 
 import numpy as np
-from keras_distill.tflite import cost, layers, runtimes, samples, targets, verify
+from keras_distill.tflite import cost, layers, names, runtimes, samples, targets, verify
 from keras_distill.tflite.inspect import inspect, read
 from keras_distill.tflite.report import Report
 
@@ -48,6 +48,7 @@ class Artifact:
         self._states = states
         self._named = named or tflite
         self._float32 = float32
+        self._examples = None
 
     def __repr__(self):
         return f"<Artifact for {self.target}, {len(self.tflite):,} bytes>"
@@ -86,8 +87,8 @@ class Artifact:
         results = runtimes.run_samples(interpreter, list(inputs.values()), self._states)
         kept = [o for _, o in self._states]
         ports = [p for i, p in enumerate(interpreter.outputs) if i not in kept]
-        names = [port["name"] for i, port in enumerate(self._outputs) if i not in kept]
-        ports = dict(zip(names, ports, strict=True))
+        given = [port["name"] for i, port in enumerate(self._outputs) if i not in kept]
+        ports = dict(zip(given, ports, strict=True))
         return ports, {
             name: port.dequantize(result)
             for (name, port), result in zip(ports.items(), results, strict=True)
@@ -164,27 +165,102 @@ class Artifact:
         self.report["latency"] = cost.latencies(self, runs, threads)
         return Report(self.report["latency"])
 
-    def save(self, folder):
+    def test_vectors(self):
+        """A few inputs and the outputs that they give, as the file's own types.
+
+        Returns:
+            Inputs and outputs, each a list by port of lists of arrays.
+        """
+        micro = self.runtime == "micro" and runtimes.micro_available()
+        interpreter = runtimes.open_file(self.tflite, "micro" if micro else "litert-reference")
+        given, expected = [], []
+        for i in range(5):
+            arrays = [
+                port.quantize(self._example(port, n, i))
+                for n, port in enumerate(interpreter.inputs)
+            ]
+            interpreter.reset()
+            given.append(arrays)
+            expected.append([np.array(a) for a in interpreter.run(arrays)])
+        return list(zip(*given, strict=True)), list(zip(*expected, strict=True))
+
+    def _example(self, port, n, i):
+        """Values of input `n` for test vector `i`: calibration data, else made up."""
+        if self._examples is not None:
+            array = self._examples[self._inputs[n]["name"]]
+            return array[i % len(array)][None]
+        shape = [size or 1 for size in port.shape]
+        return np.random.default_rng(i).random(shape, "float32")
+
+    def example_values(self):
+        """The test vectors as values.
+
+        Returns:
+            Inputs and outputs by name, each of shape `(vectors, ...)`.
+        """
+        given, expected = self.test_vectors()
+        interpreter = runtimes.LiteRT(self.tflite)
+        sides = (
+            (self._inputs, interpreter.inputs, given),
+            (self._outputs, interpreter.outputs, expected),
+        )
+        return tuple(
+            {
+                known["name"]: np.concatenate([port.dequantize(a) for a in arrays])
+                for known, port, arrays in zip(*side, strict=True)
+            }
+            for side in sides
+        )
+
+    def save(
+        self,
+        folder,
+        name="student",
+        *,
+        variants=(),
+        package="com.example.student",
+        description="A student distilled with keras_distill.",
+        normalization=(0.0, 1.0),
+    ):
         """Writes the file and what the target needs beside it.
+
+        For phones: the file with TFLite metadata, the labels, a Kotlin class for LiteRT's API, the
+        lines for Gradle, and a complete sample app. For microcontrollers: the file as a C++ array,
+        a header with operators, arena, ports and labels, stored test vectors with a program that
+        runs them, `CMakeLists.txt` and an Arduino sketch. For both: the report, as JSON and
+        Markdown.
 
         Args:
             folder: Folder to write to; made where it doesn't exist.
+            name: What files, C++ namespace and Kotlin class are named after; made safe for them.
+            variants: Phones: further artefacts of the same student, such as float16 for the GPU
+                beside int8 for the NPU. The Kotlin class loads the one that suits.
+            package: Phones: Kotlin package.
+            description: Phones: what the student does, in a sentence.
+            normalization: Phones: `(mean, std)`; the student takes `(value - mean) / std`, which
+                the Kotlin class computes.
 
         Returns:
             Path of the folder.
 
         Raises:
-            ValueError: The folder can't be written. Nothing is left half-written.
+            ValueError: The folder can't be written, or an argument doesn't fit. Nothing is left
+                half-written.
         """
-        files = {
-            "student.tflite": self.tflite,
-            "report.json": json.dumps(self.report, indent=2) + "\n",
-            "report.md": f"{self.report}\n",
-        }
+        check_folder(folder)
         if self.runtime == "micro":
             from keras_distill.tflite import micro
 
-            files.update(micro.files(self))
+            files = {f"{names.cpp_identifier(name)}.tflite": self.tflite}
+            if self.compiled is not None:
+                files[f"{names.cpp_identifier(name)}_vela.tflite"] = self.compiled
+            files |= micro.files(self, name)
+        else:
+            from keras_distill.tflite import android
+
+            files = android.files(self, name, package, description, normalization, variants)
+        files["report.json"] = json.dumps(self.report, indent=2) + "\n"
+        files["report.md"] = f"{self.report}\n"
         return write(folder, files)
 
 
@@ -239,6 +315,8 @@ def load(path, target="android", *, student=None, labels=None) -> Artifact:
     interpreter = runtimes.LiteRT(tflite)
     inputs, outputs = ports(interpreter)
     report = describe(found, inputs, outputs, target)
+    if targets.get(target).runtime == "micro" and runtimes.micro_available():
+        report["arena"] = runtimes.TFLiteMicro(tflite).arena
     if student is not None:
         from keras_distill.tflite import graph
 

@@ -46,7 +46,7 @@ def fed_bytes(tflite) -> bytes:
 
 
 _LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
-_HIDDEN_STATE = 18
+HIDDEN_STATE = 18
 
 
 def _mend_lstm(graph, op):
@@ -58,7 +58,7 @@ def _mend_lstm(graph, op):
     quantization = graph.tensors[op.outputs[0]].quantization
     if quantization is None or quantization.scale is None or len(quantization.scale) == 0:
         return
-    for index in (op.inputs[_HIDDEN_STATE], op.intermediates[-1]):
+    for index in (op.inputs[HIDDEN_STATE], op.intermediates[-1]):
         graph.tensors[index].quantization = quantization
 
 

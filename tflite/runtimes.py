@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import os
 import re
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -175,6 +177,35 @@ class TFLiteMicro:
     def reset(self):
         """Forgets the state of recurrent operators."""
         self._interpreter.reset()
+
+
+_START = """
+import sys
+from tflite_micro.python.tflite_micro import runtime
+runtime.Interpreter.from_bytes(sys.stdin.buffer.read(), arena_size=int(sys.argv[1]))
+"""
+
+
+def safe_arena(tflite, total) -> int:
+    """An arena in which TFLite Micro starts, with a margin of a tenth or more.
+
+    While it starts, the interpreter needs more than it keeps. Each size is tried in a process of
+    its own: too small an arena can crash it.
+
+    Args:
+        tflite: The file.
+        total: Bytes that the interpreter keeps.
+    """
+    size = _rounded(1.1 * total + 64)
+    command = [sys.executable, "-P", "-c", _START]
+    while subprocess.run([*command, str(size)], input=tflite, capture_output=True).returncode:
+        size = _rounded(1.25 * size)
+    return size
+
+
+def _rounded(size):
+    """The next multiple of 16."""
+    return -(-int(size) // 16) * 16
 
 
 def micro_available() -> bool:

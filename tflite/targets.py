@@ -111,8 +111,6 @@ def _ethos_refusals(inspection):
 def _micro_refusals(inspection):
     if len(inspection.signatures) > 1:
         yield f"{len(inspection.signatures)} signatures: TFLite Micro runs files with one"
-    if any(-1 in t.shape for t in inspection.inputs):
-        yield "TFLite Micro needs static shapes: convert with `batch_size=1`"
     for op in inspection.operators:
         if not op.custom and op.name not in MICRO_OPERATORS:
             yield f"TFLite Micro has no operator {op.name}{_at(op)}"

@@ -1,1 +1,287 @@
-"""What an app needs beside the file."""
+"""What an app needs beside the file: metadata, labels, a Kotlin class, a sample app."""
+
+import importlib.resources
+import json
+import re
+
+import numpy as np
+from keras_distill.tflite import names
+from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
+from keras_distill.tflite.android.npu import compile_for_npu
+
+__all__ = ["compile_for_npu", "files"]
+
+#: What LiteRT's Kotlin API calls each type, in arrays (`FloatArray`) and methods (`writeFloat`).
+_KINDS = {"float32": "Float", "int32": "Int", "int64": "Long", "bool": "Boolean"}
+_GPU, _NPU = ("float16", "float32"), ("int8", "int16x8")
+
+
+def files(artifact, name, package, description, normalization, variants) -> dict:
+    """Files of the kit, by relative path.
+
+    Args:
+        artifact: An `Artifact` for `"android"`.
+        name: What files and class are named after; made safe.
+        package: Kotlin package.
+        description: What the student does, in a sentence.
+        normalization: `(mean, std)`: the student takes `(value - mean) / std`.
+        variants: Further artefacts of the same student, in other quantizations.
+
+    Raises:
+        ValueError: A package, normalization or variant that doesn't fit.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", package):
+        raise ValueError(
+            '`package` must be a Kotlin package of at least two parts, such as "com.example.app". '
+            f"Received: package={package!r}"
+        )
+    if normalization[1] == 0:
+        raise ValueError(f"`normalization` must have a std other than 0. Received: {normalization}")
+    for other in variants:
+        _check_variant(artifact, other)
+    kit = _Kit(artifact, name, package, description, normalization, variants)
+    labels = {"labels.txt": "".join(f"{label}\n" for label in kit.label_lines)}
+    labels = labels if artifact.labels else {}
+    models = {
+        asset: with_metadata(
+            one.tflite, kit.base, description, kit.input_infos(), kit.output_infos(), labels
+        )
+        for asset, one in kit.assets.items()
+    }
+    source = kit.filled("templates", "Student.kt")
+    vectors = json.dumps(_vectors(artifact)) + "\n"
+    main = "app/app/src/main"
+    app = {
+        f"app/{path}": kit.filled("app", path)
+        for path in (
+            "settings.gradle.kts", "build.gradle.kts", "gradle.properties", "README.md",
+            "app/build.gradle.kts", "app/src/main/AndroidManifest.xml",
+            "app/src/main/res/values/strings.xml", "app/src/main/kotlin/MainActivity.kt",
+        )
+    }  # fmt: skip
+    assets = {**models, **labels, "test_vectors.json": vectors}
+    return {
+        **models,
+        **labels,
+        f"{kit.kotlin_class}.kt": source,
+        "dependencies.gradle.kts": kit.filled("templates", "app.gradle.kts"),
+        **app,
+        f"{main}/kotlin/{kit.kotlin_class}.kt": source,
+        **{f"{main}/assets/{path}": content for path, content in assets.items()},
+    }
+
+
+def _check_variant(artifact, other):
+    def ports(one):
+        return [(p["name"], p["shape"], p["dtype"]) for p in (*one._inputs, *one._outputs)]
+
+    if other.target != "android":
+        raise ValueError(f"A variant must be for android. Received: {other!r}")
+    if other.report["quantization"] == artifact.report["quantization"]:
+        raise ValueError(
+            "Variants must differ in their quantization. Received: "
+            f"{other.report['quantization']!r} twice"
+        )
+    if ports(other) != ports(artifact):
+        raise ValueError(
+            "Variants must have the same inputs and outputs: convert them with the same `io`. "
+            f"Received: {ports(other)} beside {ports(artifact)}"
+        )
+
+
+def _vectors(artifact):
+    """A few inputs and the outputs that they must give, as values."""
+    given, expected = artifact.example_values()
+    return {
+        "count": len(next(iter(given.values()))),
+        "inputs": {name: _lists(array) for name, array in given.items()},
+        "outputs": {name: _lists(array) for name, array in expected.items()},
+    }
+
+
+def _lists(array):
+    return np.asarray(array).reshape(len(array), -1).astype("float64").round(7).tolist()
+
+
+class _Kit:
+    """The values that fill the templates."""
+
+    def __init__(self, artifact, name, package, description, normalization, variants):
+        self.base = names.cpp_identifier(name)
+        self.kotlin_class = names.camel_case(self.base)
+        self._artifact = artifact
+        self._normalization = tuple(float(x) for x in normalization)
+        self._inputs = [_Port(p, self._normalization) for p in artifact._inputs]
+        self._outputs = [_Port(p, (0.0, 1.0)) for p in artifact._outputs]
+        self.assets = {f"{self.base}.tflite": artifact} | {
+            f"{self.base}_{other.report['quantization']}.tflite": other for other in variants
+        }
+        for port in (*self._inputs, *self._outputs):
+            port.check()
+        self.label_lines = [re.sub(r"\s+", " ", label) for label in artifact.labels or []]
+        self._values = self._fill(package, description)
+
+    def _fill(self, package, description):
+        sentence = " ".join(description.replace("*/", "* /").split())
+        return {
+            "NAME": self.base,
+            "CLASS": self.kotlin_class,
+            "PACKAGE": package,
+            "DESCRIPTION": sentence,
+            "RESULT": ", ".join(f"val {p.identifier}: {p.result}" for p in self._outputs),
+            "PARAMETERS": "\n".join(f"   * @param {p.name} {p.documented()}" for p in self._inputs),
+            "ARGUMENTS": ", ".join(f"{p.identifier}: {p.argument}" for p in self._inputs),
+            "WRITES": "\n".join(p.write() for p in self._inputs),
+            "READS": "\n".join(f"      {p.identifier} = {p.read()}," for p in self._outputs),
+            "FROM_MAP": "\n".join(f"      {p.from_map()}," for p in self._inputs),
+            "TO_MAP": "\n".join(f"      {p.to_map()}," for p in self._outputs),
+            "INPUT_SHAPES": ", ".join(p.shaped() for p in self._inputs),
+            "OUTPUT_SHAPES": ", ".join(p.shaped() for p in self._outputs),
+            "LABELS": ", ".join(
+                names.kotlin_string(label) for label in self._artifact.labels or []
+            ),
+            "ASSET": names.kotlin_string(f"{self.base}.tflite"),
+            "ASSETS": "\n".join(self._choices()),
+            "HELPERS": "".join(
+                helper
+                for kind, helper in _HELPERS.items()
+                if any(kind in (p.encoding, p.decoding) for p in (*self._inputs, *self._outputs))
+            ).rstrip(),
+        }
+
+    def _choices(self):
+        """The variant for the GPU and the one for the NPU, where there are some."""
+        for accelerator, quantizations in (("GPU", _GPU), ("NPU", _NPU)):
+            for asset, one in self.assets.items():
+                if one.report.get("quantization") in quantizations:
+                    yield f"        Accelerator.{accelerator} -> {names.kotlin_string(asset)}"
+                    break
+
+    def filled(self, folder, path):
+        """A template with every `@NAME@` replaced."""
+        text = (importlib.resources.files(__package__) / folder / path).read_text()
+        return re.sub(r"@([A-Z_]+)@", lambda match: str(self._values.get(match[1], match[0])), text)
+
+    def input_infos(self):
+        return [
+            TensorInfo(p.name, p.documented(), tuple(p.shape), normalization=self._normalization)
+            for p in self._inputs
+        ]
+
+    def output_infos(self):
+        size = len(self._artifact.labels or [])
+        return [
+            TensorInfo(
+                p.name,
+                f"{p.size} values, {p.dtype}.",
+                tuple(p.shape),
+                labels="labels.txt" if size and p.shape[-1] == size else None,
+            )
+            for p in self._outputs
+        ]
+
+
+_HELPERS = {
+    "encode": """
+    private fun encode(value: Float, scale: Float, zeroPoint: Int, low: Int, high: Int): Byte =
+      (Math.rint((value / scale).toDouble()).toInt() + zeroPoint).coerceIn(low, high).toByte()
+""",
+    "decode": """
+    private fun decode(byte: Byte, scale: Float, zeroPoint: Int, mask: Int): Float =
+      ((if (mask == 0) byte.toInt() else byte.toInt() and mask) - zeroPoint) * scale
+""",
+}
+
+
+class _Port:
+    """An input or output as the Kotlin class names, takes and gives it."""
+
+    def __init__(self, port, normalization):
+        self.name = port["name"]
+        self.identifier = names.kotlin_identifier(port["name"])
+        self.shape = [size or 1 for size in port["shape"]]
+        self.size = int(np.prod(self.shape))
+        self.dtype = port["dtype"]
+        self.scale = port["scale"]
+        self.zero_point = port["zero_point"]
+        self.normalization = normalization if self.dtype == "float32" or self.scale else (0.0, 1.0)
+        self.bytes = self.dtype in ("int8", "uint8")
+        # Bytes that stand for themselves are taken as bytes.
+        self.plain = self.bytes and (not self.scale or (self.scale, self.zero_point) == (1.0, 0))
+        self.encoding = "encode" if self.bytes and not self.plain else ""
+        self.decoding = "decode" if self.bytes else ""
+        self.argument = "ByteArray" if self.plain else f"{_KINDS.get(self.dtype, 'Float')}Array"
+        self.result = "FloatArray" if self.bytes else f"{_KINDS.get(self.dtype, 'Float')}Array"
+
+    def check(self):
+        """Refuses types that LiteRT's Kotlin API has no buffers for."""
+        if not self.bytes and self.dtype not in _KINDS:
+            raise ValueError(
+                f"LiteRT's Kotlin API has no buffers of {self.dtype} (tensor {self.name!r}). "
+                'Convert with `io="float32"`.'
+            )
+
+    def documented(self):
+        shape = " x ".join(map(str, self.shape))
+        kind = "bytes" if self.plain else self.argument.removesuffix("Array").lower() + "s"
+        mean, std = self.normalization
+        note = "" if (mean, std) == (0.0, 1.0) else f", before (value - {mean:g}) / {std:g}"
+        return f"{self.size} {kind} ({shape}){note}."
+
+    def write(self):
+        value = self.identifier
+        if self.normalization != (0.0, 1.0) and not self.plain:
+            mean, std = (_kotlin_float(x) for x in self.normalization)
+            value = f"FloatArray({self.size}) {{ ({value}[it] - {mean}) / {std} }}"
+        if self.encoding:
+            low, high = (-128, 127) if self.dtype == "int8" else (0, 255)
+            source = "normalized" if value != self.identifier else value
+            convert = (
+                f"ByteArray({self.size}) {{ encode({source}[it], {_kotlin_float(self.scale)}, "
+                f"{self.zero_point}, {low}, {high}) }}"
+            )
+            value = f"{value}.let {{ normalized -> {convert} }}" if source != value else convert
+        method = "Int8" if self.bytes else _KINDS[self.dtype]
+        name = names.kotlin_string(self.name)
+        return (
+            f"    check({name}, {self.identifier}.size, {self.size})\n"
+            f"    inputs.getValue({name}).write{method}({value})"
+        )
+
+    def read(self):
+        buffer = f"outputs.getValue({names.kotlin_string(self.name)})"
+        if not self.bytes:
+            return f"{buffer}.read{_KINDS[self.dtype]}()"
+        mask = 0 if self.dtype == "int8" else 255
+        scale = _kotlin_float(self.scale or 1.0)
+        return (
+            f"{buffer}.readInt8().let {{ bytes -> FloatArray(bytes.size) "
+            f"{{ decode(bytes[it], {scale}, {self.zero_point}, {mask}) }} }}"
+        )
+
+    def from_map(self):
+        values = f"values.getValue({names.kotlin_string(self.name)})"
+        element = {"ByteArray": "toInt().toByte()", "IntArray": "toInt()", "LongArray": "toLong()"}
+        if self.argument == "FloatArray":
+            return values
+        if self.argument == "BooleanArray":
+            return f"{values}.let {{ a -> BooleanArray(a.size) {{ a[it] != 0f }} }}"
+        return (
+            f"{values}.let {{ a -> {self.argument}(a.size) {{ a[it].{element[self.argument]} }} }}"
+        )
+
+    def to_map(self):
+        value = f"result.{self.identifier}"
+        if self.result == "BooleanArray":
+            value = f"{value}.let {{ a -> FloatArray(a.size) {{ if (a[it]) 1f else 0f }} }}"
+        elif self.result != "FloatArray":
+            value = f"{value}.let {{ a -> FloatArray(a.size) {{ a[it].toFloat() }} }}"
+        return f"{names.kotlin_string(self.name)} to {value}"
+
+    def shaped(self):
+        return f"{names.kotlin_string(self.name)} to listOf({', '.join(map(str, self.shape))})"
+
+
+def _kotlin_float(value):
+    """A Kotlin literal of exactly the float32 value."""
+    return f"{np.float32(value):.9g}f"

@@ -1,38 +1,214 @@
-"""What firmware needs beside the file: a C array and its header."""
+"""What firmware needs beside the file: C++ sources, a test of stored vectors, a sketch."""
 
-_ALIGNMENT = 16
+import importlib.resources
+import re
+import textwrap
+
+import numpy as np
+from keras_distill.tflite import names, runtimes
+from keras_distill.tflite.inspect import inspect
+
+_TYPES = {
+    "int8": "std::int8_t",
+    "uint8": "std::uint8_t",
+    "int16": "std::int16_t",
+    "int32": "std::int32_t",
+    "int64": "std::int64_t",
+    "float32": "float",
+    "bool": "bool",
+}
+#: Operators whose methods in `MicroMutableOpResolver` aren't their names in camel case.
+_METHODS = {
+    "BATCH_MATMUL": "AddBatchMatMul",
+    "CUMSUM": "AddCumSum",
+    "PADV2": "AddPadV2",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
+    "ethos-u": "AddEthosU",
+}
 
 
-def files(artifact) -> dict:
-    """Files of the kit, text by relative path."""
+def files(artifact, name="student") -> dict:
+    """Files of the kit, text by relative path.
+
+    Args:
+        artifact: An `Artifact` for microcontrollers.
+        name: What files and namespace are named after; made safe for C++.
+    """
+    kit = _Kit(artifact, names.cpp_identifier(name))
+    main = {
+        f"{kit.name}_model.h": kit.filled("model.h"),
+        f"{kit.name}_model.cc": kit.filled("model.cc"),
+        f"{kit.name}.h": kit.filled("student.h"),
+    }
+    sketch = {f"arduino/{kit.name}/{path}": text for path, text in main.items()}
     return {
-        "student_model.cc": source(artifact.tflite),
-        "student_model.h": header(artifact.tflite),
+        **main,
+        f"{kit.name}_test_vectors.h": kit.filled("test_vectors.h"),
+        f"{kit.name}_test_vectors.cc": kit.filled("test_vectors.cc"),
+        "main.cc": kit.filled("main.cc"),
+        "CMakeLists.txt": kit.filled("CMakeLists.txt"),
+        **sketch,
+        f"arduino/{kit.name}/{kit.name}.ino": kit.filled("sketch.ino"),
     }
 
 
-def source(tflite, namespace="student") -> str:
-    """The file as an aligned, constant C++ array."""
-    rows = [
-        "    " + " ".join(f"0x{byte:02x}," for byte in tflite[i : i + 12])
-        for i in range(0, len(tflite), 12)
-    ]
-    body = "\n".join(rows)
-    return (
-        f'#include "{namespace}_model.h"\n\n'
-        f"namespace {namespace} {{\n\n"
-        f"alignas({_ALIGNMENT}) const unsigned char kModel[kModelSize] = {{\n{body}\n}};\n\n"
-        f"}}  // namespace {namespace}\n"
-    )
+def resolver_method(operator) -> str:
+    """The method of `MicroMutableOpResolver` that adds an operator."""
+    if operator in _METHODS:
+        return _METHODS[operator]
+    words = operator.split("_")
+    # Words that begin with a digit ("2D") stay as they are.
+    return "Add" + "".join(w if w[0].isdigit() else w.capitalize() for w in words)
 
 
-def header(tflite, namespace="student") -> str:
-    """The header of `source`."""
-    guard = f"{namespace.upper()}_MODEL_H_"
-    return (
-        f"#ifndef {guard}\n#define {guard}\n\n#include <cstddef>\n\n"
-        f"namespace {namespace} {{\n\n"
-        f"constexpr std::size_t kModelSize = {len(tflite)};\n"
-        f"extern const unsigned char kModel[kModelSize];\n\n"
-        f"}}  // namespace {namespace}\n\n#endif  // {guard}\n"
-    )
+class _Port:
+    """An input or output as the C++ sources name it."""
+
+    def __init__(self, port, index, kind):
+        self.index = index
+        self.shape = [size or 1 for size in port["shape"]]
+        self.size = int(np.prod(self.shape))
+        self.dtype = port["dtype"]
+        self.type = _TYPES[port["dtype"]]
+        self.scale = port["scale"]
+        self.zero_point = port["zero_point"]
+        self.struct = f"{names.camel_case(port['name'])}{kind}"
+
+    def declaration(self):
+        shape = " x ".join(map(str, self.shape))
+        return (
+            f"struct {self.struct} {{  // {shape}\n"
+            f"  using Type = {self.type};\n"
+            f"  static constexpr int kIndex = {self.index};\n"
+            f"  static constexpr std::size_t kSize = {self.size};\n"
+            f"  static constexpr float kScale = {_float(self.scale)};\n"
+            f"  static constexpr int kZeroPoint = {self.zero_point};\n"
+            "};"
+        )
+
+
+class _Kit:
+    """The values that fill the templates."""
+
+    def __init__(self, artifact, name):
+        self.name = name
+        tflite = artifact.compiled or artifact.tflite
+        self._inputs = [_Port(p, i, "Input") for i, p in enumerate(artifact._inputs)]
+        self._outputs = [_Port(p, i, "Output") for i, p in enumerate(artifact._outputs)]
+        given, expected = artifact.test_vectors()
+        operators = sorted(set(inspect(tflite).counts))
+        first_in, first_out = self._inputs[0], self._outputs[0]
+        labels = artifact.labels or []
+        self._values = {
+            "NAME": name,
+            "GUARD": name.upper(),
+            "BYTES": len(tflite),
+            "ROWS": _rows([f"0x{byte:02x}" for byte in tflite]),
+            **_arena(artifact),
+            "PORTS": "\n".join(p.declaration() for p in (*self._inputs, *self._outputs)),
+            "LABEL_COUNT": len(labels),
+            "LABELS": _labels(labels),
+            "FIRST_INPUT": first_in.struct,
+            "FIRST_OUTPUT": first_out.struct,
+            "OPERATOR_COUNT": len(operators),
+            "OPERATORS": "\n".join(
+                f"  TF_LITE_ENSURE_STATUS(resolver.{resolver_method(op)}());" for op in operators
+            ),
+            "COUNT": len(given[0]),
+            "DECLARATIONS": "\n".join(self._vectors(given, expected, declare=True)),
+            "DEFINITIONS": "\n\n".join(self._vectors(given, expected)),
+            "FEEDS": "\n".join(
+                f"    Feed<{name}::{p.struct}>(interpreter, {name}::k{p.struct}Vectors, i);"
+                for p in self._inputs
+            ),
+            "CHECKS": "\n".join(map(self._check, self._outputs)),
+            "ENCODE": _encode(first_in, name),
+            "DECODE": _decode(first_out, name),
+            "RESET": "  // Forgets the state that recurrent operators keep between invocations.\n"
+            "  interpreter->Reset();"
+            if "UNIDIRECTIONAL_SEQUENCE_LSTM" in operators
+            else "",
+            "PRINT_LABEL": f'    Serial.print({name}::kLabels[i]);\n    Serial.print(": ");'
+            if len(labels) == first_out.size
+            else "",
+        }
+
+    def filled(self, template):
+        """A template with every `@NAME@` replaced."""
+        folder = importlib.resources.files(__package__) / "templates"
+        text = (folder / template).read_text()
+        text = re.sub(r"@([A-Z_]+)@", lambda match: str(self._values[match[1]]), text)
+        return re.sub(r"\n{3,}", "\n\n", text)
+
+    def _vectors(self, given, expected, declare=False):
+        for port, arrays in (
+            *zip(self._inputs, given, strict=True),
+            *zip(self._outputs, expected, strict=True),
+        ):
+            head = f"const {port.type} k{port.struct}Vectors[kVectorCount * {port.struct}::kSize]"
+            if declare:
+                yield f"extern {head};"
+            else:
+                values = [_literal(v, port.dtype) for v in np.concatenate(arrays, axis=None)]
+                yield f"{head} = {{\n{_rows(values)}\n}};"
+
+    def _check(self, port):
+        tolerance = "1e-4" if port.dtype == "float32" else f"{self.name.upper()}_TOLERANCE"
+        return (
+            f"    same = same && Distance<{self.name}::{port.struct}>(\n"
+            f"                       interpreter, {self.name}::k{port.struct}Vectors, i) <= "
+            f"{tolerance};"
+        )
+
+
+def _arena(artifact):
+    """The arena's size, with where it comes from as a comment."""
+    arena = artifact.report.get("arena")
+    if arena is None:
+        size = 32 * 1024
+        text = "// Not measured: TFLite Micro's interpreter isn't there on the host of this kit."
+    else:
+        size = runtimes.safe_arena(artifact.tflite, arena["total"])
+        parts = ", ".join(f"{part} {n}" for part, n in arena["parts"].items())
+        sentence = (
+            f"Measured on a 64-bit host: {arena['total']} bytes; activations {arena['head']}, "
+            f"{parts}. The rest is margin. 32-bit processors need less."
+        )
+        text = textwrap.fill(sentence, 80, initial_indent="// ", subsequent_indent="// ")
+    npu = artifact.report.get("npu")
+    if npu is not None:
+        size = -(-(size + npu["sram_bytes"]) // 16) * 16
+        text += f"\n// The NPU's share, by Vela's estimate: {npu['sram_bytes']} bytes."
+    return {"ARENA": text, "ARENA_SIZE": size}
+
+
+def _labels(labels):
+    if not labels:
+        return ""
+    rows = "\n".join(f"    {names.c_string(label)}," for label in labels)
+    return f"constexpr const char* kLabels[kLabelCount] = {{\n{rows}\n}};"
+
+
+def _rows(values, width=12):
+    lines = [", ".join(values[i : i + width]) for i in range(0, len(values), width)]
+    return "\n".join(f"    {line}," for line in lines)
+
+
+def _float(value):
+    """A C++ literal of exactly the float32 value."""
+    text = f"{np.float32(value):.9g}"
+    return f"{text if any(c in text for c in '.en') else text + '.0'}f"
+
+
+def _literal(value, dtype):
+    return _float(value) if dtype == "float32" else str(int(value))
+
+
+def _encode(port, name):
+    if port.scale:
+        return f"{name}::Quantize<Input>(Sensor(i))"
+    return "static_cast<Input::Type>(Sensor(i))"
+
+
+def _decode(port, name):
+    return f"{name}::Dequantize<Output>(output[i])" if port.scale else "output[i]"

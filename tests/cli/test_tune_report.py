@@ -1,0 +1,67 @@
+"""The search on validation data, and the report of a run."""
+
+import json
+
+import pytest
+
+from keras_distill import cli
+
+DATA = ["--data=digits.npz", "--verbosity=-1"]
+STUDENT = "--student=nets_for_test:small"
+
+
+@pytest.fixture(scope="module")
+def searched(trained):
+    arguments = [*DATA, f"--teacher={trained / 'teacher.keras'}", STUDENT, "--epochs=1"]
+    arguments += ["--trials=3", "--search=temperature,learning_rate", "--output=search"]
+    assert cli.main(["tune", *arguments]) == 0
+    return trained.parent / "search"
+
+
+def test_tune_leaves_flags_for_train(searched, capsys):
+    flags = dict(line.split("=") for line in (searched / "best.flags").read_text().split())
+    assert flags.keys() == {"--temperature", "--learning_rate"}
+    assert 1 <= float(flags["--temperature"]) <= 16
+    assert 1e-4 <= float(flags["--learning_rate"]) <= 3e-2
+    arguments = [f"--flagfile={searched / 'settings.flags'}"]
+    arguments += [f"--flagfile={searched / 'best.flags'}", "--output=tuned"]
+    assert cli.main(["train", *arguments]) == 0
+    settings = (searched.parent / "tuned" / "settings.flags").read_text().split()
+    assert {f"{name}={value}" for name, value in flags.items()} <= set(settings)
+
+
+def test_a_search_goes_on(searched, capsys):
+    assert cli.main(["tune", f"--resume={searched}", "--json", "--verbosity=-1"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["monitor"] == "val_accuracy"
+    assert again["value"] >= again["start"]
+    flags = (searched / "best.flags").read_text()
+    assert f"--temperature={again['best']['temperature']!r}" in flags
+
+
+def test_tune_says_what_is_wrong(capsys):
+    arguments = [*DATA, "--teacher=nets_for_test:large", STUDENT, "--output=no_search"]
+    assert cli.main(["tune", *arguments, "--search=warmth"]) == 2
+    assert "--search must be of temperature, alpha, learning_rate" in capsys.readouterr().err
+
+
+def test_report(trained, capsys):
+    assert cli.main(["report", str(trained), "--output=page", "--title=Digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": "page"}
+    written = json.loads((trained.parent / "page" / "report.json").read_text())
+    assert written["title"] == "Digits"
+    stored = json.loads((trained / "comparison.json").read_text())["candidates"]
+    assert [c["accuracy"] for c in written["candidates"]] == [c["accuracy"] for c in stored]
+    assert set(written["histories"]) == {"teacher", "baseline", "student"}
+    assert len(written["histories"]["student"]["soft_targets"]) == 8
+    assert written["settings"]["learning_rate"] == 0.01
+    assert "<title>Digits" in (trained.parent / "page" / "report.html").read_text()
+
+
+def test_report_says_what_is_wrong(capsys, workplace):
+    assert cli.main(["report", "nowhere"]) == 2
+    assert "no run in nowhere" in capsys.readouterr().err
+    (workplace / "begun").mkdir(exist_ok=True)
+    (workplace / "begun" / "settings.flags").write_text("--data=digits.npz\n--teacher=a:b\n")
+    assert cli.main(["report", "begun"]) == 2
+    assert "isn't finished" in capsys.readouterr().err

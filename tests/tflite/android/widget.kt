@@ -1,0 +1,24 @@
+package android.widget
+
+import android.content.Context
+import android.view.View
+
+open class TextView(context: Context) : View(context) {
+  var text: CharSequence = ""
+}
+
+class Button(context: Context) : TextView(context)
+
+open class ViewGroup(context: Context) : View(context) {
+  fun addView(view: View) = Unit
+}
+
+class LinearLayout(context: Context) : ViewGroup(context) {
+  var orientation: Int = 0
+
+  companion object {
+    const val VERTICAL = 1
+  }
+}
+
+class ScrollView(context: Context) : ViewGroup(context)

@@ -1,0 +1,34 @@
+// The least that a Cortex-M needs to reach main(): vectors, memory, the floating-point unit.
+#include <cstdint>
+#include <cstdlib>
+
+extern "C" {
+extern std::uint32_t __data_load__, __data_start__, __data_end__, __bss_start__, __bss_end__,
+    __stack;
+extern void (*__init_array_start[])();
+extern void (*__init_array_end[])();
+void initialise_monitor_handles();
+int main();
+
+void Reset_Handler() {
+  *reinterpret_cast<volatile std::uint32_t*>(0xE000ED88) |= 0xFu << 20;
+  std::uint32_t* from = &__data_load__;
+  for (std::uint32_t* to = &__data_start__; to < &__data_end__; ++to, ++from) *to = *from;
+  for (std::uint32_t* to = &__bss_start__; to < &__bss_end__; ++to) *to = 0;
+  initialise_monitor_handles();
+  for (auto function = __init_array_start; function < __init_array_end; ++function) (*function)();
+  std::exit(main());
+}
+
+void Default_Handler() { std::exit(99); }
+
+__attribute__((section(".vectors"), used)) void* const vectors[16] = {
+    &__stack,
+    reinterpret_cast<void*>(Reset_Handler),
+    reinterpret_cast<void*>(Default_Handler),
+    reinterpret_cast<void*>(Default_Handler),
+    reinterpret_cast<void*>(Default_Handler),
+    reinterpret_cast<void*>(Default_Handler),
+    reinterpret_cast<void*>(Default_Handler),
+};
+}

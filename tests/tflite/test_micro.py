@@ -1,0 +1,288 @@
+"""The kit for firmware, compiled and run."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from keras_distill.tflite import budget, micro, names, targets
+
+from keras_distill import tflite
+
+ROOT = "TFLITE_MICRO_ROOT"
+HERE = pathlib.Path(__file__).parent
+STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
+LABELS = ['a"b', "c\\d", "$é", "??/", "{@}", "5", "6", "7", "8", "line\nbreak"]
+
+
+@pytest.fixture(scope="module")
+def kit(converted, tmp_path_factory):
+    """The kit of the int8 student, with labels and a name that C++ reserves."""
+    artifact = converted("micro", "int8", labels=tuple(LABELS))
+    return artifact, artifact.save(tmp_path_factory.mktemp("kit"), name="class")
+
+
+@pytest.fixture(scope="module")
+def root():
+    """A source tree of TFLite Micro, with what it downloads."""
+    folder = os.environ.get(ROOT)
+    if not folder:
+        pytest.skip(f"name a TFLite Micro source tree, its library built, in {ROOT}")
+    return pathlib.Path(folder)
+
+
+def includes(root):
+    downloads = root / "tensorflow/lite/micro/tools/make/downloads"
+    folders = [root, *(downloads / d for d in ("flatbuffers/include", "gemmlowp", "ruy"))]
+    return [option for folder in folders for option in ("-isystem", str(folder))]
+
+
+def library(root, kind):
+    found = sorted(root.glob(f"gen/*{kind}*/lib/libtensorflow-microlite.a"))
+    if not found:
+        pytest.skip(f"{root} has no library for {kind}: build its target `microlite`")
+    return str(found[0])
+
+
+def run(command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_kit_has_what_firmware_needs(kit):
+    _, folder = kit
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    model = {f"class_student{end}" for end in (".h", "_model.h", "_model.cc")}
+    vectors = {"class_student_test_vectors.h", "class_student_test_vectors.cc"}
+    sketch = {f"arduino/class_student/{file}" for file in model | {"class_student.ino"}}
+    reports = {"class_student.tflite", "report.json", "report.md"}
+    assert files == model | vectors | sketch | reports | {"main.cc", "CMakeLists.txt"}
+
+
+def test_c_array_holds_the_bytes_of_the_file(kit, tmp_path):
+    artifact, folder = kit
+    (tmp_path / "dump.cc").write_text(
+        '#include "class_student_model.h"\n#include <cstdint>\n#include <cstdio>\n'
+        "int main() {\n"
+        "  const auto address = reinterpret_cast<std::uintptr_t>(class_student::kModel);\n"
+        "  if (address % 16) return 1;\n"
+        "  std::fwrite(class_student::kModel, 1, class_student::kModelSize, stdout);\n}\n"
+    )
+    sources = [str(tmp_path / "dump.cc"), str(folder / "class_student_model.cc")]
+    run(["g++", *STRICT, f"-I{folder}", *sources, "-o", str(tmp_path / "dump")])
+    dumped = subprocess.run([str(tmp_path / "dump")], check=True, capture_output=True).stdout
+    assert dumped == artifact.tflite == (folder / "class_student.tflite").read_bytes()
+
+
+def test_header_holds_ports_labels_and_helpers(kit, tmp_path):
+    """Compiled without TFLite Micro: a stand-in of the resolver counts the operators."""
+    artifact, folder = kit
+    include = tmp_path / "tensorflow/lite/micro"
+    include.mkdir(parents=True)
+    methods = [micro.resolver_method(op) for op in artifact.report["operators"]]
+    calls = "".join(f"  TfLiteStatus {m}() {{ ++added; return kTfLiteOk; }}\n" for m in methods)
+    (include / "micro_mutable_op_resolver.h").write_text(
+        "enum TfLiteStatus { kTfLiteOk, kTfLiteError };\n"
+        "#define TF_LITE_ENSURE_STATUS(a) do { if ((a) != kTfLiteOk) return kTfLiteError; }"
+        " while (0)\n"
+        "namespace tflite { template <unsigned n> struct MicroMutableOpResolver {\n"
+        f"  static constexpr unsigned size = n;\n  unsigned added = 0;\n{calls}}}; }}\n"
+    )
+    (tmp_path / "main.cc").write_text(
+        '#include "class_student.h"\n#include <cstdio>\nusing namespace class_student;\n'
+        "int main() {\n  Resolver resolver;\n"
+        "  if (AddOperators(resolver) != kTfLiteOk || resolver.added != Resolver::size) return 1;\n"
+        '  for (const char* label : kLabels) std::printf("%s%c", label, 0);\n'
+        "  for (float x : {-1.0f, 0.0f, 0.3f, 0.5f, 1.0f, 9.0f})\n"
+        '    std::printf("%d %.9g%c", Quantize<ImageInput>(x),\n'
+        "                Dequantize<LogitsOutput>(Quantize<LogitsOutput>(x)), 0);\n}\n"
+    )
+    flags = [*STRICT, f"-I{folder}", f"-I{tmp_path}"]
+    run(["g++", *flags, str(tmp_path / "main.cc"), "-o", str(tmp_path / "main")])
+    printed = run([str(tmp_path / "main")]).split("\0")[:-1]
+    assert printed[:10] == LABELS
+    image, logits = artifact.report["inputs"][0], artifact.report["outputs"][0]
+    for x, text in zip((-1.0, 0.0, 0.3, 0.5, 1.0, 9.0), printed[10:], strict=True):
+        quantized, value = text.split()
+        assert int(quantized) == _quantize(x, image)
+        expected = (_quantize(x, logits) - logits["zero_point"]) * np.float32(logits["scale"])
+        assert float(value) == pytest.approx(expected, abs=1e-6)
+
+
+def _quantize(x, port):
+    steps = np.round(np.float32(x) / np.float32(port["scale"])) + port["zero_point"]
+    return int(np.clip(steps, -128, 127))
+
+
+def test_stripping_names_saves_bytes_and_changes_nothing(converted, split):
+    stripped, named = converted("micro", "int8"), converted("android", "int8", io="int8")
+    saved = stripped.report["bytes_saved_by_stripping_names"]
+    assert saved > 0.15 * len(stripped.tflite)
+    assert len(named.tflite) == len(stripped.tflite) + saved
+    assert tflite.inspect(stripped.tflite).signatures == {}
+    x = split[1][0][:50]
+    np.testing.assert_array_equal(
+        stripped.predict(x, "litert-reference"), named.predict(x, "litert-reference")
+    )
+
+
+def test_arena_is_that_of_the_interpreter(kit):
+    artifact, folder = kit
+    arena = artifact.report["arena"]
+    assert arena["total"] == arena["head"] + arena["tail"]
+    assert arena["tail"] >= sum(arena["parts"].values()) > 0
+    line = next(x for x in (folder / "class_student.h").read_text().splitlines() if "kArenaS" in x)
+    size = int(line.split("=")[1].strip(" ;"))
+    assert arena["total"] * 1.1 <= size <= arena["total"] * 1.5 + 128
+    assert size % 16 == 0
+
+
+@pytest.mark.parametrize("which", ["conv", "lstm", "gru", "float32"])
+def test_program_passes_its_vectors_on_this_host(which, kit, converted, root, tmp_path):
+    folder, name = _kit_of(which, kit, converted, tmp_path)
+    sources = [str(folder / f) for f in ("main.cc", f"{name}_model.cc", f"{name}_test_vectors.cc")]
+    flags = [*STRICT, "-fno-rtti", "-fno-exceptions", "-DTF_LITE_STATIC_MEMORY", f"-I{folder}"]
+    program = str(tmp_path / "program")
+    run(["g++", *flags, *includes(root), *sources, library(root, "x86_64"), "-o", program])
+    assert "PASS: 5 of 5 test vectors" in run([program])
+
+
+def _kit_of(which, kit, converted, folder):
+    """Folder and name of a kit: the trained student's, or one of a recurrent student."""
+    if which == "conv":
+        return kit[1], "class_student"
+    if which == "float32":
+        return converted("micro", "float32").save(folder / "kit"), "student"
+    keras.utils.set_random_seed(3)
+    model = zoo.STUDENTS[which]()
+    options = {"recurrent": "step"} if which == "gru" else {}
+    data = zoo.data(model)
+    artifact = tflite.convert(model, "micro", "int8", calibration=data, **options)
+    return artifact.save(folder / "kit"), "student"
+
+
+def test_program_passes_its_vectors_on_cortex_m(kit, root, tmp_path):
+    for tool in ("arm-none-eabi-g++", "qemu-system-arm"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    _, folder = kit
+    cpu = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
+    sources = ["main.cc", "class_student_model.cc", "class_student_test_vectors.cc"]
+    flags = [*STRICT, *cpu, "-Os", "-fno-rtti", "-fno-exceptions", "-fno-threadsafe-statics",
+             "-ffunction-sections", "-fdata-sections", "-DTF_LITE_STATIC_MEMORY"]  # fmt: skip
+    link = ["--specs=rdimon.specs", "-nostartfiles", "-Wl,--gc-sections",
+            f"-T{HERE / 'cortex_m' / 'mps2.ld'}"]  # fmt: skip
+    program = tmp_path / "program.elf"
+    run(
+        ["arm-none-eabi-g++", *flags, f"-I{folder}", *includes(root),
+         *(str(folder / s) for s in sources), str(HERE / "cortex_m" / "startup.cc"),
+         library(root, "cortex-m4"), *link, "-o", str(program)]
+    )  # fmt: skip
+    machine = ["-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none"]
+    output = run(
+        ["qemu-system-arm", *machine, "-semihosting-config", "enable=on,target=native",
+         "-kernel", str(program)],
+        timeout=120,
+    )  # fmt: skip
+    assert "PASS: 5 of 5 test vectors" in output
+
+
+def test_cmake_builds_the_program(kit, root, tmp_path):
+    if shutil.which("cmake") is None:
+        pytest.skip("cmake is not installed")
+    _, folder = kit
+    names = [f"-DTFLITE_MICRO_ROOT={root}", f"-DTFLITE_MICRO_LIBRARY={library(root, 'x86_64')}"]
+    run(["cmake", "-S", str(folder), "-B", str(tmp_path), *names, "-DCMAKE_CXX_FLAGS=-Werror"])
+    run(["cmake", "--build", str(tmp_path)])
+    assert "PASS" in run([str(tmp_path / "class_student_test")])
+
+
+def test_sketch_compiles(kit, root, tmp_path):
+    _, folder = kit
+    (tmp_path / "sketch.cc").write_text(
+        "#include <cstddef>\n#include <cstdint>\n"
+        "struct { void begin(int) {} template <class T> void print(T) {}\n"
+        "  template <class T> void println(T) {} } Serial;\n"
+        "void delay(int) {}\n"
+        '#include "class_student.ino"\nint main() { setup(); loop(); }\n'
+    )
+    sketch = folder / "arduino" / "class_student"
+    flags = [*STRICT, "-DTF_LITE_STATIC_MEMORY", f"-I{sketch}", *includes(root)]
+    run(["g++", "-fsyntax-only", *flags, str(tmp_path / "sketch.cc")])
+
+
+def test_every_operator_has_a_method_in_the_resolver(root):
+    header = root / "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+    text = header.read_text()
+    for operator in targets.MICRO_OPERATORS:
+        assert f"TfLiteStatus {micro.resolver_method(operator)}(" in text
+
+
+@pytest.mark.parametrize(
+    ("operator", "method"),
+    [
+        ("CONV_2D", "AddConv2D"),
+        ("FULLY_CONNECTED", "AddFullyConnected"),
+        ("BATCH_MATMUL", "AddBatchMatMul"),
+        ("L2_POOL_2D", "AddL2Pool2D"),
+        ("UNIDIRECTIONAL_SEQUENCE_LSTM", "AddUnidirectionalSequenceLSTM"),
+        ("SPLIT_V", "AddSplitV"),
+    ],
+)
+def test_method_of_an_operator(operator, method):
+    assert micro.resolver_method(operator) == method
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("class", "class_student"),
+        ("3d über", "student_3d_ber"),
+        ("a--b__c", "a_b_c"),
+        ("", "student"),
+        ("My Model", "my_model"),
+    ],
+)
+def test_names_are_safe_in_cpp(name, safe):
+    assert names.cpp_identifier(name) == safe
+
+
+class TestBudgets:
+    def test_sizes(self):
+        assert budget.size("max_flash", "64KB") == 65536
+        assert budget.size("max_flash", "1.5MB") == 1572864
+        assert budget.size("max_flash", 300) == 300
+        with pytest.raises(ValueError, match=r"`max_flash` must be a number of bytes"):
+            budget.size("max_flash", "64 apples")
+
+    def test_excess_comes_with_a_breakdown(self, student, split):
+        options = {"calibration": split[0][0][:50], "max_flash": "4KB", "max_arena": 2000}
+        with pytest.raises(tflite.BudgetError) as caught:
+            tflite.convert(student, "micro", "int8", **options)
+        message = str(caught.value)
+        assert "4,096 allowed" in message
+        assert "2,000 allowed" in message
+        assert "weights" in message
+        assert "activations" in message
+
+    def test_arena_of_a_phone(self, student):
+        with pytest.raises(ValueError, match="`max_arena` is for microcontrollers"):
+            tflite.convert(student, "android", max_arena="1MB")
+
+
+def test_ethos_u_estimate(student, split, tmp_path):
+    pytest.importorskip("ethosu", reason="Vela (keras-distill[ethos]) is not installed")
+    artifact = tflite.convert(student, "ethos-u55-128", "int8", calibration=split[0][0][:100])
+    npu = artifact.report["npu"]
+    assert npu["operators_left_to_the_cpu"] == []
+    assert npu["cycles"] > 0
+    assert npu["sram_bytes"] > 0
+    assert set(tflite.inspect(artifact.compiled).counts) == {"ethos-u"}
+    folder = artifact.save(tmp_path / "kit")
+    assert "resolver.AddEthosU()" in (folder / "student.h").read_text()
+    assert (folder / "student_vela.tflite").read_bytes() == artifact.compiled

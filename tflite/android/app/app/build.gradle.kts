@@ -1,0 +1,32 @@
+plugins {
+    id("com.android.application")
+    id("org.jetbrains.kotlin.android")
+}
+
+android {
+    namespace = "@PACKAGE@"
+    compileSdk = 35
+
+    defaultConfig {
+        applicationId = "@PACKAGE@"
+        // LiteRT needs Android 6.
+        minSdk = 23
+        targetSdk = 35
+        versionCode = 1
+        versionName = "1.0"
+    }
+
+    // Models are mapped into memory: they must not be compressed.
+    androidResources { noCompress += "tflite" }
+
+    sourceSets["main"].kotlin.srcDir("src/main/kotlin")
+    compileOptions {
+        sourceCompatibility = JavaVersion.VERSION_17
+        targetCompatibility = JavaVersion.VERSION_17
+    }
+    kotlinOptions { jvmTarget = "17" }
+}
+
+dependencies {
+    implementation("com.google.ai.edge.litert:litert:2.1.0")
+}

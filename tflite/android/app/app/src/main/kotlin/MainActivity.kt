@@ -1,0 +1,73 @@
+package @PACKAGE@
+
+import android.app.Activity
+import android.os.Bundle
+import android.os.SystemClock
+import android.widget.Button
+import android.widget.LinearLayout
+import android.widget.ScrollView
+import android.widget.TextView
+import com.google.ai.edge.litert.Accelerator
+import kotlin.concurrent.thread
+import kotlin.math.abs
+import org.json.JSONObject
+
+/** Runs the student's stored test vectors on the accelerator that is tapped, and shows how it did. */
+class MainActivity : Activity() {
+  private lateinit var text: TextView
+
+  override fun onCreate(savedInstanceState: Bundle?) {
+    super.onCreate(savedInstanceState)
+    text = TextView(this)
+    val column = LinearLayout(this)
+    column.orientation = LinearLayout.VERTICAL
+    for (accelerator in listOf(Accelerator.CPU, Accelerator.GPU, Accelerator.NPU)) {
+      val button = Button(this)
+      button.text = accelerator.name
+      button.setOnClickListener { start(accelerator) }
+      column.addView(button)
+    }
+    column.addView(text)
+    val scroll = ScrollView(this)
+    scroll.addView(column)
+    setContentView(scroll)
+  }
+
+  private fun start(accelerator: Accelerator) {
+    text.text = "..."
+    thread {
+      val report =
+        try {
+          @CLASS@(assets, accelerator).use { prove(it, accelerator) }
+        } catch (error: Exception) {
+          "${accelerator.name}: $error"
+        }
+      runOnUiThread { text.text = report }
+    }
+  }
+
+  /** Runs every vector, and says how far the outputs are from the stored ones. */
+  private fun prove(student: @CLASS@, accelerator: Accelerator): String {
+    val vectors = JSONObject(assets.open("test_vectors.json").bufferedReader().readText())
+    val lines = mutableListOf("${accelerator.name}, ${@CLASS@.asset(accelerator)}")
+    for (i in 0 until vectors.getInt("count")) {
+      val values = @CLASS@.INPUTS.keys.associateWith { floats(vectors, "inputs", it, i) }
+      val start = SystemClock.elapsedRealtimeNanos()
+      val outputs = student.run(values)
+      val milliseconds = (SystemClock.elapsedRealtimeNanos() - start) / 1e6
+      lines += "vector $i: %.2f ms".format(milliseconds)
+      for ((name, got) in outputs) {
+        val expected = floats(vectors, "outputs", name, i)
+        val largest = got.indices.maxOf { abs(got[it] - expected[it]) }
+        lines += "  $name: off by $largest"
+        if (got.size == @CLASS@.LABELS.size) lines += "  ${@CLASS@.best(got)}"
+      }
+    }
+    return lines.joinToString("\n")
+  }
+
+  private fun floats(vectors: JSONObject, side: String, name: String, i: Int): FloatArray {
+    val numbers = vectors.getJSONObject(side).getJSONArray(name).getJSONArray(i)
+    return FloatArray(numbers.length()) { numbers.getDouble(it).toFloat() }
+  }
+}

@@ -1,0 +1,7 @@
+#include "@NAME@_test_vectors.h"
+
+namespace @NAME@ {
+
+@DEFINITIONS@
+
+}  // namespace @NAME@
