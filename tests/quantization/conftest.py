@@ -47,6 +47,7 @@ _NOT_YET = (
     "[hard sigmoid",
     "[prelu",
     "nested_and_shared",
+    "distilled_like_any_student",
 )
 
 
