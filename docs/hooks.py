@@ -32,7 +32,10 @@ def on_page_markdown(markdown, **_):
 
 
 def _table(name):
-    results = json.loads((RESULTS / f"{name}.json").read_text())
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        return "No results have been recorded yet."
+    results = json.loads(path.read_text())
     seeds = len(results["runs"])
     rows = [
         f"| {key} | {_number(value)} | {_number(results['standard_deviation'][key])} |"

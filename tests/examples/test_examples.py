@@ -188,9 +188,16 @@ def test_record_writes_the_mean_over_seeds(tmp_path, monkeypatch):
     sys.modules.pop("toy")
 
 
-def test_each_example_is_short_and_has_its_results():
+def test_each_example_is_short():
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) <= 105, path.name
-        if "def main(" in path.read_text():
-            results = json.loads((EXAMPLES / "results" / f"{path.stem}.json").read_text())
-            assert len(results["runs"]) >= 3
+
+
+def test_recorded_results_are_those_of_an_example():
+    for path in (EXAMPLES / "results").glob("*.json"):
+        results = json.loads(path.read_text())
+        assert (EXAMPLES / f"{path.stem}.py").is_file()
+        assert f"examples/record.py {path.stem}" in results["command"]
+        assert len(results["runs"]) >= 3
+        for key, mean in results["mean"].items():
+            assert mean == pytest.approx(np.mean([run[key] for run in results["runs"]]))
