@@ -58,8 +58,9 @@ def convert(
     on this host; `Artifact.verify` proves its outputs.
 
     Args:
-        student: A built Keras model; one made for quantization-aware training keeps the ranges
-            and weights that it was trained with.
+        student: A built Keras model. One made by `keras_distill.quantization.quantize_aware`
+            becomes a file with the very ranges and integers that it was trained with; it needs
+            neither `quantization` nor `calibration`.
         target: `"android"`, `"micro"` or an Ethos-U such as `"ethos-u55-128"`.
         quantization: `"float32"`, `"float16"` (weights stored in half), `"dynamic"` (int8 weights,
             float activations), `"int8"`, `"int16x8"` (int16 activations, int8 weights) or
@@ -116,6 +117,8 @@ def convert(
     target = targets.get(target)
     _check_student(student)
     aware = _is_quantize_aware(student)
+    if aware:
+        quantization = _trained(student, quantization)
     _check_quantization(target, quantization, calibration, aware)
     io = _check_io(target, quantization, io)
     _check_calibration(student, quantization, calibration_samples, ranges, percentile, precision)
@@ -405,11 +408,6 @@ def _check_quantization(target, quantization, calibration, aware):
             f"Target {target.name!r} can't run quantization={quantization!r}: "
             f"{target.refused[quantization]}. Use one of {runs}."
         )
-    if aware and quantization in _FLOAT:
-        raise ValueError(
-            'A quantization-aware student becomes an integer file: use quantization="int8". '
-            f"Received: quantization={quantization!r}"
-        )
     if quantization not in _FLOAT and calibration is None and not aware:
         raise ValueError(
             f"`calibration` is needed for quantization={quantization!r}: give some hundred inputs "
@@ -524,11 +522,24 @@ def _export_form(student):
     return quantization.export_form(student)
 
 
+def _trained(student, quantization):
+    """What a quantize-aware student becomes, which `quantization` may leave out or repeat."""
+    from keras_distill import quantization as aware
+
+    trained = aware.precision(student)
+    if quantization not in ("float32", trained):
+        raise ValueError(
+            f"The student was made quantize-aware for {trained!r}, so it can't be converted to "
+            f"quantization={quantization!r}. Leave `quantization` out, or convert the float "
+            "student."
+        )
+    return trained
+
+
 def _complete(student, float32, io):
     """The integer file of a quantization-aware student, from the float one of its export form."""
     from keras_distill import quantization
 
-    kinds = ["int" if dtype.startswith("int") else dtype for dtype in io]
-    tflite = quantization.write_integers(student, float32, io=tuple(kinds))
+    tflite = quantization.write_integers(student, float32, io)
     quantization.check_export(student, tflite)
     return tflite

@@ -25,7 +25,7 @@ def toolkit():
         ImportError: If the toolkit isn't installed.
     """
     before = os.environ.get(_VARIABLE)
-    _ = tf.keras.__version__  # decides what `tf.keras` is
+    _ = tf.keras.Model  # the first use decides what `tf.keras` is
     try:
         import tensorflow_model_optimization
     except ImportError as error:

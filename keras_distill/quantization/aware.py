@@ -163,8 +163,14 @@ def calibrate(model: keras.Model, data) -> None:
 
     def observe(layer):
         def observer(x):
+            extremes = float(ops.min(x)), float(ops.max(x))
+            if not np.all(np.isfinite(x)):
+                raise ValueError(
+                    f"Calibration met NaN or infinity in the output of {layer.tensor!r}: look at "
+                    "the samples and at the model's weights."
+                )
             low, high = seen[layer]
-            seen[layer] = min(low, float(ops.min(x))), max(high, float(ops.max(x)))
+            seen[layer] = min(low, extremes[0]), max(high, extremes[1])
 
         return observer
 
@@ -180,13 +186,7 @@ def calibrate(model: keras.Model, data) -> None:
     if not seen:
         raise ValueError("`calibration` holds no samples.")
     for layer in ranges:
-        low, high = seen[layer]
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(
-                f"Calibration met NaN or infinity in the output of {layer.tensor!r}: look at the "
-                "samples and at the model's weights."
-            )
-        layer.start(low, high)
+        layer.start(*seen[layer])
 
 
 def _require_quantize_aware(model):

@@ -55,8 +55,8 @@ def write_integers(model: keras.Model, tflite: bytes, io=("int8", "int8")) -> by
     Args:
         model: The quantize-aware model.
         tflite: The float file of its export form.
-        io: Types of the file's inputs and outputs: `"float32"`, `"uint8"`, or that of the
-            activations, `"int8"` or `"int16"`.
+        io: Types of the file's inputs and outputs: `"float32"`, `"uint8"`, or that of their
+            tensors (`"int8"` or `"int16"`, whichever it is).
 
     Returns:
         The integer file. Its tensors bear the paths of the layers.
@@ -513,9 +513,9 @@ class _Writer(_File):
                 "or a step before the student's own input, reads or makes it. Make preprocessing "
                 "part of the model that `quantize_aware` is given."
             )
-        if kind == f"int{marker.bits}":
+        if kind.startswith("int"):
             return None
-        if kind not in ("float32", "uint8") or (kind == "uint8" and marker.bits != 8):
+        if kind == "uint8" and marker.bits != 8:
             raise ValueError(f"The {role} {name!r} has {marker.bits} bits, so it can't be {kind}.")
         return marker
 

@@ -53,6 +53,13 @@ class _QuantizedKernel:
             kwargs["autocast"] = False
         return super().add_weight(*args, **kwargs)
 
+    def save_own_variables(self, store):
+        # Keras' own layers would store what they read as `kernel`: the rounded one.
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store):
+        keras.layers.Layer.load_own_variables(self, store)
+
     def start(self):
         """Sets learned steps from the kernel: `2 mean(|w|) / sqrt(highest)`."""
         if self.learned_steps:

@@ -1,5 +1,6 @@
 """The distiller for tf_keras, the bridge, and the toolkit, on digits."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-pytest.importorskip("tensorflow_model_optimization", reason="the extra `tfmot` isn't installed")
+if importlib.util.find_spec("tensorflow_model_optimization") is None:
+    pytest.skip("the extra `tfmot` isn't installed", allow_module_level=True)
 
 import tensorflow as tf
 import tf_keras
@@ -194,7 +196,9 @@ def test_pruned_student_is_smaller(trained, split, accuracy):
     callback = legacy.toolkit().sparsity.keras.UpdatePruningStep()
     distil(model, trained, split, callbacks=[callback])
     pruned = legacy.strip(model)
-    assert legacy.sparsity(pruned) == pytest.approx(0.75, abs=0.01)
+    assert np.mean(pruned.get_layer("wide").get_weights()[0] == 0) == pytest.approx(0.75, abs=0.01)
+    # The toolkit leaves depthwise kernels as they are.
+    assert 0.7 < legacy.sparsity(pruned) < 0.75
     dense = legacy.convert(legacy.to_tf_keras(trained))
     sparse = legacy.convert(pruned)
     assert legacy.compressed_size(sparse) < 0.6 * legacy.compressed_size(dense)

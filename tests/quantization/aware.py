@@ -26,10 +26,10 @@ def convolutional():
     layers = keras.layers
     image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(image)
-    x = layers.BatchNormalization(name="stem_norm")(x)
+    x = layers.BatchNormalization(momentum=0.9, name="stem_norm")(x)
     x = shortcut = layers.ReLU(name="stem_relu")(x)
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
-    x = layers.BatchNormalization(name="depthwise_norm")(x)
+    x = layers.BatchNormalization(momentum=0.9, name="depthwise_norm")(x)
     x = layers.ReLU(max_value=6, name="depthwise_relu")(x)
     x = layers.Conv2D(16, 1, name="pointwise")(x)
     x = layers.Activation("relu", name="block")(layers.Add(name="add")([x, shortcut]))

@@ -20,7 +20,7 @@ def float_student(split):
     """A convolutional student, trained as float."""
     keras.utils.set_random_seed(0)
     model = compiled(convolutional())
-    model.fit(*split[0], epochs=15, batch_size=64, verbose=0)
+    model.fit(*split[0], epochs=8, batch_size=64, verbose=0)
     return model
 
 

@@ -167,7 +167,7 @@ def test_kernels_are_within_a_step_of_the_simulation(name, runtime, files):
     assert apart.max() <= 1 + is_chain
     # One kernel differs where two steps are equally near; means are rounded twice.
     assert (apart > 1).mean() < 1e-2
-    assert apart.mean() < (0.3 if name in ("mean", "pooling", "bilinear") else 0.02)
+    assert apart.mean() < (0.3 if name in ("mean", "pooling", "bilinear", "leaky") else 0.02)
 
 
 @pytest.mark.parametrize("runtime", ["litert-reference", MICRO])
