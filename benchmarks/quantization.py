@@ -2,12 +2,13 @@
 
     python benchmarks/quantization.py --data=FOLDER --seeds=3
 
-Trains two students on Fashion-MNIST, on labels alone and by distillation from a larger teacher:
-a plain convolutional one, and a depthwise-separable one with residuals. Float students train for
-`--epochs` epochs in all; the quantize-aware ones take over their weights `--aware` epochs before
-the end and train on as the float ones do, so all have seen the same data. Ranges and statistics
-are frozen for the last aware epoch. The last column folds BatchNormalization before the aware
-epochs instead of after them. All figures are of files, run in LiteRT on the whole test set.
+Trains two students, on labels alone and by distillation from a larger teacher: a convolutional
+one on Fashion-MNIST, and a narrow depthwise-separable one (MobileNet's blocks in one dimension) on
+activity recognition from a phone's sensors (UCI HAR). Float students train for `--epochs` epochs
+in all; the quantize-aware ones take over their weights `--aware` epochs before the end and train
+on as the float ones do, so all have seen the same data. Ranges and statistics are frozen for the
+last aware epoch. The last column folds BatchNormalization before the aware epochs instead of after
+them. All figures are of files, run in LiteRT on the whole test set.
 Writes `benchmarks/results/quantization.json` and `.md`, and the table of `docs/quantization.md`.
 """
 
@@ -30,14 +31,11 @@ from keras_distill import quantization, tflite
 
 HERE = pathlib.Path(__file__).parent
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "data", str(HERE.parents[1] / "shared/data/fashion_mnist"), "Folder of the four gz files."
-)
+flags.DEFINE_string("data", str(HERE.parents[1] / "shared/data"), "Folder of both data sets.")
 flags.DEFINE_integer("seeds", 3, "Number of seeds.")
-flags.DEFINE_integer("train", 20000, "Training samples.")
-flags.DEFINE_integer("epochs", 8, "Epochs of a float student.")
-flags.DEFINE_integer("aware", 3, "How many of them the quantize-aware student trains.")
-flags.DEFINE_integer("teacher_epochs", 10, "Epochs of the teacher.")
+flags.DEFINE_integer("epochs", 10, "Epochs of a float student.")
+flags.DEFINE_integer("aware", 4, "How many of them the quantize-aware student trains.")
+flags.DEFINE_integer("teacher_epochs", 6, "Epochs of a teacher.")
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 COLUMNS = (
@@ -50,11 +48,11 @@ COLUMNS = (
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 
-def load(folder, count):
-    """Fashion-MNIST: images from 0 to 1, and labels."""
+def fashion(folder, count=10000):
+    """Fashion-MNIST: images from 0 to 1, and labels; the first training images."""
 
     def read(name, offset):
-        with gzip.open(pathlib.Path(folder, name)) as file:
+        with gzip.open(pathlib.Path(folder, "fashion_mnist", name)) as file:
             return np.frombuffer(file.read(), "uint8", offset=offset)
 
     def images(name):
@@ -65,44 +63,66 @@ def load(folder, count):
             images("train-images-idx3-ubyte.gz")[:count],
             read("train-labels-idx1-ubyte.gz", 8)[:count].astype("int32"),
         ),
-        (
-            images("t10k-images-idx3-ubyte.gz"),
-            read("t10k-labels-idx1-ubyte.gz", 8).astype("int32"),
-        ),
+        (images("t10k-images-idx3-ubyte.gz"), read("t10k-labels-idx1-ubyte.gz", 8).astype("int32")),
     )
 
 
-def block(x, layer, activation):
-    """A convolution, BatchNormalization, activation."""
-    x = keras.layers.BatchNormalization(momentum=0.9)(layer(x))
-    return x if activation is None else keras.layers.Activation(activation)(x)
+def activity(folder):
+    """UCI HAR: windows of 128 steps of six sensor channels, and six activities."""
+    with np.load(pathlib.Path(folder, "uci_har", "uci_har_6ch.npz")) as stored:
+        x = stored["halves"][stored["pairs"]].reshape(-1, 128, 6).astype("float32")
+        y, is_test = stored["y"].astype("int32"), stored["is_test"].astype(bool)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(~is_test))
+    return (x[order], y[order] - y.min()), (x[is_test], y[is_test] - y.min())
 
 
-def convolutional(widths=(16, 32, 48)):
+def block(x, layer):
+    """A convolution, BatchNormalization, ReLU."""
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(layer(x)))
+
+
+def convolutional(widths=(8, 16, 32)):
     """Strided 3x3 convolutions."""
-    conv = keras.layers.Conv2D
     x = image = keras.Input((28, 28, 1), name="image")
     for width in widths:
-        x = block(x, conv(width, 3, strides=2, padding="same", use_bias=False), "relu")
+        conv = keras.layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False)
+        x = block(x, conv)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="convolutional")
 
 
-def depthwise(width=16, expansion=4, activation="hard_swish"):
-    """Inverted residuals (arXiv:1801.04381), their linear bottlenecks and depthwise kernels."""
-    conv = keras.layers.Conv2D
-    image = keras.Input((28, 28, 1), name="image")
-    x = block(image, conv(width, 3, strides=2, padding="same", use_bias=False), activation)
-    for stride, channels in ((1, width), (2, 2 * width), (1, 2 * width), (2, 2 * width)):
-        y = block(x, conv(expansion * x.shape[-1], 1, use_bias=False), activation)
-        depthwise_conv = keras.layers.DepthwiseConv2D(
-            3, strides=stride, padding="same", use_bias=False
+def depthwise(width=8, depth=8):
+    """MobileNet's blocks (arXiv:1704.04861) in one dimension."""
+    conv = keras.layers.Conv1D
+    window = keras.Input((128, 6), name="window")
+    x = block(window, conv(width, 5, strides=2, padding="same", use_bias=False))
+    for i in range(depth):
+        strides = 2 if i % 3 == 2 else 1
+        x = block(
+            x, keras.layers.DepthwiseConv1D(5, strides=strides, padding="same", use_bias=False)
         )
-        y = block(y, depthwise_conv, activation)
-        y = block(y, conv(channels, 1, use_bias=False), None)
-        x = keras.layers.Add()([x, y]) if y.shape == x.shape else y
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="depthwise")
+        x = block(x, conv(width, 1, use_bias=False))
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    return keras.Model(window, keras.layers.Dense(6, name="logits")(x), name="depthwise")
+
+
+def recognizer(width=48):
+    """Strided convolutions in one dimension, the depthwise student's teacher."""
+    x = window = keras.Input((128, 6), name="window")
+    for i in range(3):
+        conv = keras.layers.Conv1D(width * (i + 1), 5, strides=2, padding="same", use_bias=False)
+        x = block(x, conv)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    return keras.Model(window, keras.layers.Dense(6, name="logits")(x), name="recognizer")
+
+
+# Student: data, how it is built, how its teacher is built.
+TASKS = {
+    "convolutional, Fashion-MNIST": (fashion, convolutional, lambda: convolutional((32, 64, 128))),
+    "depthwise, activity recognition": (activity, depthwise, recognizer),
+}
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+KERNELS = (keras.layers.Conv1D, keras.layers.Conv2D, *DEPTHWISE)
 
 
 def folded(student):
@@ -112,7 +132,7 @@ def folded(student):
         config = layer.get_config()
         if isinstance(layer, keras.layers.BatchNormalization):
             return keras.layers.Identity(name=layer.name)
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+        if isinstance(layer, KERNELS):
             config["use_bias"] = True
         return type(layer).from_config(config)
 
@@ -122,10 +142,10 @@ def folded(student):
         if isinstance(old, keras.layers.BatchNormalization):
             gamma, beta, mean, variance = old.get_weights()
             scale = gamma / np.sqrt(variance + old.epsilon)
-            is_depthwise = isinstance(target, keras.layers.DepthwiseConv2D)
+            is_depthwise = isinstance(target, DEPTHWISE)
             factor = scale.reshape(-1, 1) if is_depthwise else scale
             target.set_weights([kernel * factor, beta - mean * scale])
-        elif isinstance(old, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+        elif isinstance(old, KERNELS):
             target, kernel = new, old.get_weights()[0]
         elif old.get_weights():
             new.set_weights(old.get_weights())
@@ -168,13 +188,13 @@ def measure(build, teacher, train, test, seed):
     """Accuracy and bytes of the files of one student."""
     keras.utils.set_random_seed(seed)
     student, calibration = build(), train[0][:500]
-    fit(student, teacher, train, FLAGS.epochs - FLAGS.aware, 5e-3)
+    fit(student, teacher, train, FLAGS.epochs - FLAGS.aware, 1e-2)
     aware = {
         bits: quantization.quantize_aware(student, calibration, weight_bits=bits) for bits in (8, 4)
     }
     before = quantization.quantize_aware(folded(student), calibration)
     for model in (student, aware[8], aware[4], before):
-        fit(model, teacher, train, FLAGS.aware, 2e-3, freeze=model is not student)
+        fit(model, teacher, train, FLAGS.aware, 3e-3, freeze=model is not student)
     files = (
         tflite.convert(student),
         tflite.convert(student, quantization="int8", io="int8", calibration=calibration),
@@ -194,8 +214,8 @@ def table(results):
         f"| student | trained | {' | '.join(COLUMNS)} |",
         "| --- | --- |" + " --- |" * len(COLUMNS),
     ]
-    for name, by_objective in results["students"].items():
-        for objective, runs in by_objective.items():
+    for name, task in results["students"].items():
+        for objective, runs in task["runs"].items():
             cells = []
             for column in COLUMNS:
                 values = [100 * run[column]["accuracy"] for run in runs]
@@ -212,11 +232,14 @@ def write(results):
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
     (folder / "quantization.json").write_text(json.dumps(results, indent=1) + "\n")
+    teachers = ", ".join(
+        f"{100 * task['teacher']['accuracy']:.2f} ({name})"
+        for name, task in results["students"].items()
+    )
     text = (
         f"{table(results)}\n\nTest accuracy in percent, mean ± standard deviation over "
-        f"{results['seeds']} seeds, of files in LiteRT on 10,000 images; {results['train']:,} "
-        f"training images, {results['epochs']} epochs, of which {results['aware']} aware. "
-        f"Teacher: {100 * results['teacher']['accuracy']:.2f}. "
+        f"{results['seeds']} seeds, of files in LiteRT on the whole test set; {results['epochs']} "
+        f"epochs, of which {results['aware']} aware. Teachers: {teachers}. "
         f"`python benchmarks/quantization.py --seeds={results['seeds']}`, "
         f"{results['cpu_seconds'] / 60:.0f} minutes of one CPU core.\n"
     )
@@ -229,30 +252,35 @@ def write(results):
 
 def main(_):
     begin = time.process_time()
-    train, test = load(FLAGS.data, FLAGS.train)
-    keras.utils.set_random_seed(0)
-    teacher = convolutional((64, 128, 192))
-    fit(teacher, None, train, FLAGS.teacher_epochs, 3e-3)
-    teacher_accuracy = float(np.mean(np.argmax(teacher.predict(test[0], verbose=0), -1) == test[1]))
-    students = {"convolutional": convolutional, "depthwise": depthwise}
     results = {
         "seeds": FLAGS.seeds,
-        "train": FLAGS.train,
         "epochs": FLAGS.epochs,
         "aware": FLAGS.aware,
         "machine": platform.processor() or platform.machine(),
         "versions": {"keras": keras.__version__, "keras_distill": keras_distill.__version__},
-        "teacher": {"accuracy": teacher_accuracy, "parameters": teacher.count_params()},
-        "students": {name: {"labels": [], "distilled": []} for name in students},
+        "students": {},
     }
-    for seed in range(FLAGS.seeds):
-        for name, build in students.items():
-            for objective in ("labels", "distilled"):
+    for name, (load, build, build_teacher) in TASKS.items():
+        train, test = load(FLAGS.data)
+        keras.utils.set_random_seed(0)
+        teacher = build_teacher()
+        fit(teacher, None, train, FLAGS.teacher_epochs, 5e-3)
+        found = np.argmax(teacher.predict(test[0], verbose=0), axis=-1)
+        task = results["students"][name] = {
+            "teacher": {
+                "accuracy": float(np.mean(found == test[1])),
+                "parameters": teacher.count_params(),
+            },
+            "parameters": build().count_params(),
+            "runs": {"labels": [], "distilled": []},
+        }
+        print(name, task, flush=True)
+        for seed in range(FLAGS.seeds):
+            for objective, runs in task["runs"].items():
                 guide = teacher if objective == "distilled" else None
-                run = measure(build, guide, train, test, seed)
-                results["students"][name][objective].append({"seed": seed, **run})
-                shown = {column: round(100 * run[column]["accuracy"], 2) for column in COLUMNS}
-                print(seed, name, objective, shown, flush=True)
+                runs.append({"seed": seed, **measure(build, guide, train, test, seed)})
+                shown = {c: round(100 * runs[-1][c]["accuracy"], 2) for c in COLUMNS}
+                print(seed, objective, shown, round(time.process_time() - begin), "s", flush=True)
     results["cpu_seconds"] = round(time.process_time() - begin)
     write(results)
 
