@@ -145,7 +145,7 @@ def convert(
         exported = steps.Step(whole)
         met = exported.rollout(arrays or whole.made_up(4), calibration_samples)
     elif aware:
-        exported = dataclasses.replace(whole, student=_export_form(student))
+        exported = dataclasses.replace(whole, student=_export_form(student), named_by=student)
     with tempfile.TemporaryDirectory() as folder:
         job = _Job(exported, pathlib.Path(folder), target, batch_size, quantization, io)
         job.save(recurrent)

@@ -95,7 +95,8 @@ def _is_automatic(student, name):
     """Whether Keras made the name up from the layer's class."""
     for layer in student.layers:
         if layer.name == name:
-            snake = keras.src.utils.naming.to_snake_case(type(layer).__name__)
+            kind = type(layer).__name__.removeprefix("Quantized")
+            snake = keras.src.utils.naming.to_snake_case(kind)
             return re.fullmatch(rf"{snake}(_\d+)?", name) is not None
     return True
 
@@ -111,6 +112,7 @@ class Wrapped:
         postprocessing: Keras layer or function on each output, or `None`.
         cast: Dtype of float inputs in the file where it isn't their own: raw bytes that become
             floats inside a float file.
+        named_by: Model whose layers name the outputs, or `None`: the student's.
     """
 
     student: keras.Model
@@ -118,6 +120,7 @@ class Wrapped:
     preprocessing: object = None
     postprocessing: object = None
     cast: str | None = None
+    named_by: keras.Model | None = None
 
     def __call__(self, tensors, check=True):
         """Outputs by name, from inputs by name.
@@ -129,7 +132,7 @@ class Wrapped:
             flat = [self.preprocessing(flat[0]), *flat[1:]]
         student = self.student if check else self.student.call
         outputs = student(self._packed(flat), training=False)
-        names = _output_names(self.student, outputs)
+        names = _output_names(self.named_by or self.student, outputs)
         if isinstance(outputs, dict):
             outputs = [outputs[key] for key in sorted(outputs)]
         outputs = keras.tree.flatten(outputs)

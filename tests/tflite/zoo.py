@@ -20,7 +20,7 @@ def conv():
 
 def conv1d():
     """1-D convolutions, dilated and separable."""
-    inputs = keras.Input((12, 3))
+    inputs = keras.Input((12, 3), name="window")
     x = layers.Conv1D(6, 3, activation="relu")(inputs)
     x = layers.Conv1D(6, 3, dilation_rate=2, activation="relu")(x)
     x = layers.SeparableConv1D(6, 3, padding="same")(x)
@@ -29,20 +29,20 @@ def conv1d():
 
 def lstm():
     """A bidirectional LSTM below another."""
-    inputs = keras.Input((6, 3))
+    inputs = keras.Input((6, 3), name="window")
     x = layers.Bidirectional(layers.LSTM(4, return_sequences=True))(inputs)
     return keras.Model(inputs, layers.Dense(4)(layers.LSTM(5, name="memory")(x)))
 
 
 def gru():
     """A GRU."""
-    inputs = keras.Input((4, 3))
+    inputs = keras.Input((4, 3), name="window")
     return keras.Model(inputs, layers.Dense(4)(layers.GRU(4, name="memory")(inputs)))
 
 
 def attention():
     """A transformer block with layer normalization and GELU."""
-    inputs = keras.Input((6, 4))
+    inputs = keras.Input((6, 4), name="window")
     x = layers.Dense(8)(inputs)
     x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 4)(x, x))
     x = layers.LayerNormalization()(x + layers.Dense(8)(layers.Dense(12, activation="gelu")(x)))

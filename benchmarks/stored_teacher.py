@@ -1,0 +1,181 @@
+"""What stored answers cost: time per epoch, writing, bytes and memory.
+
+usage: python benchmarks/stored_teacher.py [rounds]
+
+Writes results/stored_teacher.json beside this file. One run measures, in rounds in which all take
+turns, so that a busy machine slows all alike:
+
+- seconds per epoch of the plain student, of the student distilled from the live teacher, and from
+  its stored answers (goal: stored at most 1.1 times plain, live at least 2 times);
+- the rate of writing answers against that of the teacher's own `predict` (goal: at least 0.95);
+- bytes per example, dense and top-k;
+- peak memory of a process that writes, attaches and reads answers to 10 thousand and to 1 million
+  examples (goal: within 5 % of each other).
+
+Images are noise of CIFAR-10's size: only the time is looked at.
+"""
+
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+import keras_distill
+from keras_distill.teachers import store
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "stored_teacher.json"
+EXAMPLES, BATCH = 2048, 64
+SMALL, LARGE = 10_000, 1_000_000
+
+
+def network(width, depth, name):
+    """A plain convolutional classifier of 32×32 images."""
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    for stage in range(3):
+        for block in range(depth):
+            strides = 2 if stage and not block else 1
+            x = layers.Conv2D(width * 2**stage, 3, strides, "same", use_bias=False)(x)
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)), name=name)
+
+
+def in_turns(functions, rounds):
+    """Seconds of each function in each round, after a round that isn't counted."""
+    times = {name: [] for name in functions}
+    for number in range(rounds + 1):
+        # Each comes first in every other round.
+        for name in list(functions) if number % 2 else reversed(functions):
+            start = time.perf_counter()
+            functions[name]()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def epochs(train, teacher, stored, rounds):
+    """Seconds of each epoch, by method."""
+    methods = {
+        "plain student": (network(16, 2, "plain"), train),
+        "live teacher": (keras_distill.Distiller(network(16, 2, "live"), teacher), train),
+        "stored teacher": (
+            keras_distill.Distiller(network(16, 2, "stored"), stored),
+            stored.attach(train),
+        ),
+    }
+    fits = {}
+    for name, (model, data) in methods.items():
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        data = data.shuffle(EXAMPLES).batch(BATCH).prefetch(2)
+        fits[name] = lambda model=model, data=data: model.fit(data, verbose=0)
+    return in_turns(fits, rounds)
+
+
+def writing(train, teacher, rounds):
+    """Seconds of writing all answers, and of the teacher's own `predict` on the same data."""
+    batches = train.map(lambda x, y: x).batch(128).prefetch(2)
+
+    def write():
+        with tempfile.TemporaryDirectory() as folder:
+            store(teacher, train, folder, batch_size=128, verbose=0)
+
+    return in_turns(
+        {"predict": lambda: teacher.predict(batches, verbose=0), "store": write}, rounds
+    )
+
+
+def bytes_per_example():
+    sizes = {}
+    x = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
+    for classes in (10, 1000):
+        teacher = keras.Sequential([keras.Input((8,)), layers.Dense(classes)])
+        for form, options in (
+            ("float32", {"dtype": "float32"}),
+            ("float16", {}),
+            ("top 5 in float16", {"top_k": 5}),
+        ):
+            with tempfile.TemporaryDirectory() as folder:
+                stored = store(teacher, x, folder, verbose=0, **options)
+                sizes[f"{classes} classes, {form}"] = stored.bytes_per_example
+    return sizes
+
+
+def walk(examples):
+    """Writes, attaches and reads answers to so many examples; prints the peak memory in MiB."""
+    teacher = keras.Sequential([keras.Input((16,)), layers.Dense(10)])
+    data = tf.data.Dataset.range(examples).map(
+        lambda i: tf.random.stateless_normal((16,), tf.stack([i, 0])),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        stored = store(teacher, data, folder, batch_size=1000, verbose=0)
+        rows = sum(len(x.keys) for (x,) in stored.attach(data).shuffle(1000).batch(1000))
+    assert rows == examples
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def peak_memory(examples):
+    """Peak memory in MiB of a process that walks through so many examples."""
+    command = [sys.executable, __file__, "walk", str(examples)]
+    walked = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(walked.stdout.split()[-1])
+
+
+def main(rounds):
+    load = os.getloadavg()
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (EXAMPLES, 32, 32, 3)).astype("float32")
+    train = tf.data.Dataset.from_tensor_slices((x, rng.integers(0, 10, EXAMPLES)))
+    teacher = network(32, 4, "teacher")
+    with tempfile.TemporaryDirectory() as folder:
+        stored = store(teacher, train, folder, verbose=0)
+        by_method = epochs(train, teacher, stored, rounds)
+    by_writing = writing(train, teacher, rounds)
+    peaks = {size: peak_memory(size) for size in (SMALL, LARGE)}
+    seconds = {**by_method, **by_writing}
+
+    def median_ratio(a, b):
+        return statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
+
+    result = {
+        "goals": {
+            "live / plain, at least 2": median_ratio("live teacher", "plain student"),
+            "stored / plain, at most 1.1": median_ratio("stored teacher", "plain student"),
+            "writing rate / predict rate, at least 0.95": median_ratio("predict", "store"),
+            "peak memory of 1 million / 10 thousand, within 5 %": peaks[LARGE] / peaks[SMALL],
+        },
+        "median seconds": {name: statistics.median(times) for name, times in seconds.items()},
+        "seconds by round": seconds,
+        "peak MiB": peaks,
+        "bytes per example": bytes_per_example(),
+        "examples": EXAMPLES,
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "processes waiting for them (1, 5, 15 min)": {"before": load, "after": os.getloadavg()},
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(RESULTS.read_text())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["walk"]:
+        walk(int(sys.argv[2]))
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
