@@ -657,8 +657,9 @@ def _input_spec(model):
     """What a built model reads, and whether that is certain (or only all that it tells)."""
     if isinstance(model, keras.Sequential):
         return model.inputs[0], True
-    if hasattr(model, "operations"):
-        return model.input, not isinstance(model.input, dict)
+    called_with = getattr(model, "input", None)
+    if called_with is not None:
+        return called_with, hasattr(model, "operations") and not isinstance(called_with, dict)
     shape = (model.get_build_config() or {}).get("input_shape")
     if shape is None or not all(size is None or isinstance(size, int) for size in shape):
         return None, False
