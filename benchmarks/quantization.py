@@ -136,7 +136,10 @@ def folded(student):
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    result = keras.models.clone_model(student, clone_function=without_norm)
+    def call(layer, *args, **kwargs):
+        return layer(*args)  # without the mask that BatchNormalization takes
+
+    result = keras.models.clone_model(student, clone_function=without_norm, call_function=call)
     kernel, target = None, None
     for old, new in zip(student.layers, result.layers, strict=True):
         if isinstance(old, keras.layers.BatchNormalization):
