@@ -223,3 +223,18 @@ def grid_of(minimum, maximum, bits):
         return scale, ops.zeros_like(scale)
     scale = ops.maximum((maximum - minimum) / (highest - lowest), _SMALLEST_SCALE)
     return scale, ops.clip(ops.round(lowest - minimum / scale), lowest, highest)
+
+
+def is_quantize_aware(model: keras.Model) -> bool:
+    """Whether a model was made by `quantize_aware`."""
+    return isinstance(model, keras.Model) and any(
+        isinstance(layer, _Range) for layer in model._flatten_layers()
+    )
+
+
+def require_quantize_aware(model):
+    if not is_quantize_aware(model):
+        raise ValueError(
+            f"The model {model.name!r} isn't quantize-aware; "
+            "make it so with `keras_distill.quantization.quantize_aware`."
+        )
