@@ -1,7 +1,7 @@
 """Runs an example with several seeds and writes its results beside it.
 
-python examples/record.py image_classification --seeds 3
-python examples/record.py tabular_regression housing.csv --seeds 3 --note "..."
+python examples/record.py tabular_regression housing.csv --seeds 3
+python examples/record.py image_classification examples=12000 --note "12,000 of 60,000 images."
 """
 
 import argparse
@@ -24,7 +24,7 @@ def record(name, arguments=(), seeds=3, note=None, folder=FOLDER / "results"):
 
     Args:
         name: Name of the example.
-        arguments: Positional arguments of its `main`.
+        arguments: Arguments of its `main`; those with a name as `name=value`, the value in JSON.
         seeds: Number of seeds, from 0.
         note: What a reader of the results must know.
         folder: Folder in which `<name>.json` is written.
@@ -34,7 +34,10 @@ def record(name, arguments=(), seeds=3, note=None, folder=FOLDER / "results"):
     """
     example = importlib.import_module(name)
     start = time.process_time()
-    runs = [example.main(*arguments, seed=seed) for seed in range(seeds)]
+    named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    named = {key: json.loads(value) for key, value in named.items()}
+    places = [argument for argument in arguments if "=" not in argument]
+    runs = [example.main(*places, **named, seed=seed) for seed in range(seeds)]
     results = {
         "command": shlex.join(["python", "examples/record.py", *sys.argv[1:]]),
         "note": note,
@@ -60,7 +63,7 @@ def record(name, arguments=(), seeds=3, note=None, folder=FOLDER / "results"):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", help="name of the example")
-    parser.add_argument("arguments", nargs="*", help="positional arguments of its main()")
+    parser.add_argument("arguments", nargs="*", help="arguments of its main()")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--note", help="what a reader of the results must know")
     options = parser.parse_args()

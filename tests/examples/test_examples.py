@@ -176,14 +176,16 @@ def test_transfer_learning(digits, tmp_path):
 
 
 def test_record_writes_the_mean_over_seeds(tmp_path, monkeypatch):
-    (tmp_path / "toy.py").write_text("def main(a, seed):\n    return {'x': float(a) + seed}\n")
+    (tmp_path / "toy.py").write_text(
+        "def main(a, seed, b):\n    return {'x': float(a) + b * seed}\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     record = importlib.import_module("record")
-    record.record("toy", ["0.5"], seeds=3, note="made up", folder=tmp_path)
+    record.record("toy", ["0.5", "b=2"], seeds=3, note="made up", folder=tmp_path)
     written = json.loads((tmp_path / "toy.json").read_text())
-    assert written["mean"] == {"x": 1.5}
-    assert written["standard_deviation"] == {"x": 1.0}
-    assert [run["x"] for run in written["runs"]] == [0.5, 1.5, 2.5]
+    assert written["mean"] == {"x": 2.5}
+    assert written["standard_deviation"] == {"x": 2.0}
+    assert [run["x"] for run in written["runs"]] == [0.5, 2.5, 4.5]
     assert not list(tmp_path.glob("*.partial"))
     sys.modules.pop("toy")
 
