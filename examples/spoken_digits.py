@@ -38,10 +38,7 @@ def recordings(folder):
 
 def convolutional(widths, mean, variance):
     """Convolutions over time; the mel bands are channels."""
-    stack = [
-        keras.Input((30, 20)),
-        layers.Normalization(mean=mean, variance=variance),
-    ]
+    stack = [keras.Input((30, 20)), layers.Normalization(mean=mean, variance=variance)]
     for width in widths:
         stack += [
             layers.Conv1D(width, 3, padding="same", use_bias=False),
@@ -72,10 +69,8 @@ def main(folder, output=None, seed=0, epochs=25):
         )
         model.fit(train, epochs=epochs, verbose=2)
 
-    teacher, on_labels = (
-        convolutional((64, 96, 128), *statistics),
-        convolutional((8, 8), *statistics),
-    )
+    teacher = convolutional((64, 96, 128), *statistics)
+    on_labels = convolutional((8, 8), *statistics)
     student = keras.models.clone_model(on_labels)
     student.set_weights(on_labels.get_weights())
     fit(teacher)
