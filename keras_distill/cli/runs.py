@@ -115,8 +115,7 @@ def recorded(run, flags, command):
     """Keeps settings and log in the folder, and tells how to go on after Ctrl-C."""
     if flags.resume is None:
         run.folder.mkdir(parents=True, exist_ok=True)
-        lines = [flags[name].serialize() for name in sorted(flags) if _is_setting(flags, name)]
-        write_text(run.folder / SETTINGS, "\n".join(line for line in lines if line) + "\n")
+        write_settings(run.folder / SETTINGS, flags, flags)
     handler = python_logging.FileHandler(run.folder / "log.txt")
     handler.setFormatter(logging.PythonFormatter())
     logger = logging.get_absl_logger()
@@ -160,6 +159,12 @@ def settings(folder, command):
     command.define(flags)
     flags(["settings", f"--flagfile={path}"])
     return flags
+
+
+def write_settings(path, flags, names):
+    """Writes those of the flags that are settings as a file for `--flagfile`."""
+    lines = [flags[name].serialize() for name in sorted(names) if _is_setting(flags, name)]
+    write_text(path, "\n".join(line for line in lines if line) + "\n")
 
 
 def write_text(path, text):

@@ -2,7 +2,7 @@
 
   keras-distill tune --data=fashion_mnist --teacher=teacher.keras --student=nets:small \\
       --epochs=5 --trials=30 --output=runs/search
-  keras-distill train --flagfile=runs/search/settings.flags --flagfile=runs/search/best.flags
+  keras-distill train --flagfile=runs/search/best.flags
 
 Takes the flags of `train`. The first trial has the values of the flags; hopeless trials are stopped
 early. The test data are never looked at. After Ctrl-C, --resume goes on with the next trial.
@@ -71,8 +71,10 @@ def _search(plan, run, flags, start):
         start={name: start[name] for name in flags.search},
         journal=run.folder / "search.journal",
         seed=flags.seed,
-        verbose=0,
     )
-    lines = [f"--{name}={value!r}" for name, value in search.best.items()]
-    runs.write_text(run.folder / "best.flags", "\n".join(lines) + "\n")
+    for name, value in search.best.items():
+        flags[name].value = value
+    of_train = absl_flags.FlagValues()
+    train.define(of_train)
+    runs.write_settings(run.folder / "best.flags", flags, of_train)
     return search

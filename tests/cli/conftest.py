@@ -43,9 +43,12 @@ def workplace(digits, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _inside(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
+# Of a module, so that fixtures of a module run inside too.
+@pytest.fixture(scope="module", autouse=True)
+def _inside(workplace):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        yield
 
 
 @pytest.fixture(scope="session")

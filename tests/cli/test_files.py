@@ -10,11 +10,9 @@ from keras_distill import cli, tflite
 
 @pytest.fixture(scope="module")
 def kit(trained, workplace):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workplace)
-        arguments = ["--target=micro", "--quantization=int8", "--output=kit", "--verbosity=-1"]
-        model = str(trained / "student.keras")
-        assert cli.main(["export", model, "--data=digits.npz", *arguments]) == 0
+    arguments = ["--target=micro", "--quantization=int8", "--output=kit", "--verbosity=-1"]
+    model = str(trained / "student.keras")
+    assert cli.main(["export", model, "--data=digits.npz", *arguments]) == 0
     return workplace / "kit"
 
 

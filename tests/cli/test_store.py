@@ -4,6 +4,7 @@ import json
 
 import keras
 import numpy as np
+import pytest
 
 from keras_distill import cli
 
@@ -11,11 +12,21 @@ DATA = ["--data=digits.npz", "--verbosity=-1"]
 STUDENT = "--student=nets_for_test:small"
 
 
-def test_training_on_stored_answers_is_training_with_the_teacher(trained, capsys):
+@pytest.fixture(scope="module")
+def answers(trained):
+    teacher = f"--teacher={trained / 'teacher.keras'}"
+    assert cli.main(["store", *DATA, teacher, "--output=answers"]) == 0
+
+
+def test_storing_again_writes_nothing_and_says_the_same(trained, answers, capsys):
     teacher = f"--teacher={trained / 'teacher.keras'}"
     assert cli.main(["store", *DATA, teacher, "--output=answers", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result == {"folder": "answers", "examples": 1437, "views": 1}
+
+
+def test_training_on_stored_answers_is_training_with_the_teacher(trained, answers):
+    teacher = f"--teacher={trained / 'teacher.keras'}"
     common = [*DATA, teacher, STUDENT, "--epochs=2", "--learning_rate=0.01"]
     assert cli.main(["train", *common, "--output=live"]) == 0
     assert cli.main(["train", *common, "--answers=answers", "--output=stored"]) == 0
@@ -37,7 +48,7 @@ def test_views_are_stored_and_redrawn(trained):
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
-def test_answers_of_another_teacher_are_refused(trained, capsys):
+def test_answers_of_another_teacher_are_refused(trained, answers, capsys):
     arguments = [*DATA, f"--teacher={trained / 'baseline.keras'}", "--output=answers"]
     assert cli.main(["store", *arguments]) == 2
     err = capsys.readouterr().err
