@@ -173,7 +173,9 @@ class Wrapped:
     @functools.cached_property
     def _function(self):
         specs = {i.name: tf.TensorSpec((None, *i.shape), self.dtype(i)) for i in self.inputs}
-        return tf.function(self.__call__, input_signature=[specs], autograph=False)
+        function = tf.function(lambda x: self(x), input_signature=[specs], autograph=False)
+        # TensorFlow would warn of retracing where many students are verified.
+        return function.get_concrete_function()
 
     def predict(self, inputs, batch_size=64):
         """Outputs by name as NumPy arrays, for arrays by name. The answer a file must give."""
