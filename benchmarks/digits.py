@@ -8,20 +8,14 @@ the table in README.md.
 """
 
 import json
-import pathlib
-import platform
-import re
 
-import keras
 import numpy as np
-import tensorflow as tf
+from common import RESULTS, insert, machine, write
 
 import keras_distill
 from keras_distill.cli import demo
 
 SEEDS = 5
-HERE = pathlib.Path(__file__).parent
-README = HERE.parent / "README.md"
 
 
 def run(seed, x_train, y_train, test):
@@ -80,41 +74,25 @@ def main():
             f"seed {seed}:", {n: round(r["accuracy"], 4) for n, r in runs[-1].items()}, flush=True
         )
     table, gap = summary(runs)
-    (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "digits.json").write_text(
-        json.dumps(
-            {
-                "settings": {
-                    "seeds": SEEDS,
-                    "epochs": demo.EPOCHS,
-                    "batch_size": demo.BATCH_SIZE,
-                    "training_images": len(y_train),
-                    "held_out_images": len(test[1]),
-                    "temperature": demo.TEMPERATURE,
-                    "alpha": demo.ALPHA,
-                },
-                "versions": {
-                    "python": platform.python_version(),
-                    "tensorflow": tf.__version__,
-                    "keras": keras.__version__,
-                },
-                "summary": table,
-                "gap_recovered_percent": gap,
-                "runs": runs,
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    settings = {
+        "seeds": SEEDS,
+        "epochs": demo.EPOCHS,
+        "batch_size": demo.BATCH_SIZE,
+        "training_images": len(y_train),
+        "held_out_images": len(test[1]),
+        "temperature": demo.TEMPERATURE,
+        "alpha": demo.ALPHA,
+    }
+    results = {
+        "settings": settings,
+        "machine": machine(),
+        "summary": table,
+        "gap_recovered_percent": gap,
+        "runs": runs,
+    }
+    write(RESULTS / "digits.json", json.dumps(results, indent=2) + "\n")
     text = markdown(table, gap)
-    README.write_text(
-        re.sub(
-            r"(<!-- digits -->\n).*?(\n<!-- /digits -->)",
-            lambda match: match[1] + text + match[2],
-            README.read_text(),
-            flags=re.DOTALL,
-        )
-    )
+    insert(text, "README.md", "digits")
     print(text)
 
 

@@ -19,19 +19,16 @@ within a round. Then, for the small pair: an epoch with its validation (a fifth 
 stored answers to four augmented views of each image against a floor that augments and asks the
 teacher; the time of the import; the peak memory.
 
-Writes `benchmarks/results/step_time.json` and `.md`.
+Writes `benchmarks/results/step_time.json`, and its tables into `docs/performance.md`.
 """
 
 import json
 import os
-import pathlib
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -39,11 +36,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from common import RESULTS, in_turns, insert, machine, ratios, write
 from keras import layers
 
 import keras_distill
 
-RESULTS = pathlib.Path(__file__).parent / "results"
 FLAGS = flags.FLAGS
 flags.DEFINE_list("pairs", ["tiny", "small", "wide"], "Pairs of models.")
 flags.DEFINE_bool("jit", True, "Whether to time XLA too.")
@@ -233,29 +230,15 @@ WAYS = {
 # Timing.
 
 
-def in_turns(functions, rounds):
-    """Seconds of each function in each round, after one that isn't counted."""
-    times = {name: [] for name in functions}
-    for number in range(rounds + 1):
-        # Each comes first, and last, in every other round.
-        for name in list(functions) if number % 2 else reversed(functions):
-            start = time.perf_counter()
-            functions[name]()
-            if number:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
 def summary(times, base):
     """Median seconds, and how each compares with `base`: the median of ratios and their spread."""
     return {
         name: {
             "seconds": statistics.median(seconds),
-            f"over {base}": statistics.median(ratios),
-            "quartiles": statistics.quantiles(ratios, n=4)[::2],
+            f"over {base}": statistics.median(ratios(seconds, times[base])),
+            "quartiles": statistics.quantiles(ratios(seconds, times[base]), n=4)[::2],
         }
         for name, seconds in times.items()
-        for ratios in [[s / b for s, b in zip(seconds, times[base], strict=True)]]
     }
 
 
@@ -420,14 +403,7 @@ def measure():
         "import, seconds": import_times(),
         "peak memory, MiB": peak_memory(),
         "settings": {"pairs": PAIRS, "rounds": FLAGS.rounds, "optimizer": "adam"},
-        "machine": {
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "load": os.getloadavg(),
-        },
+        "machine": machine(),
     }
 
 
@@ -437,9 +413,8 @@ def main(_):
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     results = measure()
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "step_time.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / "step_time.md").write_text(table(results) + "\n")
+    write(RESULTS / "step_time.json", json.dumps(results, indent=1) + "\n")
+    insert(table(results), "docs/performance.md", "step_time")
     print(table(results))
 
 

@@ -2,8 +2,8 @@
 
 usage: python benchmarks/stored_teacher.py [rounds]
 
-Writes results/stored_teacher.json beside this file. One run measures, in rounds in which all take
-turns, so that a busy machine slows all alike:
+Writes `benchmarks/results/stored_teacher.json` and the table in `docs/teachers.md`. One run
+measures, in rounds in which all take turns, so that a busy machine slows all alike:
 
 - seconds per epoch of the plain student, of the student distilled from the live teacher, and from
   its stored answers (goal: stored at most 1.1 times plain, live at least 2 times);
@@ -17,26 +17,23 @@ Images are noise of CIFAR-10's size: only the time is looked at.
 
 import json
 import os
-import pathlib
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from common import RESULTS, in_turns, insert, machine, median_ratio, write
 from keras import layers
 
 import keras_distill
 from keras_distill.teachers import store
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "stored_teacher.json"
 EXAMPLES, BATCH = 2048, 64
 SMALL, LARGE = 10_000, 1_000_000
 
@@ -51,19 +48,6 @@ def network(width, depth, name):
             x = layers.Conv2D(width * 2**stage, 3, strides, "same", use_bias=False)(x)
             x = layers.ReLU()(layers.BatchNormalization()(x))
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)), name=name)
-
-
-def in_turns(functions, rounds):
-    """Seconds of each function in each round, after a round that isn't counted."""
-    times = {name: [] for name in functions}
-    for number in range(rounds + 1):
-        # Each comes first in every other round.
-        for name in list(functions) if number % 2 else reversed(functions):
-            start = time.perf_counter()
-            functions[name]()
-            if number:
-                times[name].append(time.perf_counter() - start)
-    return times
 
 
 def epochs(train, teacher, stored, rounds):
@@ -134,8 +118,28 @@ def peak_memory(examples):
     return float(walked.stdout.split()[-1])
 
 
+def table(results):
+    """The results as Markdown."""
+    ratios, sizes = results["ratios"], results["bytes per example"]
+    rows = [
+        ("epoch with the live teacher / of the plain student", f"{ratios['live / plain']:.2f}"),
+        ("epoch with stored answers / of the plain student", f"{ratios['stored / plain']:.2f}"),
+        ("rate of writing / of the teacher's `predict`", f"{ratios['writing / predict']:.2f}"),
+        (
+            "peak memory, 1 million examples / 10 thousand",
+            f"{ratios['memory of 1 million / 10 thousand']:.2f}",
+        ),
+        *((f"bytes per example, {name}", f"{size:.0f}") for name, size in sizes.items()),
+    ]
+    lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows), ""]
+    return "\n".join(lines) + (
+        f"\nMedians of {results['rounds']} rounds, taken in turns, of convolutional networks on "
+        f"{results['examples']:,} images of 32×32 on {results['machine']['cores']} CPU cores. "
+        "Reproduce it with `make bench-stored-teacher`."
+    )
+
+
 def main(rounds):
-    load = os.getloadavg()
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (EXAMPLES, 32, 32, 3)).astype("float32")
     train = tf.data.Dataset.from_tensor_slices((x, rng.integers(0, 10, EXAMPLES)))
@@ -146,32 +150,24 @@ def main(rounds):
     by_writing = writing(train, teacher, rounds)
     peaks = {size: peak_memory(size) for size in (SMALL, LARGE)}
     seconds = {**by_method, **by_writing}
-
-    def median_ratio(a, b):
-        return statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
-
-    result = {
-        "goals": {
-            "live / plain, at least 2": median_ratio("live teacher", "plain student"),
-            "stored / plain, at most 1.1": median_ratio("stored teacher", "plain student"),
-            "writing rate / predict rate, at least 0.95": median_ratio("predict", "store"),
-            "peak memory of 1 million / 10 thousand, within 5 %": peaks[LARGE] / peaks[SMALL],
+    results = {
+        "ratios": {
+            "live / plain": median_ratio(seconds["live teacher"], seconds["plain student"]),
+            "stored / plain": median_ratio(seconds["stored teacher"], seconds["plain student"]),
+            "writing / predict": median_ratio(seconds["predict"], seconds["store"]),
+            "memory of 1 million / 10 thousand": peaks[LARGE] / peaks[SMALL],
         },
         "median seconds": {name: statistics.median(times) for name, times in seconds.items()},
         "seconds by round": seconds,
         "peak MiB": peaks,
         "bytes per example": bytes_per_example(),
         "examples": EXAMPLES,
-        "machine": {
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-            "processes waiting for them (1, 5, 15 min)": {"before": load, "after": os.getloadavg()},
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-        },
+        "rounds": rounds,
+        "machine": machine(),
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(RESULTS.read_text())
+    write(RESULTS / "stored_teacher.json", json.dumps(results, indent=1) + "\n")
+    insert(table(results), "docs/teachers.md", "stored_teacher")
+    print(table(results))
 
 
 if __name__ == "__main__":
