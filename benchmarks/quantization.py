@@ -9,14 +9,13 @@ in all; the quantize-aware ones take over their weights `--aware` epochs before 
 on as the float ones do, so all have seen the same data. Ranges and statistics are frozen for the
 last aware epoch. The last column folds BatchNormalization before the aware epochs instead of after
 them. All figures are of files, run in LiteRT on the whole test set.
-Writes `benchmarks/results/quantization.json` and `.md`, and the table of `docs/quantization.md`.
+Writes `benchmarks/results/quantization.json`, and the table of `docs/quantization.md`.
 """
 
 import gzip
 import json
 import os
 import pathlib
-import platform
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
+from common import RESULTS, insert, machine, write
 from keras_distill.tflite import runtimes
 
 import keras_distill
@@ -32,6 +32,7 @@ from keras_distill import quantization, tflite
 HERE = pathlib.Path(__file__).parent
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", str(HERE.parents[1] / "shared/data"), "Folder of both data sets.")
+flags.DEFINE_multi_string("student", [], "A student to train anew; others keep their results.")
 flags.DEFINE_integer("seeds", 3, "Number of seeds.")
 flags.DEFINE_integer("epochs", 10, "Epochs of a float student.")
 flags.DEFINE_integer("aware", 4, "How many of them the quantize-aware student trains.")
@@ -45,7 +46,6 @@ COLUMNS = (
     "aware int4 weights",
     "aware int8, folded before",
 )
-BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 
 def fashion(folder, count=10000):
@@ -76,9 +76,10 @@ def activity(folder):
     return (x[order], y[order] - y.min()), (x[is_test], y[is_test] - y.min())
 
 
-def block(x, layer):
-    """A convolution, BatchNormalization, ReLU."""
-    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(layer(x)))
+def block(x, layer, activation="relu"):
+    """A convolution, BatchNormalization, activation."""
+    x = keras.layers.BatchNormalization(momentum=0.9)(layer(x))
+    return keras.layers.Activation(activation)(x)
 
 
 def convolutional(widths=(8, 16, 32)):
@@ -91,17 +92,16 @@ def convolutional(widths=(8, 16, 32)):
     return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="convolutional")
 
 
-def depthwise(width=8, depth=8):
-    """MobileNet's blocks (arXiv:1704.04861) in one dimension."""
+def depthwise(width=8, depth=12):
+    """MobileNet's blocks (arXiv:1704.04861) in one dimension, with EfficientNet's activation."""
     conv = keras.layers.Conv1D
     window = keras.Input((128, 6), name="window")
-    x = block(window, conv(width, 5, strides=2, padding="same", use_bias=False))
+    x = block(window, conv(width, 5, strides=2, padding="same", use_bias=False), "silu")
     for i in range(depth):
-        strides = 2 if i % 3 == 2 else 1
-        x = block(
-            x, keras.layers.DepthwiseConv1D(5, strides=strides, padding="same", use_bias=False)
-        )
-        x = block(x, conv(width, 1, use_bias=False))
+        strides = 2 if i % 4 == 3 else 1
+        kernel = keras.layers.DepthwiseConv1D(5, strides=strides, padding="same", use_bias=False)
+        x = block(x, kernel, "silu")
+        x = block(x, conv(width, 1, use_bias=False), "silu")
     x = keras.layers.GlobalAveragePooling1D()(x)
     return keras.Model(window, keras.layers.Dense(6, name="logits")(x), name="depthwise")
 
@@ -230,62 +230,69 @@ def table(results):
     return "\n".join(lines)
 
 
-def write(results):
-    """Writes JSON and Markdown, and puts the table into the guide."""
-    folder = HERE / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "quantization.json").write_text(json.dumps(results, indent=1) + "\n")
+def page(results):
+    """The table and what it depends on."""
     teachers = ", ".join(
         f"{100 * task['teacher']['accuracy']:.2f} ({name})"
         for name, task in results["students"].items()
     )
-    text = (
+    settings = results["settings"]
+    return (
         f"{table(results)}\n\nTest accuracy in percent, mean ± standard deviation over "
-        f"{results['seeds']} seeds, of files in LiteRT on the whole test set; {results['epochs']} "
-        f"epochs, of which {results['aware']} aware. Teachers: {teachers}. "
-        f"`python benchmarks/quantization.py --seeds={results['seeds']}`, "
-        f"{results['cpu_seconds'] / 60:.0f} minutes of one CPU core.\n"
+        f"{settings['seeds']} seeds, of files in LiteRT on the whole test set; "
+        f"{settings['epochs']} epochs, of which {settings['aware']} aware. Teachers: {teachers}. "
+        f"Reproduce it with `make bench-quantization`, "
+        f"{sum(task['cpu_seconds'] for task in results['students'].values()) / 60:.0f} minutes of "
+        "one CPU core."
     )
-    (folder / "quantization.md").write_text(f"# What quantization costs\n\n{text}")
-    guide = HERE.parent / "docs" / "quantization.md"
-    if guide.exists():
-        before, rest = guide.read_text().split(BEGIN)
-        guide.write_text(f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}")
+
+
+def measure_task(load, build, build_teacher):
+    """All runs of one student."""
+    begin = time.process_time()
+    train, test = load(FLAGS.data)
+    keras.utils.set_random_seed(0)
+    teacher = build_teacher()
+    fit(teacher, None, train, FLAGS.teacher_epochs, 5e-3)
+    found = np.argmax(teacher.predict(test[0], verbose=0), axis=-1)
+    runs = {"labels": [], "distilled": []}
+    for seed in range(FLAGS.seeds):
+        for objective in runs:
+            guide = teacher if objective == "distilled" else None
+            run = {"seed": seed, **measure(build, guide, train, test, seed)}
+            runs[objective].append(run)
+            shown = {column: round(100 * run[column]["accuracy"], 2) for column in COLUMNS}
+            print(seed, objective, shown, flush=True)
+    return {
+        "teacher": {
+            "accuracy": float(np.mean(found == test[1])),
+            "parameters": teacher.count_params(),
+        },
+        "parameters": build().count_params(),
+        "runs": runs,
+        "cpu_seconds": round(time.process_time() - begin),
+    }
 
 
 def main(_):
-    begin = time.process_time()
-    results = {
-        "seeds": FLAGS.seeds,
-        "epochs": FLAGS.epochs,
-        "aware": FLAGS.aware,
-        "machine": platform.processor() or platform.machine(),
-        "versions": {"keras": keras.__version__, "keras_distill": keras_distill.__version__},
-        "students": {},
-    }
-    for name, (load, build, build_teacher) in TASKS.items():
-        train, test = load(FLAGS.data)
-        keras.utils.set_random_seed(0)
-        teacher = build_teacher()
-        fit(teacher, None, train, FLAGS.teacher_epochs, 5e-3)
-        found = np.argmax(teacher.predict(test[0], verbose=0), axis=-1)
-        task = results["students"][name] = {
-            "teacher": {
-                "accuracy": float(np.mean(found == test[1])),
-                "parameters": teacher.count_params(),
-            },
-            "parameters": build().count_params(),
-            "runs": {"labels": [], "distilled": []},
-        }
-        print(name, task, flush=True)
-        for seed in range(FLAGS.seeds):
-            for objective, runs in task["runs"].items():
-                guide = teacher if objective == "distilled" else None
-                runs.append({"seed": seed, **measure(build, guide, train, test, seed)})
-                shown = {c: round(100 * runs[-1][c]["accuracy"], 2) for c in COLUMNS}
-                print(seed, objective, shown, round(time.process_time() - begin), "s", flush=True)
-    results["cpu_seconds"] = round(time.process_time() - begin)
-    write(results)
+    path = RESULTS / "quantization.json"
+    settings = {name: getattr(FLAGS, name) for name in ("seeds", "epochs", "aware")}
+    students = {}
+    if FLAGS.student:
+        before = json.loads(path.read_text())
+        if before["settings"] != settings:
+            raise ValueError(f"{path} has results of other settings: {before['settings']}")
+        students = before["students"]
+    unknown = set(FLAGS.student) - set(TASKS)
+    if unknown:
+        raise ValueError(f"--student must be one of {list(TASKS)}. Received: {sorted(unknown)}")
+    for name, task in TASKS.items():
+        if not FLAGS.student or name in FLAGS.student:
+            students[name] = measure_task(*task)
+    results = {"settings": settings, "students": students, "machine": machine()}
+    write(path, json.dumps(results, indent=1) + "\n")
+    insert(page(results), "docs/quantization.md", "quantization")
+    print(page(results))
 
 
 if __name__ == "__main__":
