@@ -1,8 +1,8 @@
-"""The child process in which TensorFlow's converter runs, for it can bring its process down.
+"""The child process for what can bring its process down: converters, and files not yet run.
 
-Started by path, so that nothing is imported but TensorFlow. Each line of standard input names a
-folder with `request.json`; the answer is one line, and `model.tflite` or `error.txt` beside the
-request.
+Started by path, so that nothing is imported but what a request needs. Each line of standard input
+names a folder with `request.json`; the answer is one line, and `model.tflite` or `error.txt` beside
+the request.
 """
 
 import json
@@ -70,6 +70,31 @@ def quantize_file(folder, request):
     return bytes(tool.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
+def run_file(folder, request):
+    """One inference on zeros. Gives nothing: that it ends is the answer."""
+    import numpy as np
+
+    tflite = (folder / "file.tflite").read_bytes()
+    if request["runtime"] == "micro":
+        from tflite_micro.python.tflite_micro import runtime
+
+        interpreter = runtime.Interpreter.from_bytes(tflite, arena_size=request["arena"])
+    else:
+        from ai_edge_litert import interpreter as litert
+
+        kinds = litert.OpResolverType
+        kind = kinds.BUILTIN_REF if request["runtime"] == "litert-reference" else kinds.AUTO
+        interpreter = litert.Interpreter(model_content=tflite, experimental_op_resolver_type=kind)
+        interpreter.allocate_tensors()
+        for port in interpreter.get_input_details():
+            interpreter.set_tensor(port["index"], np.zeros(port["shape"], port["dtype"]))
+    interpreter.invoke()
+    return b""
+
+
+WORK = {"convert": convert_saved_model, "quantize": quantize_file, "run": run_file}
+
+
 def main():
     # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
@@ -78,8 +103,7 @@ def main():
         folder = pathlib.Path(line.rstrip("\n"))
         try:
             request = json.loads((folder / "request.json").read_text())
-            work = quantize_file if "recipe" in request else convert_saved_model
-            (folder / "model.tflite").write_bytes(work(folder, request))
+            (folder / "model.tflite").write_bytes(WORK[request["work"]](folder, request))
         except Exception as error:
             message = "".join(traceback.format_exception_only(error))
             (folder / "error.txt").write_text(message)

@@ -312,6 +312,10 @@ def load(path, target="android", *, student=None, labels=None) -> Artifact:
     refused = targets.refusals(found, target)
     if refused:
         raise ValueError(f"Target {target!r} refuses the file: {'; '.join(refused)}.")
+    try:
+        runtimes.survive(tflite, targets.get(target).runtime)
+    except runtimes.Refusal as error:
+        raise ValueError(f"Target {target!r} can't run the file. {error}") from None
     interpreter = runtimes.LiteRT(tflite)
     inputs, outputs = ports(interpreter)
     report = describe(found, inputs, outputs, target)

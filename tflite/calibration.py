@@ -32,6 +32,8 @@ def activation_ranges(tflite, inputs, method, percentile=99.9) -> dict:
         return limits
     histograms = {name: np.zeros(_BINS) for name in limits}
     for name, values in _activations(tflite, inputs):
+        if method == "mse":
+            values = values[values != 0]  # 0 is exact in every range
         histograms[name] += np.histogram(values, bins=_BINS, range=_wide(limits[name]))[0]
     cut = _percentile if method == "percentile" else _least_error
     return {
@@ -87,22 +89,21 @@ def _percentile(histogram, low, high, percentile):
 
 
 def _least_error(histogram, low, high, _):
-    """The range, of those shrunk towards 0, of least mean squared error in 256 steps.
+    """The range of least mean squared error in 256 steps.
 
     Values inside have the error of rounding, step² / 12, and those outside the error of clipping.
     """
     edges = np.linspace(low, high, _BINS + 1)
     centers = (edges[:-1] + edges[1:]) / 2
-    errors = []
-    factors = np.linspace(0.2, 1.0, 81)
-    for factor in factors:
-        clipped = np.clip(centers, low * factor, high * factor)
-        step = (high - low) * factor / 255
-        inside = clipped == centers
-        error = np.where(inside, step**2 / 12, (centers - clipped) ** 2)
-        errors.append((histogram * error).sum())
-    factor = factors[int(np.argmin(errors))]
-    return float(low * factor), float(high * factor)
+    lows, highs = (np.unique(np.linspace(end, 0.0, 129)) for end in (low, high))
+    under = np.maximum(lows[:, None] - centers, 0)
+    over = np.maximum(centers - highs[:, None], 0)
+    clipping = (under**2 @ histogram)[:, None] + over**2 @ histogram
+    inside = histogram.sum() - ((under > 0) @ histogram)[:, None] - (over > 0) @ histogram
+    steps = (highs - lows[:, None]) / 255
+    errors = np.where(steps > 0, clipping + inside * steps**2 / 12, np.inf)
+    i, j = np.unravel_index(np.argmin(errors), errors.shape)
+    return float(lows[i]), float(highs[j])
 
 
 def unlike_training(wrapped, arrays, training_range=None) -> list[str]:

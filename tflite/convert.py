@@ -161,6 +161,7 @@ def convert(
     _refuse(student, target, quantization, found)
     notes += _left_float(found, quantization, precision or {})
     try:
+        runtimes.survive(named, target.runtime)
         result = _artifact(target, named, exported, whole, labels)
         off = _errors(result, arrays or whole.made_up(4))
     except runtimes.Refusal as error:
@@ -223,6 +224,7 @@ class _Job:
         try:
             tflite = worker.run(
                 self.folder,
+                "convert",
                 arrays,
                 quantization=quantization,
                 io=self.io if quantization == self.quantization else ("float32", "float32"),
@@ -270,7 +272,7 @@ class _Job:
         (self.folder / "float32.tflite").write_bytes(float32)
         rules = recipe.build(self.quantization, self.io, precision, self.target.runtime == "micro")
         try:
-            tflite = worker.run(self.folder, recipe=rules)
+            tflite = worker.run(self.folder, "quantize", recipe=rules)
         except worker.ConverterError as error:
             raise worker.ConverterError(
                 f"ai-edge-quantizer refused model {self.exported.student.name!r} as "

@@ -1,11 +1,13 @@
 """Changes to a TFLite file that leave what it computes as it is, or as it should be."""
 
+import copy
+
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 
 def tidied(tflite, inputs, outputs) -> bytes:
-    """Orders and names the inputs and outputs of a file's one signature, and mends its LSTMs.
+    """Orders and names the inputs and outputs of a file's one signature, and mends its scales.
 
     The converter sorts them as it likes; runtimes without signatures know them by index alone.
 
@@ -24,9 +26,14 @@ def tidied(tflite, inputs, outputs) -> bytes:
         setattr(graph, side, indices)
         for name, index in zip(names, indices, strict=True):
             graph.tensors[index].name = name.encode()
-    for op in graph.operators:
-        if flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) == _LSTM:
+    for op in list(graph.operators):
+        name = flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
+        if name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
             _mend_lstm(graph, op)
+        elif name == "SOFTMAX":
+            _mend_softmax(graph.tensors[op.inputs[0]])
+        elif name in _MOVES:
+            _mend_move(model, graph, op, op.inputs if name in _JOINS else op.inputs[:1])
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
@@ -45,7 +52,7 @@ def fed_bytes(tflite) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+#: Index of the hidden state among an LSTM's inputs.
 HIDDEN_STATE = 18
 
 
@@ -56,10 +63,77 @@ def _mend_lstm(graph, op):
     gives it their scale and forgets the state, so that the operator computes with a wrong one.
     """
     quantization = graph.tensors[op.outputs[0]].quantization
-    if quantization is None or quantization.scale is None or len(quantization.scale) == 0:
+    if not _scale(graph.tensors[op.outputs[0]]):
         return
     for index in (op.inputs[HIDDEN_STATE], op.intermediates[-1]):
         graph.tensors[index].quantization = quantization
+
+
+#: The least scale of a softmax' input that the reference kernels take is above 2^-26.
+_SOFTMAX_SCALE = 2.0**-25
+
+
+def _mend_softmax(tensor):
+    """Raises a vanishing scale of a softmax' input, at which the reference kernels abort.
+
+    256 such steps span less than 1e-5, which no softmax of 8 bits shows.
+    """
+    if 0 < _scale(tensor) < _SOFTMAX_SCALE:
+        tensor.quantization.scale = [_SOFTMAX_SCALE]
+
+
+_JOINS = {"CONCATENATION", "PACK"}
+#: Operators whose kernels copy integers, whatever the scales say.
+_MOVES = _JOINS | {
+    "BROADCAST_TO", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER", "MIRROR_PAD", "RESHAPE",
+    "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SLICE", "SPACE_TO_DEPTH", "SQUEEZE",
+    "STRIDED_SLICE", "TILE", "TRANSPOSE",
+}  # fmt: skip
+
+
+def _mend_move(model, graph, op, inputs):
+    """Puts a QUANTIZE before an operator that copies integers into a tensor of another scale.
+
+    The converter gives such a tensor the scale of those that it is concatenated with.
+    """
+    wanted = graph.tensors[op.outputs[0]]
+    for place, index in enumerate(inputs):
+        given = graph.tensors[index]
+        if given.type != wanted.type or not _scale(given) or _same_steps(given, wanted):
+            continue
+        rescaled = copy.copy(given)
+        rescaled.name = given.name + b"/rescaled"
+        rescaled.quantization = wanted.quantization
+        rescaled.buffer = 0
+        graph.tensors.append(rescaled)
+        step = schema.OperatorT()
+        step.opcodeIndex = _code(model, schema.BuiltinOperator.QUANTIZE)
+        step.inputs, step.outputs = [index], [len(graph.tensors) - 1]
+        op.inputs = list(op.inputs)
+        op.inputs[place] = step.outputs[0]
+        graph.operators.insert(graph.operators.index(op), step)
+
+
+def _scale(tensor):
+    """The one scale of a tensor, 0 where it isn't quantized."""
+    scales = getattr(tensor.quantization, "scale", None)
+    return 0.0 if scales is None or len(scales) == 0 else scales[0]
+
+
+def _same_steps(a, b):
+    return _scale(a) == _scale(b) and a.quantization.zeroPoint[0] == b.quantization.zeroPoint[0]
+
+
+def _code(model, builtin):
+    """Index of a built-in operator's code, added where the file doesn't have it."""
+    for index, code in enumerate(model.operatorCodes):
+        if code.builtinCode == builtin:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.version = 2  # from one integer type to another
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def stripped(tflite) -> bytes:

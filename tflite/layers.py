@@ -19,18 +19,16 @@ def errors(float32, tflite, inputs) -> list[dict]:
         of the operator's inputs) and `clipped` (share of the float values
         that the range can't hold).
     """
-    names = {t.name for op in inspect(float32).operators for t in op.outputs}
     found = inspect(tflite)
-    watched = {t.name for op in found.operators for t in op.outputs} & names
-    watched |= {t.name for t in found.inputs}
-    floats, quantized = _Runner(float32, watched), _Runner(tflite, watched)
+    watched = _twins(inspect(float32), found)
+    floats, quantized = _Runner(float32, watched.values()), _Runner(tflite, watched)
     sums = {name: np.zeros(4) for name in watched}
     for i in range(len(inputs[0])):
         sample = [array[i : i + 1] for array in inputs]
         floats.run(sample)
         quantized.run(sample)
-        for name in watched:
-            expected, *_ = floats.value(name)
+        for name, twin in watched.items():
+            expected, *_ = floats.value(twin)
             got, low, high = quantized.value(name)
             if expected.shape != got.shape:
                 continue
@@ -59,6 +57,24 @@ def errors(float32, tflite, inputs) -> list[dict]:
             }
         )
     return rows
+
+
+def _twins(float32, quantized):
+    """The tensor of the float32 file for each of the quantized one that has such a twin."""
+    known = {t.name for op in float32.operators for t in op.outputs}
+    known |= {t.name for t in float32.inputs}
+    made = {t.name for op in quantized.operators for t in op.outputs}
+    made |= {t.name for t in quantized.inputs}
+    twins = {name: name for name in made & known}
+    for op in quantized.operators:
+        if op.name in ("QUANTIZE", "DEQUANTIZE"):
+            # Both sides are the same values, of which the float32 file knows one.
+            given, result = op.inputs[0].name, op.outputs[0].name
+            if given in twins:
+                twins.setdefault(result, twins[given])
+            elif result in twins:
+                twins[given] = twins[result]
+    return twins
 
 
 class _Runner:

@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import os
+import pathlib
 import re
 import subprocess
 import sys
 import tempfile
 
 import numpy as np
+from keras_distill.tflite import worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,11 +139,11 @@ class TFLiteMicro:
     def __init__(self, tflite):
         runtime = _micro_runtime()
         tflite = bytes(tflite)
-        # Only a roof: the recording of allocations is what measures the arena.
-        roof = (64 << 20) + 10 * len(tflite)
         with _stderr() as log:
             try:
-                self._interpreter = runtime.Interpreter.from_bytes(tflite, arena_size=roof)
+                self._interpreter = runtime.Interpreter.from_bytes(
+                    tflite, arena_size=_largest_arena(tflite)
+                )
                 self._interpreter.print_allocations()
             except RuntimeError as error:
                 self._interpreter, failure = None, error
@@ -177,6 +179,11 @@ class TFLiteMicro:
     def reset(self):
         """Forgets the state of recurrent operators."""
         self._interpreter.reset()
+
+
+def _largest_arena(tflite):
+    """A roof for the arena; what a file needs of it is measured by recording allocations."""
+    return (64 << 20) + 10 * len(tflite)
 
 
 _START = """
@@ -271,6 +278,33 @@ def _stderr():
             os.close(saved)
             log.seek(0)
             captured[0] = log.read().decode(errors="replace")
+
+
+def of_target(runtime) -> list[str]:
+    """The runtimes of this host that stand for a target's, which is `"litert"` or `"micro"`."""
+    names = ["litert", "litert-reference"]
+    return ["micro", *names] if runtime == "micro" and micro_available() else names
+
+
+def survive(tflite, runtime):
+    """Runs a file once in a child process, for some files bring their interpreter down.
+
+    Args:
+        tflite: The file.
+        runtime: `"litert"` or `"micro"`.
+
+    Raises:
+        Refusal: A runtime crashed. What it merely refuses comes up when the file is opened.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "file.tflite").write_bytes(tflite)
+        for name in of_target(runtime):
+            try:
+                worker.run(folder, "run", runtime=name, arena=_largest_arena(tflite))
+            except worker.ConverterCrash as crash:
+                raise Refusal(f"Runtime {name!r} crashes on the file ({crash}).") from None
+            except worker.ConverterError:
+                continue
 
 
 def open_file(tflite, runtime="litert", threads=1):

@@ -20,7 +20,7 @@ def compare(artifact, inputs, y=None) -> dict:
     if y is not None:
         report["student"] = _score(expected, y)
     report["runtimes"] = {}
-    for runtime in _runtimes(artifact):
+    for runtime in runtimes.of_target(artifact.runtime):
         ports, got = artifact._run(inputs, runtime)
         report["runtimes"][runtime] = {
             "outputs": [
@@ -30,13 +30,6 @@ def compare(artifact, inputs, y=None) -> dict:
             **(_score(got, y) if y is not None else {}),
         }
     return report
-
-
-def _runtimes(artifact):
-    names = ["litert", "litert-reference"]
-    if artifact.runtime == "micro" and runtimes.micro_available():
-        names.insert(0, "micro")
-    return names
 
 
 def _differences(port, expected, got):

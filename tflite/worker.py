@@ -1,4 +1,4 @@
-"""The parent's side of the converter's child process."""
+"""The parent's side of the child process in which crashes do no harm."""
 
 import atexit
 import contextlib
@@ -49,7 +49,7 @@ class _Worker:
         self.process = None
 
     def run(self, folder):
-        """Converts what `folder` holds and returns the bytes of the file."""
+        """Has the request in `folder` done and returns the bytes of the file."""
         if self.process is None:
             self._start()
         answer = ""
@@ -71,25 +71,26 @@ _WORKER = _Worker()
 atexit.register(_WORKER.stop)
 
 
-def run(folder, calibration=None, **request) -> bytes:
-    """Converts `folder/saved_model` in the child process.
+def run(folder, work, calibration=None, **request) -> bytes:
+    """Has the child process do work on a folder.
 
     Args:
-        folder: Folder with a SavedModel in `saved_model`.
+        folder: Folder with what the work needs: a SavedModel in `saved_model`, or a TFLite file.
+        work: `"convert"`, `"quantize"` or `"run"`.
         calibration: Arrays by input name, or `None`.
         **request: What the child needs to know, as JSON.
 
     Returns:
-        The TFLite file.
+        The TFLite file that came of it.
 
     Raises:
         ConverterCrash: The child process died.
-        ConverterError: The converter raised.
+        ConverterError: The child raised.
     """
     folder = pathlib.Path(folder)
     for name in ("error.txt", "model.tflite", "calibration.npz"):
         (folder / name).unlink(missing_ok=True)
     if calibration is not None:
         np.savez(folder / "calibration.npz", **calibration)
-    (folder / "request.json").write_text(json.dumps(request))
+    (folder / "request.json").write_text(json.dumps({"work": work, **request}))
     return _WORKER.run(folder)

@@ -22,6 +22,11 @@ void Reset_Handler() {
 
 void Default_Handler() { std::exit(99); }
 
+// What the C library refers to, for objects that are destroyed at the end.
+void* __dso_handle = nullptr;
+void _init() {}
+void _fini() {}
+
 __attribute__((section(".vectors"), used)) void* const vectors[16] = {
     &__stack,
     reinterpret_cast<void*>(Reset_Handler),
