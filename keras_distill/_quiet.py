@@ -16,13 +16,17 @@ def quiet_start():
     `TF_CPP_MIN_LOG_LEVEL`. Here they are held back if it is 1 or more, as it is for the command
     `keras-distill`, and printed after all if loading fails.
     """
-    if os.path.basename(sys.argv[0]) == "keras-distill":
+    command = os.path.basename(sys.argv[0]) == "keras-distill"
+    if command:
         os.environ.setdefault(LEVEL, "3")
     if os.environ.get(LEVEL, "0") == "0" or "tensorflow" in sys.modules:
         yield
         return
     with tempfile.TemporaryFile() as held:
         stderr = os.dup(2)
+        waiting = command and os.isatty(stderr)
+        if waiting:
+            os.write(stderr, b"Starting TensorFlow ...")
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -31,5 +35,7 @@ def quiet_start():
             os.write(stderr, held.read())
             raise
         finally:
+            if waiting:
+                os.write(stderr, b"\r\x1b[K")
             os.dup2(stderr, 2)
             os.close(stderr)

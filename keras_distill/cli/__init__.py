@@ -14,14 +14,15 @@ import sys
 from inspect import cleandoc
 
 from absl import flags as absl_flags
-from absl import logging
 from rich.console import Console
+
+from keras_distill.cli import messages
 
 COMMANDS = ("demo", "train", "store", "export", "evaluate", "report", "tune", "inspect")
 USAGE = 2
 INTERRUPTED = 130
 # What a wrong file, flag or dataset raises. Anything else is a defect of the program.
-EXPECTED = (absl_flags.Error, ValueError, TypeError, OSError, ImportError)
+EXPECTED = (absl_flags.Error, ValueError, OSError, ImportError)
 
 
 def run():
@@ -51,6 +52,14 @@ def main(argv) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         return _fail("keras-distill", f"there is no command {name!r}.{hint}")
+    try:
+        return _run(name, arguments)
+    except KeyboardInterrupt as error:
+        print(f"\nInterrupted. {error}".rstrip(), file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(name, arguments):
     command = importlib.import_module(f"keras_distill.cli.{name}")
     flags = _flags(command)
     try:
@@ -58,13 +67,10 @@ def main(argv) -> int:
         if flags["help"].value:
             print(_help(name, command, flags))
             return 0
-        _log_to_stderr(flags["verbosity"].value)
         # With --json, standard output is for machines alone.
         console = Console(stderr=flags["json"].value, highlight=False)
-        result = command.main(flags, rest, console)
-    except KeyboardInterrupt as error:
-        print(f"\nInterrupted. {error}".rstrip(), file=sys.stderr)
-        return INTERRUPTED
+        with messages.to_stderr(flags["verbosity"].value):
+            result = command.main(flags, rest, console)
     except Exception as error:
         if not _is_expected(error) or flags["verbosity"].value > 0:
             raise
@@ -81,15 +87,11 @@ def one_line(error) -> str:
     inside = re.search(r"(?:ValueError|TypeError|OSError): (.+)", text)
     if inside:
         return inside.group(1).strip()
+    if text.startswith("Graph execution error:"):
+        # Behind the places in the code, and before those in the graph, it says what is wrong.
+        return text.split("\n\t [[")[0].strip().split("\n")[-1]
     text = re.sub(r"^Exception encountered when calling [^\n]+\n", "", text.strip())
     return text.strip().split("\n")[0]
-
-
-def _log_to_stderr(verbosity):
-    """Shows messages from `verbosity` up; the logs of runs keep information in any case."""
-    logging.use_absl_handler()
-    logging.set_verbosity(max(verbosity, logging.INFO))
-    logging.get_absl_handler().setLevel(logging.converter.absl_to_standard(verbosity))
 
 
 def _is_expected(error):
@@ -112,7 +114,10 @@ def _flags(command):
     absl_flags.DEFINE_bool("help", False, "Show this help.", short_name="h", **common)
     absl_flags.DEFINE_bool("json", False, "Print the result as JSON, all else to stderr.", **common)
     absl_flags.DEFINE_integer(
-        "verbosity", 0, "-1 for warnings, 0 for information, 1 for tracebacks too.", **common
+        "verbosity",
+        0,
+        "-1: warnings, 0: information, 1: also tracebacks, and what TensorFlow says.",
+        **common,
     )
     absl_flags.DEFINE_string("flagfile", None, "File with flags, one on each line.", **common)
     return flags

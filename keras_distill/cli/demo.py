@@ -41,6 +41,8 @@ def main(flags, arguments, console):
     """Runs the demo and returns its comparison."""
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; flags begin with --.")
+    if pathlib.Path(flags.output).is_file():
+        raise ValueError(f"--output={flags.output} is a file: name a folder.")
     return demo(flags.output, flags.seed, console).to_dict()
 
 
@@ -77,11 +79,12 @@ def demo(folder, seed=0, console=None):
             artefact.save(folder / f"{target}-{quantization}")
         console.print(f"Exported for {target} as {quantization}, and proven in its runtime.")
         files[f"{target}, {quantization}"] = artefact
-    result = keras_distill.evaluation.compare(
-        {"teacher": teacher, "student on labels": on_labels, "student distilled": distilled}
-        | files,
-        test,
-    )
+    with console.status("Comparing ..."):
+        result = keras_distill.evaluation.compare(
+            {"teacher": teacher, "student on labels": on_labels, "student distilled": distilled}
+            | files,
+            test,
+        )
     console.print(_summary(result))
     console.print(f"Models, files and what firmware and apps need beside them: [bold]{folder}[/]")
     return result
@@ -206,7 +209,7 @@ def _summary(result):
         "bytes": "bytes",
         "arena": "arena",
     }
-    table = Table("", box=rich.box.SIMPLE_HEAD)
+    table = Table("", box=rich.box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for title in titles.values():
         table.add_column(title, justify="right", no_wrap=True)
     for row in result.rows:

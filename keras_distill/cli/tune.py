@@ -8,9 +8,11 @@ Takes the flags of `train`. The first trial has the values of the flags; hopeles
 early. The test data are never looked at. After Ctrl-C, --resume goes on with the next trial.
 """
 
-from absl import flags as absl_flags
+import logging as python_logging
 
-import keras_distill
+from absl import flags as absl_flags
+from absl import logging
+
 from keras_distill.cli import runs, train
 
 SPACE = {
@@ -53,14 +55,18 @@ def main(flags, arguments, console):
 
 
 def _search(plan, run, flags, start):
+    from keras_distill import tuning  # Optuna is an extra; --help does without.
+
+    python_logging.getLogger("optuna").setLevel(python_logging.WARNING)
     teacher = plan.teacher(run)
 
     def build(**values):
+        logging.info("trying %s", ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
         values = start | values
         distiller = plan.distiller(teacher, values["temperature"], values["alpha"])
         return plan.compiled(distiller, flags.epochs, values["learning_rate"])
 
-    search = keras_distill.tuning.tune(
+    search = tuning.tune(
         build,
         plan.batches(plan.examples, 0),
         plan.validation_batches(),
@@ -71,6 +77,7 @@ def _search(plan, run, flags, start):
         start={name: start[name] for name in flags.search},
         journal=run.folder / "search.journal",
         seed=flags.seed,
+        shuffle=False,
     )
     for name, value in search.best.items():
         flags[name].value = value
