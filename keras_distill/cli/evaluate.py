@@ -39,6 +39,8 @@ def compare(flags, arguments, latency_runs, split="test"):
         raise ValueError("name the candidates: NAME=FILE.keras or NAME=FILE.tflite.")
     candidates = dict(_candidate(argument) for argument in arguments)
     loaded = datasets.load(flags)
+    for name, candidate in candidates.items():
+        models.check(candidate, name, loaded.train.element_spec[0])
     return evaluation.compare(
         candidates,
         getattr(loaded, split).batch(256),

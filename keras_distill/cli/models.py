@@ -31,14 +31,17 @@ def build(name, spec, outputs, weights=None) -> keras.Model:
     if name.endswith(".keras"):
         model = load(name)
     elif ":" in name:
-        model = datasets.function(name)(tuple(spec.shape), outputs)
+        try:
+            model = datasets.function(name)(tuple(spec.shape), outputs)
+        except TypeError as error:
+            raise ValueError(f"{name}(shape, outputs) failed: {error}") from error
         if not isinstance(model, keras.Model):
             raise ValueError(f"{name} gave {type(model).__name__}, not a Keras model.")
     else:
         model = _application(name, spec.shape, outputs, weights)
     if not model.built:
         model.build((None, *spec.shape))
-    _check(model, name, spec, outputs)
+    check(model, name, spec, outputs)
     return model
 
 
@@ -53,7 +56,8 @@ def load(path) -> keras.Model:
     try:
         return keras.saving.load_model(path)
     except (OSError, KeyError, ValueError) as error:
-        if zipfile.is_zipfile(path):
+        # What is wrong inside a model, such as an unknown class, Keras says itself.
+        if isinstance(error, ValueError) and zipfile.is_zipfile(path):
             raise
         raise ValueError(f"{path} is not a model of Keras.") from error
 
@@ -81,7 +85,8 @@ def _application(name, shape, outputs, weights):
     return keras.Model(pixels, layers.Dense(outputs)(x), name=name.lower())
 
 
-def _check(model, name, spec, outputs):
+def check(model, name, spec, outputs=None):
+    """Raises `ValueError` unless the model reads such inputs and, if said, gives such outputs."""
     if isinstance(getattr(model, "input_shape", None), tuple):
         reads, gives = model.input_shape[1:], model.output_shape[1:]
         fits = len(reads) == len(spec.shape) and all(
@@ -89,5 +94,5 @@ def _check(model, name, spec, outputs):
         )
         if not fits:
             raise ValueError(f"{name} reads inputs of shape {reads}; the data have {spec.shape}.")
-        if gives[-1] != outputs:
+        if outputs not in (None, gives[-1]):
             raise ValueError(f"{name} gives {gives[-1]} outputs; the data need {outputs}.")

@@ -7,12 +7,15 @@ import logging as python_logging
 import math
 import os
 import pathlib
+import shutil
 import time
 
 import keras
 import tensorflow as tf
 from absl import flags as absl_flags
 from absl import logging
+
+from keras_distill.cli import messages
 
 SETTINGS = "settings.flags"
 # Flags of the moment, which aren't settings of the run.
@@ -74,6 +77,11 @@ class Run:
         save_model(model, path)
         return model
 
+    def resumable(self):
+        """Whether an epoch, a model or a trial is there to go on from."""
+        kept = [*self.folder.glob("*.keras"), *self.folder.glob("*.journal")]
+        return bool(kept) or any(map(_epochs_done, self.folder.glob("checkpoints/*")))
+
     def write(self, name, result):
         """Writes a dict as JSON, whole or not at all."""
         write_text(self.folder / name, json.dumps(result, indent=2) + "\n")
@@ -112,14 +120,16 @@ def choose(flags, command, arguments=()) -> "Run":
 
 @contextlib.contextmanager
 def recorded(run, flags, command):
-    """Keeps settings and log in the folder, and tells how to go on after Ctrl-C."""
+    """Keeps settings and log in the folder, and tells how to go on after Ctrl-C.
+
+    A new run that fails before the end of its first epoch leaves no folder.
+    """
+    failed = False
     if flags.resume is None:
         run.folder.mkdir(parents=True, exist_ok=True)
         write_settings(run.folder / SETTINGS, flags, flags)
     handler = python_logging.FileHandler(run.folder / "log.txt")
-    handler.setFormatter(logging.PythonFormatter())
-    logger = logging.get_absl_logger()
-    logger.addHandler(handler)
+    messages.add_handler(handler)
     try:
         yield
     except KeyboardInterrupt:
@@ -127,12 +137,14 @@ def recorded(run, flags, command):
         raise KeyboardInterrupt(
             f"Go on with: keras-distill {command} --resume={run.folder}"
         ) from None
-    except Exception as error:
-        logging.debug("failed", exc_info=error)
+    except Exception:
+        failed = True
         raise
     finally:
-        logger.removeHandler(handler)
+        python_logging.getLogger().removeHandler(handler)
         handler.close()
+        if failed and flags.resume is None and not run.resumable():
+            shutil.rmtree(run.folder)
 
 
 def define(flags):

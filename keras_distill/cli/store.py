@@ -35,6 +35,7 @@ def main(flags, arguments, console):
         raise ValueError("say which teacher and where to: --teacher=FILE.keras --output=FOLDER.")
     teacher = models.load(flags.teacher)
     examples = datasets.load(flags).train
+    models.check(teacher, flags.teacher, examples.element_spec[0])
     augment = train.augmentation(flags.augment, examples.element_spec[0].shape)
     try:
         stored = teachers.store(

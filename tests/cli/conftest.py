@@ -30,6 +30,10 @@ def scaled(x, y):
     return x / 16, y
 
 
+def shifted(x, y):
+    return x, y + 5
+
+
 def nothing(shape, outputs):
     return None
 """

@@ -61,7 +61,12 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace):
     flags = [*SMALL, "--epochs=6", "--batch_size=16", "--augment=crop", "--verbosity=0"]
     command = [sys.executable, "-c", "from keras_distill import cli; cli.run()", "train", *flags]
     process = subprocess.Popen(
-        [*command, "--output=stopped"], stderr=subprocess.PIPE, text=True, cwd=workplace
+        [*command, "--output=stopped"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=workplace,
+        # Where the tests run in the background of a shell, they ignore Ctrl-C, as would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     log = workplace / "stopped" / "log.txt"
     deadline = time.monotonic() + 300
