@@ -6,7 +6,8 @@ Smartphone movements (UCI HAR): the teacher and the student learn from 17 people
 alpha are chosen on 4 other people of the training half, and the defaults and what was chosen are
 then trained from new seeds and measured once on the 9 people of the official test half.
 
-Writes `benchmarks/results/tuning.json` and `.md`. A search that is stopped goes on where it was.
+Writes `benchmarks/results/tuning.json`, and what it found into `docs/evaluation.md`. A search that
+is stopped goes on where it was.
 """
 
 import json
@@ -18,12 +19,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
+from common import RESULTS, ROOT, insert, machine, write
 
 import keras_distill
 from keras_distill import tuning
 
-ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "data",
@@ -104,38 +104,55 @@ def main(_):
         test,
         class_names=CLASSES,
     )
-    rows = {row["name"]: row for row in comparison.rows}
-    gains = np.subtract(rows["chosen"]["run_values"]["accuracy"],
-                        rows["defaults"]["run_values"]["accuracy"])  # fmt: skip
-    gain, half = tuning.training.summary(list(gains))
-    verdict = (
-        f"Chosen over defaults, accuracy on test data: {100 * gain:+.2f} ± {100 * half:.2f} points "
-        f"(mean and half the 95 % interval over {FLAGS.seeds} seeds): "
-        + ("better." if gain > half else "worse." if gain < -half else "no difference shown.")
-    )
-    text = "\n".join(
-        [
-            "# Temperature and alpha: searched against defaults",
-            "",
-            f"UCI HAR; students of {rows['chosen']['parameters']} parameters, {EPOCHS} epochs. "
-            f"Search: {FLAGS.trials} trials on validation data.",
-            "",
-            f"- Defaults {DEFAULT}: {search.start:.4f} on validation data.",
-            f"- Chosen { ({n: round(v, 3) for n, v in search.best.items()}) }: {search.value:.4f}.",
-            f"- {verdict}",
-            "",
-            comparison.markdown(),
-        ]
-    )
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "tuning.md").write_text(text)
     trials = [
         {"values": t.params, "state": t.state.name, "val_accuracy": t.value}
         for t in search.study.trials
     ]
-    result = {"best": search.best, "verdict": verdict, "trials": trials, **comparison.to_dict()}
-    (RESULTS / "tuning.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(text)
+    results = {
+        "settings": {"epochs": EPOCHS, "trials": len(trials), "seeds": FLAGS.seeds},
+        "validation accuracy": {"defaults": search.start, "chosen": search.value},
+        "defaults": DEFAULT,
+        "best": search.best,
+        "trials": trials,
+        "machine": machine(),
+        **comparison.to_dict(),
+    }
+    write(RESULTS / "tuning.json", json.dumps(results, indent=1) + "\n")
+    insert(page(results), "docs/evaluation.md", "tuning")
+    print(comparison.markdown(), page(results), sep="\n")
+
+
+def page(results):
+    """What the search found, in a paragraph and a table."""
+    rows = {row["name"]: row for row in results["candidates"]}
+    accuracy = {name: rows[name]["run_values"]["accuracy"] for name in list(rows)[1:]}
+    gain, half = tuning.training.summary(
+        list(np.subtract(accuracy["chosen"], accuracy["defaults"]))
+    )
+    verdict = "better" if gain > half else "worse" if gain < -half else "no difference shown"
+    settings, best = results["settings"], results["best"]
+    validation = results["validation accuracy"]
+    lines = [
+        f"On activity recognition from a phone's sensors (UCI HAR), for a student of "
+        f"{rows['chosen']['parameters']} parameters and {settings['epochs']} epochs, "
+        f"{settings['trials']} trials found a temperature of {best['temperature']:.2f} and an "
+        f"alpha of {best['alpha']:.2f} ({validation['chosen']:.2%} on validation data; the "
+        f"defaults {validation['defaults']:.2%}). Test accuracy, trained anew with "
+        f"{settings['seeds']} other seeds:",
+        "",
+        "| | accuracy |",
+        "| --- | --- |",
+        f"| teacher | {rows['teacher']['accuracy']:.2%} |",
+        *(
+            f"| {name} | {np.mean(values):.2%} ± {np.std(values, ddof=1):.2%} |"
+            for name, values in accuracy.items()
+        ),
+        "",
+        f"Chosen over defaults: {100 * gain:+.2f} points ± {100 * half:.2f} (half the 95 % "
+        f"interval of the paired differences): {verdict}. Reproduce it "
+        "with `make bench-tuning`.",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
