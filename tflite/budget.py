@@ -36,21 +36,13 @@ def check(report, max_flash, max_arena):
     """
     excess = []
     flash, parts = report["bytes"], report["bytes_by_part"]
-    arena = report.get("arena", {})
-    needed, areas = (
-        arena.get("total", 0),
-        {"activations": arena.get("head"), **arena.get("parts", {})},
-    )
+    arena = report.get("arena", {"total": 0, "head": 0, "parts": {}})
+    needed, areas = arena["total"], {"activations": arena["head"], **arena["parts"]}
     if "npu" in report:
         npu = report["npu"]
-        flash, parts = (
-            npu["flash_bytes"] + npu["dram_bytes"],
-            {
-                "flash": npu["flash_bytes"],
-                "DRAM": npu["dram_bytes"],
-            },
-        )
-        needed, areas = npu["sram_bytes"], {"SRAM": npu["sram_bytes"]}
+        parts = {"flash": npu["flash_bytes"], "DRAM": npu["dram_bytes"]}
+        areas = {"SRAM": npu["sram_bytes"]}
+        flash, needed = sum(parts.values()), npu["sram_bytes"]
     if max_flash is not None and flash > max_flash:
         excess.append(_line("flash", flash, max_flash, parts))
     if max_arena is not None and needed > max_arena:

@@ -70,7 +70,7 @@ def unique_names(names, kind) -> list[str]:
     plain = [kind] if len(names) == 1 else [f"{kind}_{i}" for i in range(len(names))]
     result = []
     for name, fallback in zip(names, plain, strict=True):
-        safe = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower() or fallback
+        safe = re.sub(r"[\W_]+", "_", name, flags=re.ASCII).strip("_").lower() or fallback
         safe = f"_{safe}" if safe[0].isdigit() else safe
         candidate, n = safe, 1
         while candidate in result:

@@ -28,7 +28,9 @@ def cpp_identifier(name) -> str:
 def camel_case(name) -> str:
     """A name in camel case, starting with a letter."""
     words = re.findall(r"[A-Za-z0-9]+", str(name))
-    joined = "".join(word[0].upper() + word[1:] for word in words)
+    # A number stays apart: `a_1` and `a1` are two names.
+    joined = "".join(f"_{w}" if w[0].isdigit() else w[0].upper() + w[1:] for w in words)
+    joined = joined.lstrip("_")
     return joined if joined[:1].isalpha() else f"X{joined}"
 
 

@@ -49,7 +49,7 @@ def files(artifact, name, package, description, normalization, variants) -> dict
         for asset, one in kit.assets.items()
     }
     source = kit.filled("templates", "Student.kt")
-    vectors = json.dumps(_vectors(artifact)) + "\n"
+    vectors = json.dumps(kit.vectors()) + "\n"
     main = "app/app/src/main"
     app = {
         f"app/{path}": kit.filled("app", path)
@@ -89,16 +89,6 @@ def _check_variant(artifact, other):
         )
 
 
-def _vectors(artifact):
-    """A few inputs and the outputs that they must give, as values."""
-    given, expected = artifact.example_values()
-    return {
-        "count": len(next(iter(given.values()))),
-        "inputs": {name: _lists(array) for name, array in given.items()},
-        "outputs": {name: _lists(array) for name, array in expected.items()},
-    }
-
-
 def _lists(array):
     return np.asarray(array).reshape(len(array), -1).astype("float64").round(7).tolist()
 
@@ -110,8 +100,8 @@ class _Kit:
         self.base = names.cpp_identifier(name)
         self.kotlin_class = names.camel_case(self.base)
         self._artifact = artifact
-        self._normalization = tuple(float(x) for x in normalization)
-        self._inputs = [_Port(p, self._normalization) for p in artifact._inputs]
+        normalization = tuple(float(x) for x in normalization)
+        self._inputs = [_Port(p, normalization) for p in artifact._inputs]
         self._outputs = [_Port(p, (0.0, 1.0)) for p in artifact._outputs]
         self.assets = {f"{self.base}.tflite": artifact} | {
             f"{self.base}_{other.report['quantization']}.tflite": other for other in variants
@@ -162,9 +152,21 @@ class _Kit:
         text = (importlib.resources.files(__package__) / folder / path).read_text()
         return re.sub(r"@([A-Z_]+)@", lambda match: str(self._values.get(match[1], match[0])), text)
 
+    def vectors(self):
+        """A few inputs of the class, before normalization, and the outputs that they must give."""
+        given, expected = self._artifact.example_values()
+        for port in self._inputs:
+            mean, std = port.normalization
+            given[port.name] = given[port.name].astype("float64") * std + mean
+        return {
+            "count": len(next(iter(given.values()))),
+            "inputs": {name: _lists(array) for name, array in given.items()},
+            "outputs": {name: _lists(array) for name, array in expected.items()},
+        }
+
     def input_infos(self):
         return [
-            TensorInfo(p.name, p.documented(), tuple(p.shape), normalization=self._normalization)
+            TensorInfo(p.name, p.documented(), tuple(p.shape), normalization=p.normalization)
             for p in self._inputs
         ]
 
@@ -204,10 +206,11 @@ class _Port:
         self.dtype = port["dtype"]
         self.scale = port["scale"]
         self.zero_point = port["zero_point"]
-        self.normalization = normalization if self.dtype == "float32" or self.scale else (0.0, 1.0)
         self.bytes = self.dtype in ("int8", "uint8")
         # Bytes that stand for themselves are taken as bytes.
         self.plain = self.bytes and (not self.scale or (self.scale, self.zero_point) == (1.0, 0))
+        values = not self.plain and (self.dtype == "float32" or self.scale)
+        self.normalization = normalization if values else (0.0, 1.0)
         self.encoding = "encode" if self.bytes and not self.plain else ""
         self.decoding = "decode" if self.bytes else ""
         self.argument = "ByteArray" if self.plain else f"{_KINDS.get(self.dtype, 'Float')}Array"
@@ -230,7 +233,7 @@ class _Port:
 
     def write(self):
         value = self.identifier
-        if self.normalization != (0.0, 1.0) and not self.plain:
+        if self.normalization != (0.0, 1.0):
             mean, std = (_kotlin_float(x) for x in self.normalization)
             value = f"FloatArray({self.size}) {{ ({value}[it] - {mean}) / {std} }}"
         if self.encoding:

@@ -31,8 +31,6 @@ class TensorInfo:
         normalization: `(mean, std)` of an input: the file takes `(value - mean) / std`. `None`
             for outputs.
         labels: Name of the file of labels of an output, or `None`.
-        low: Smallest value that makes sense, or `None`.
-        high: Largest value, or `None`.
     """
 
     name: str
@@ -40,8 +38,6 @@ class TensorInfo:
     shape: tuple
     normalization: tuple | None = None
     labels: str | None = None
-    low: float | None = None
-    high: float | None = None
 
 
 def with_metadata(tflite, name, description, inputs, outputs, files) -> bytes:
@@ -135,8 +131,6 @@ class _Builder:
             options = self.table({0: self.floats([mean]), 1: self.floats([std])}, 2)
             unit = self.table({1: options}, 2, enums={0: _NORMALIZATION_OPTIONS})
             fields[4] = self.vector([unit])
-        if info.low is not None:
-            fields[5] = self.table({0: self.floats([info.high]), 1: self.floats([info.low])}, 2)
         if info.labels is not None:
             file = self.table(
                 {0: self.string(info.labels), 1: self.string("Names of the classes.")},
