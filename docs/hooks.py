@@ -44,7 +44,8 @@ def _table(name):
     table = [f"| {seeds} seeds | mean | standard deviation |", "| --- | ---: | ---: |", *rows]
     note = [results["note"]] if results["note"] else []
     versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
-    return "\n".join([*table, "", *note, f"Recorded with `{results['command']}` ({versions})."])
+    command = results["command"].split(" --note ")[0]
+    return "\n".join([*table, "", *note, f"Recorded with `{command}` ({versions})."])
 
 
 def _number(value):
