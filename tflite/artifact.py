@@ -312,15 +312,15 @@ def load(path, target="android", *, student=None, labels=None) -> Artifact:
     refused = targets.refusals(found, target)
     if refused:
         raise ValueError(f"Target {target!r} refuses the file: {'; '.join(refused)}.")
+    runtime = targets.get(target).runtime
     try:
-        runtimes.survive(tflite, targets.get(target).runtime)
+        runtimes.survive(tflite, runtime)
+        inputs, outputs = ports(runtimes.LiteRT(tflite))
+        report = describe(found, inputs, outputs, target)
+        if runtime == "micro" and runtimes.micro_available():
+            report["arena"] = runtimes.TFLiteMicro(tflite).arena
     except runtimes.Refusal as error:
         raise ValueError(f"Target {target!r} can't run the file. {error}") from None
-    interpreter = runtimes.LiteRT(tflite)
-    inputs, outputs = ports(interpreter)
-    report = describe(found, inputs, outputs, target)
-    if targets.get(target).runtime == "micro" and runtimes.micro_available():
-        report["arena"] = runtimes.TFLiteMicro(tflite).arena
     if student is not None:
         from keras_distill.tflite import graph
 

@@ -133,13 +133,7 @@ def convert(
         cast="uint8" if quantization in _FLOAT and io[0] == "uint8" else None,
     )
     labels = _check_labels(labels, student)
-    arrays, raw, notes = None, False, []
-    if calibration is not None:
-        shapes = {i.name: i.shape for i in whole.inputs}
-        arrays, _ = samples.read(calibration, shapes, calibration_samples, argument="calibration")
-        raw = all(array.dtype == "uint8" for array in arrays.values())
-        arrays = {i.name: arrays[i.name].astype(whole.dtype(i)) for i in whole.inputs}
-        notes += calibration_ranges.unlike_training(whole, arrays, training_range)
+    arrays, raw, notes = _read_calibration(whole, calibration, calibration_samples, training_range)
     exported, met = whole, arrays
     if recurrent == "step":
         exported = steps.Step(whole)
@@ -186,6 +180,17 @@ def convert(
     )
     budget.check(result.report, max_flash, max_arena)
     return result
+
+
+def _read_calibration(whole, data, count, training_range):
+    """Calibration data by input name, whether they are bytes, and what is odd about them."""
+    if data is None:
+        return None, False, []
+    shapes = {i.name: i.shape for i in whole.inputs}
+    arrays, _ = samples.read(data, shapes, count, argument="calibration")
+    raw = all(array.dtype == "uint8" for array in arrays.values())
+    arrays = {i.name: arrays[i.name].astype(whole.dtype(i)) for i in whole.inputs}
+    return arrays, raw, calibration_ranges.unlike_training(whole, arrays, training_range)
 
 
 class _Job:

@@ -150,15 +150,30 @@ def inspect(file) -> Inspection:
         An `Inspection`.
 
     Raises:
-        ValueError: Not a TFLite file.
+        ValueError: Not a TFLite file, or a damaged one.
 
     Example:
 
     >>> print(keras_distill.tflite.inspect("student.tflite"))
     """
+    tflite = read(file)
+    try:
+        inspection = _inspected(tflite)
+    except Exception as error:
+        # Flatbuffers are read without checks: damaged ones raise whatever their bytes lead to.
+        raise ValueError(
+            f"The TFLite file is damaged: it ends early, or its tables point nowhere ({error})."
+        ) from error
+    from keras_distill.tflite import targets
+
+    refusals = {name: targets.refusals(inspection, name) for name in targets.SHOWN}
+    return dataclasses.replace(inspection, refusals=refusals)
+
+
+def _inspected(tflite):
+    """An `Inspection` that doesn't know yet what targets refuse."""
     from ai_edge_litert.tools import flatbuffer_utils
 
-    tflite = read(file)
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
     graphs = [[_tensor(model, t) for t in graph.tensors] for graph in model.subgraphs]
     operators = [
@@ -168,7 +183,7 @@ def inspect(file) -> Inspection:
     ]
     main = model.subgraphs[0]
     used = {id(t): t for op in operators for t in op.inputs if t and _is_weight(op, t)}
-    inspection = Inspection(
+    return Inspection(
         operators=tuple(operators),
         inputs=tuple(graphs[0][i] for i in main.inputs),
         outputs=tuple(graphs[0][i] for i in main.outputs),
@@ -184,10 +199,6 @@ def inspect(file) -> Inspection:
         bytes=_bytes_by_part(model, tflite),
         refusals={},
     )
-    from keras_distill.tflite import targets
-
-    refusals = {name: targets.refusals(inspection, name) for name in targets.SHOWN}
-    return dataclasses.replace(inspection, refusals=refusals)
 
 
 def read(file) -> bytes:

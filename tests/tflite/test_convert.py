@@ -1,5 +1,4 @@
 import os
-import subprocess
 
 import keras
 import numpy as np
@@ -78,20 +77,6 @@ def test_save_then_load(converted, split, tmp_path):
     assert loaded.tflite == artifact.tflite
     x = split[1][0][:20]
     np.testing.assert_array_equal(loaded.predict(x), artifact.predict(x))
-
-
-def test_c_array_holds_the_bytes_of_the_file(converted, tmp_path):
-    folder = converted("micro", "int8").save(tmp_path / "kit")
-    main = folder / "main.cc"
-    main.write_text(
-        '#include "student_model.h"\n#include <cstdio>\n'
-        "int main() { fwrite(student::kModel, 1, student::kModelSize, stdout); }\n"
-    )
-    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
-    sources = [str(main), str(folder / "student_model.cc")]
-    subprocess.run(["g++", *flags, *sources, "-o", str(folder / "dump")], check=True)
-    dumped = subprocess.run([str(folder / "dump")], check=True, capture_output=True).stdout
-    assert dumped == (folder / "student.tflite").read_bytes()
 
 
 class TestBadInput:

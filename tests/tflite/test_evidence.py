@@ -315,6 +315,16 @@ class TestInspect:
         np.testing.assert_array_equal(artifact.predict(x), artifact.predict(x, "litert-reference"))
 
 
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_damaged_files(converted, rng, damage):
+    file = converted("micro", "int8").tflite
+    half = file[: len(file) // 2]
+    damaged = half if damage == "cut" else half + rng.bytes(len(file) - len(half))
+    for read in (tflite.inspect, tflite.load):
+        with pytest.raises(ValueError, match="The TFLite file is damaged"):
+            read(damaged)
+
+
 def test_lstm_beside_another_keeps_its_own_scale(rng):
     """Concatenated outputs share a scale; the hidden state behind each must have it too."""
     inputs = keras.Input((6, 3))

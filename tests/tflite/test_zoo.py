@@ -32,6 +32,10 @@ REFUSED = {
 }
 
 
+#: Operators that Vela leaves to the CPU.
+LEFT_TO_THE_CPU = {"embedding": {"GATHER"}, "lstm": {"REVERSE_V2"}}
+
+
 @pytest.fixture(scope="module")
 def students():
     keras.utils.set_random_seed(3)
@@ -55,6 +59,31 @@ def test_student_is_proven_or_refused(students, name, target, quantization):
         assert wanted.shape == found.shape
         error = np.sqrt(np.mean((wanted - found) ** 2)) / wanted.std()
         assert error < (tolerance or TOLERANCE[quantization])
+    if quantization.startswith("int"):
+        _check_types(artifact)
+
+
+def _check_types(artifact):
+    """Nothing is left float in silence."""
+    operators = [
+        op
+        for op in tflite.inspect(artifact.tflite).operators
+        if op.name not in ("QUANTIZE", "DEQUANTIZE")
+    ]
+    floats = any(t.dtype == "FLOAT32" for op in operators for t in op.outputs)
+    said = any("stayed float" in note for note in artifact.report["warnings"])
+    assert floats == said
+
+
+@pytest.mark.parametrize("name", sorted(set(zoo.STUDENTS) - {"gru"}))
+def test_student_on_an_npu(students, name):
+    pytest.importorskip("ethosu", reason="Vela (keras-distill[ethos]) is not installed")
+    student, x = students[name]
+    artifact = tflite.convert(student, "ethos-u55-128", "int8", calibration=x)
+    assert "ethos-u" in tflite.inspect(artifact.compiled).counts
+    assert artifact.report["npu"]["cycles"] > 0
+    left = set(artifact.report["npu"]["operators_left_to_the_cpu"])
+    assert left == LEFT_TO_THE_CPU.get(name, set())
 
 
 def _pairs(expected, got):
