@@ -1,5 +1,8 @@
 """Help, wrong flags, and errors in one line."""
 
+import pathlib
+import tomllib
+
 import pytest
 import tensorflow as tf
 
@@ -64,3 +67,16 @@ def test_one_line():
     assert cli.one_line(error.value) == "image a.png: broken"
     nested = "Exception encountered when calling A.call().\n\n\x1b[1mbad shape\x1b[0m\n\nArguments"
     assert cli.one_line(ValueError(nested)) == "bad shape"
+
+
+def test_every_package_is_installed():
+    root = pathlib.Path(__file__).parents[2]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {
+        path.parent
+        for name in ("keras_distill", "tflite")
+        for path in root.glob(f"{name}/**/__init__.py")
+    }
+    names = [".".join(folder.relative_to(root).parts) for folder in found]
+    names = [f"keras_distill.{n}" if n.startswith("tflite") else n for n in names]
+    assert set(names) <= set(settings["packages"])
