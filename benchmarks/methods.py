@@ -8,7 +8,8 @@ weights of losses on layers and between samples depend on the layers' sizes: for
 out choose between the published weight and a tenth of it. The teacher has seen 20 times as many
 images. The test set is looked at once for each run, at its end.
 
-Writes `benchmarks/results/methods.json`, `.md` and `.png`, and the table in `docs/methods.md`.
+Writes `benchmarks/results/methods.json`, and from it the table and picture in `docs/methods.md` and
+a short table in the README.
 A run that is stopped goes on where it was; what is done is in `--runs`.
 """
 
@@ -23,13 +24,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from common import RESULTS, ROOT, insert, machine, write
 
 import keras_distill
 from keras_distill import Match, losses
-
-ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-GUIDE = ROOT / "docs" / "methods.md"
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -154,6 +152,9 @@ METHODS = {
     "`Contrastive`": contrastive,
     "`SoftTargets` + `AttentionTransfer`": soft_targets_and_attention,
 }
+
+SHORT = ("labels alone", "`SoftTargets`", "`DKD`", "`SoftTargets` + `AttentionTransfer`")
+FIGURES = ROOT / "docs" / "figures"
 
 #: Methods whose weight suits the sizes of the layers compared.
 TUNED = (
@@ -346,7 +347,7 @@ def run_all(folder):
         }
     return {
         "settings": SETTINGS,
-        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+        "machine": machine(),
         "teacher": {"parameters": teacher.count_params(), "accuracy": accuracy(teacher, test)},
         "student": {"parameters": a_student().count_params()},
         "methods": methods,
@@ -400,7 +401,7 @@ def table(results):
         "weights and order of images.",
         "",
         "```bash",
-        "python benchmarks/methods.py",
+        "make bench-methods",
         "```",
     ]
     return "\n".join(lines)
@@ -438,21 +439,33 @@ def picture(results, path):
     figure.savefig(path, dpi=110)
 
 
-def insert(text, path):
-    """Puts `text` between the markers in a document."""
-    begin, end = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
-    document = path.read_text()
-    if begin not in document:
-        raise ValueError(f"{path} has no line {begin!r}.")
-    before, rest = document.split(begin)
-    write(path, f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+def short(results):
+    """A few lines of the table for a newcomer."""
+    settings, teacher = results["settings"], results["teacher"]
+    seeds = len(results["methods"]["labels alone"]["accuracy"])
+    lines = ["| trained on | accuracy, % |", "| --- | --- |"]
+    lines += [
+        f"| {name} | {100 * mean:.2f} ± {100 * deviation:.2f} |"
+        for name, _, mean, deviation, _ in rows(results)
+        if name in SHORT
+    ]
+    lines += [
+        "",
+        f"A student of {results['student']['parameters']:,} weights with "
+        f"{settings['labelled_images']:,} labelled images of Fashion-MNIST, taught by a network of "
+        f"{teacher['parameters']:,} that saw {settings['teacher_images']:,} and reaches "
+        f"{100 * teacher['accuracy']:.2f} %; mean ± standard deviation over {seeds} seeds. "
+        "Reproduce it with `make bench-methods`; [all methods](docs/methods.md).",
+    ]
+    return "\n".join(lines)
 
 
-def write(path, text):
-    """Writes a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+def publish(results):
+    """Writes the picture and the tables made of the results."""
+    picture(results, FIGURES / "methods_benchmark.png")
+    insert(table(results), "docs/methods.md", "methods")
+    insert(short(results), "README.md", "methods")
+    print(table(results))
 
 
 def main(_):
@@ -462,10 +475,7 @@ def main(_):
     results = run_all(pathlib.Path(FLAGS.runs))
     RESULTS.mkdir(exist_ok=True)
     write(RESULTS / "methods.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    write(RESULTS / "methods.md", table(results) + "\n")
-    picture(results, RESULTS / "methods.png")
-    insert(table(results), GUIDE)
-    print(table(results))
+    publish(results)
 
 
 if __name__ == "__main__":
