@@ -153,7 +153,7 @@ METHODS = {
     "`SoftTargets` + `AttentionTransfer`": soft_targets_and_attention,
 }
 
-SHORT = ("labels alone", "`SoftTargets`", "`DKD`", "`SoftTargets` + `AttentionTransfer`")
+SHORT = ("labels alone", "`Hint`", "`SoftTargets`", "`SoftTargets`, standardized", "`DIST`")
 FIGURES = ROOT / "docs" / "figures"
 
 #: Methods whose weight suits the sizes of the layers compared.
