@@ -154,16 +154,8 @@ def convert(
     found = inspect(named)
     _refuse(student, target, quantization, found)
     notes += _left_float(found, quantization, precision or {})
-    try:
-        runtimes.survive(named, target.runtime)
-        result = _artifact(target, named, exported, whole, labels)
-        off = _errors(result, arrays or whole.made_up(4))
-    except runtimes.Refusal as error:
-        raise ValueError(
-            f"The runtime of target {target.name!r} refuses model {student.name!r} as "
-            f"{quantization}. {error}"
-        ) from None
-    notes += _judge(off, quantization)
+    result, errors = _run(target, named, exported, whole, labels, arrays, quantization)
+    notes += _judge(errors, quantization)
     result._examples = {name: array[:5] for name, array in (met or whole.made_up(5)).items()}
     if quantization != "float32" and not aware and recurrent != "step":
         result._float32 = functools.partial(
@@ -292,6 +284,19 @@ def _float32_file(exported, target, batch_size, recurrent, quantization):
         job = _Job(exported, pathlib.Path(folder), target, batch_size, quantization, None)
         job.save(recurrent)
         return job.convert("float32")
+
+
+def _run(target, named, exported, whole, labels, arrays, quantization):
+    """The artefact and the errors of its outputs, where the target's runtimes run the file."""
+    try:
+        runtimes.survive(named, target.runtime)
+        result = _artifact(target, named, exported, whole, labels)
+        return result, _errors(result, arrays or whole.made_up(4))
+    except runtimes.Refusal as error:
+        raise ValueError(
+            f"The runtime of target {target.name!r} refuses model {whole.student.name!r} as "
+            f"{quantization}. {error}"
+        ) from None
 
 
 def _artifact(target, named, exported, whole, labels):
