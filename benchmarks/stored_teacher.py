@@ -143,7 +143,7 @@ def main(rounds):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (EXAMPLES, 32, 32, 3)).astype("float32")
     train = tf.data.Dataset.from_tensor_slices((x, rng.integers(0, 10, EXAMPLES)))
-    teacher = network(32, 4, "teacher")
+    teacher = network(48, 4, "teacher")
     with tempfile.TemporaryDirectory() as folder:
         stored = store(teacher, train, folder, verbose=0)
         by_method = epochs(train, teacher, stored, rounds)
