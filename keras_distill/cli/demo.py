@@ -103,11 +103,11 @@ def train_all(x, y, seed=0, progress=None):
     teacher, on_labels, distilled = make_teacher(), make_student(), make_student()
     distilled.set_weights(on_labels.get_weights())
     train(teacher, *shifted(x, y, copies=3, seed=seed), progress, "Teacher", TEACHER_EPOCHS)
-    train(on_labels, x, y, progress, "Student on labels alone")
+    train(on_labels, x, y, progress, "Student on labels alone", EPOCHS)
     distiller = keras_distill.Distiller(
         distilled, teacher, keras_distill.losses.SoftTargets(TEMPERATURE), alpha=ALPHA
     )
-    train(distiller, x, y, progress, "Student distilled")
+    train(distiller, x, y, progress, "Student distilled", EPOCHS)
     return teacher, on_labels, distilled
 
 
@@ -181,7 +181,7 @@ def _block(width):
     )
 
 
-def train(model, x, y, progress, title, epochs=EPOCHS):
+def train(model, x, y, progress, title, epochs):
     """Trains a model, or a distiller, on the budget that all of the demo's models have."""
     steps = -(-len(y) // BATCH_SIZE) * epochs
     model.compile(
