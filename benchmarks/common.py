@@ -1,5 +1,6 @@
 """What the benchmarks share: timing in turns, and results written whole into files and pages."""
 
+import gzip
 import os
 import pathlib
 import platform
@@ -7,10 +8,15 @@ import statistics
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from keras_distill._files import write_text
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+# Folder of the data sets.
+DATA = os.environ.get("KERAS_DISTILL_TEST_DATA", str(ROOT.parent / "shared" / "data"))
 
 
 def in_turns(functions, rounds):
@@ -34,6 +40,17 @@ def in_turns(functions, rounds):
     return times
 
 
+def steady(dataset):
+    """A data set without autotuning.
+
+    TensorFlow's autotuning thread wakes at ever longer intervals, and now and then holds up the end
+    of an epoch until it does: up to as long again as the epoch took.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
 def median_ratio(times, other):
     """Median over the rounds of what one took, divided by what another took in that round."""
     return statistics.median(ratios(times, other))
@@ -42,6 +59,36 @@ def median_ratio(times, other):
 def ratios(times, other):
     """What one took in each round, divided by what another took in it."""
     return [a / b for a, b in zip(times, other, strict=True)]
+
+
+def mnist(name, data):
+    """MNIST or Fashion-MNIST.
+
+    Args:
+        name: `"mnist"` or `"fashion_mnist"`.
+        data: Folder that may hold a folder of that name with the four original files; where it
+            doesn't, they are downloaded.
+
+    Returns:
+        `(x, y)` to train on and `(x, y)` to test on: images (samples, 28, 28, 1), float32 from 0
+        to 1, and labels, int32.
+    """
+    folder = pathlib.Path(data, name)
+    if not folder.is_dir():
+        splits = getattr(keras.datasets, name).load_data()
+        return [((x[..., None] / 255).astype("float32"), y.astype("int32")) for x, y in splits]
+
+    def read(file, offset):
+        path = next(folder.rglob(f"{file}*.gz"))
+        return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=offset)
+
+    return [
+        (
+            (read(f"{split}-images", 16).reshape(-1, 28, 28, 1) / 255).astype("float32"),
+            read(f"{split}-labels", 8).astype("int32"),
+        )
+        for split in ("train", "t10k")
+    ]
 
 
 def machine():
@@ -60,9 +107,7 @@ def write(path, text):
     """Writes a file whole or not at all."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    write_text(path, text)
 
 
 def insert(text, page, name):

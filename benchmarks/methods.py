@@ -13,7 +13,6 @@ a short table in the README.
 A run that is stopped goes on where it was; what is done is in `--runs`.
 """
 
-import gzip
 import json
 import os
 import pathlib
@@ -24,7 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from common import RESULTS, ROOT, insert, machine, write
+from common import DATA, RESULTS, ROOT, insert, machine, mnist, write
 
 import keras_distill
 from keras_distill import Match, losses
@@ -32,7 +31,7 @@ from keras_distill import Match, losses
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "data",
-    os.environ.get("KERAS_DISTILL_TEST_DATA", str(ROOT.parent / "shared" / "data")),
+    DATA,
     "Folder that holds fashion_mnist/, the four original files. Where there is none, they are "
     "downloaded.",
 )
@@ -175,27 +174,7 @@ def warm_up(weight):
     return keras.optimizers.schedules.PolynomialDecay(0.0, STEPS // 12, weight)
 
 
-# Data and models.
-
-
-def fashion_mnist(folder):
-    """`(x, y)` to train on and `(x, y)` to test on; images float32 from 0 to 1."""
-    folder = pathlib.Path(folder) / "fashion_mnist"
-    if not folder.is_dir():
-        splits = keras.datasets.fashion_mnist.load_data()
-        return [((x[..., None] / 255).astype("float32"), y.astype("int32")) for x, y in splits]
-
-    def read(name, offset):
-        path = next(folder.rglob(f"{name}*.gz"))
-        return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=offset)
-
-    return [
-        (
-            (read(f"{split}-images", 16).reshape(-1, 28, 28, 1) / 255).astype("float32"),
-            read(f"{split}-labels", 8).astype("int32"),
-        )
-        for split in ("train", "t10k")
-    ]
+# Models.
 
 
 def network(widths, depth, name):
@@ -321,7 +300,7 @@ def accuracy(model, test):
 def run_all(folder):
     """All runs that aren't done yet; returns the results."""
     folder.mkdir(parents=True, exist_ok=True)
-    train, test = fashion_mnist(FLAGS.data)
+    train, test = mnist("fashion_mnist", FLAGS.data)
     teacher = trained_teacher(train, folder)
     answers = Answers(teacher, train[0][: SETTINGS["labelled_images"]])
     validation = tuple(part[-5000:] for part in train)

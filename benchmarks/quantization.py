@@ -12,7 +12,6 @@ them. All figures are of files, run in LiteRT on the whole test set.
 Writes `benchmarks/results/quantization.json`, and the table of `docs/quantization.md`.
 """
 
-import gzip
 import json
 import os
 import pathlib
@@ -23,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
-from common import RESULTS, insert, machine, write
+from common import DATA, RESULTS, insert, machine, mnist, write
 from keras_distill.tflite import runtimes
 
 import keras_distill
@@ -31,7 +30,7 @@ from keras_distill import quantization, tflite
 
 HERE = pathlib.Path(__file__).parent
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data", str(HERE.parents[1] / "shared/data"), "Folder of both data sets.")
+flags.DEFINE_string("data", DATA, "Folder of both data sets.")
 flags.DEFINE_multi_string("student", [], "A student to train anew; others keep their results.")
 flags.DEFINE_integer("seeds", 3, "Number of seeds.")
 flags.DEFINE_integer("epochs", 10, "Epochs of a float student.")
@@ -49,22 +48,9 @@ COLUMNS = (
 
 
 def fashion(folder, count=10000):
-    """Fashion-MNIST: images from 0 to 1, and labels; the first training images."""
-
-    def read(name, offset):
-        with gzip.open(pathlib.Path(folder, "fashion_mnist", name)) as file:
-            return np.frombuffer(file.read(), "uint8", offset=offset)
-
-    def images(name):
-        return read(name, 16).reshape(-1, 28, 28, 1).astype("float32") / 255
-
-    return (
-        (
-            images("train-images-idx3-ubyte.gz")[:count],
-            read("train-labels-idx1-ubyte.gz", 8)[:count].astype("int32"),
-        ),
-        (images("t10k-images-idx3-ubyte.gz"), read("t10k-labels-idx1-ubyte.gz", 8).astype("int32")),
-    )
+    """Fashion-MNIST, of which the first training images."""
+    (x, y), test = mnist("fashion_mnist", folder)
+    return (x[:count], y[:count]), test
 
 
 def activity(folder):

@@ -36,7 +36,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from common import RESULTS, in_turns, insert, machine, ratios, write
+from common import RESULTS, in_turns, insert, machine, ratios, steady, write
 from keras import layers
 
 import keras_distill
@@ -251,7 +251,7 @@ def noise(pair, samples):
 def repeated(pair, steps):
     """One batch, again and again: reading data takes no time."""
     batch = noise(pair, PAIRS[pair][1])
-    return tf.data.Dataset.from_tensors(batch).repeat(steps)
+    return steady(tf.data.Dataset.from_tensors(batch).repeat(steps))
 
 
 def steps(pair, has_taps, jit):
@@ -288,7 +288,7 @@ def stored(views=4, samples=384):
     """A floor that augments and asks the teacher, against answers to augmented views on disk."""
     _, teacher, _ = models("small")
     x, y = noise("small", samples)
-    examples = tf.data.Dataset.from_tensor_slices((x, y))
+    examples = steady(tf.data.Dataset.from_tensor_slices((x, y)))
     batch = PAIRS["small"][1]
     seeds = tf.data.Dataset.random(seed=1).batch(2)
 

@@ -8,13 +8,14 @@ import argparse
 import importlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import shlex
 import sys
 import time
 
 import numpy as np
+
+from keras_distill._files import write_text
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -54,9 +55,7 @@ def record(name, arguments=(), seeds=3, note=None, folder=FOLDER / "results"):
     }
     path = pathlib.Path(folder, f"{name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n")
-    os.replace(partial, path)
+    write_text(path, json.dumps(results, indent=2) + "\n")
     return results
 
 

@@ -28,6 +28,14 @@ def digits():
 
 
 @pytest.fixture(scope="session")
+def split(digits):
+    """The digits: 1,400 to train on, 397 to test with."""
+    order = np.random.default_rng(0).permutation(len(digits[0]))
+    x, y = (array[order] for array in digits)
+    return (x[:1400], y[:1400]), (x[1400:], y[1400:])
+
+
+@pytest.fixture(scope="session")
 def data_dir():
     """The folder of real data sets beside the checkout; skips where there is none."""
     default = pathlib.Path(__file__).parents[2] / "shared" / "data"

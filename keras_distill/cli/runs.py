@@ -15,6 +15,7 @@ import tensorflow as tf
 from absl import flags as absl_flags
 from absl import logging
 
+from keras_distill._files import write_text
 from keras_distill.cli import messages
 
 SETTINGS = "settings.flags"
@@ -177,13 +178,6 @@ def write_settings(path, flags, names):
     """Writes those of the flags that are settings as a file for `--flagfile`."""
     lines = [flags[name].serialize() for name in sorted(names) if _is_setting(flags, name)]
     write_text(path, "\n".join(line for line in lines if line) + "\n")
-
-
-def write_text(path, text):
-    """Writes a file, whole or not at all."""
-    partial = path.with_name(f"partial-{path.name}")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def save_model(model, path):

@@ -15,6 +15,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from keras_distill._files import write_text
+
 FORMAT = "keras_distill.answers"
 VERSION = 1
 # Bytes of files that may be mapped before they are let go, so that memory stays flat.
@@ -38,9 +40,7 @@ def manifest_path(path: pathlib.Path) -> pathlib.Path:
 
 def write_json(path: pathlib.Path, content) -> None:
     """Writes a file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: pathlib.Path):

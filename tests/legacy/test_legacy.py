@@ -35,14 +35,6 @@ def student(classes=10):
 
 
 @pytest.fixture(scope="module")
-def split(digits):
-    x, y = digits
-    order = np.random.default_rng(0).permutation(len(x))
-    x, y = x[order], y[order]
-    return (x[:1400], y[:1400]), (x[1400:], y[1400:])
-
-
-@pytest.fixture(scope="module")
 def trained(split):
     """A Keras 3 student, trained."""
     keras.utils.set_random_seed(0)

@@ -1,18 +1,8 @@
 import keras
-import numpy as np
 import pytest
 from aware import compiled, convolutional
 
 from keras_distill import quantization, tflite
-
-
-@pytest.fixture(scope="session")
-def split(digits):
-    """1,400 digits to train on and 397 to test with."""
-    x, y = digits
-    order = np.random.default_rng(0).permutation(len(x))
-    x, y = x[order], y[order]
-    return (x[:1400], y[:1400]), (x[1400:], y[1400:])
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,7 @@
 import keras
-import numpy as np
 import pytest
 
 from keras_distill import tflite
-
-
-@pytest.fixture(scope="session")
-def split(digits):
-    """The digits: 1,400 to train on, 397 to test with."""
-    order = np.random.default_rng(0).permutation(len(digits[0]))
-    x, y = (array[order] for array in digits)
-    return (x[:1400], y[:1400]), (x[1400:], y[1400:])
 
 
 @pytest.fixture(scope="session")
