@@ -24,17 +24,17 @@ from keras_distill.evaluation import tables
 
 TEMPERATURE = 4.0
 ALPHA = 0.1
-EPOCHS = 100
-TEACHER_EPOCHS = 24
+EPOCHS = 20
 BATCH_SIZE = 64
 TRAINING_IMAGES = 400
+COPIES = 4
 
 
 def define(flags):
     """Declares the command's flags."""
     to = {"flag_values": flags}
     absl_flags.DEFINE_string("output", "runs/demo", "Folder for models and files.", **to)
-    absl_flags.DEFINE_integer("seed", 0, "Seed of weights and order of the data.", **to)
+    absl_flags.DEFINE_integer("seed", 0, "Seed of split, weights and order.", **to)
 
 
 def main(flags, arguments, console):
@@ -51,7 +51,7 @@ def demo(folder, seed=0, console=None):
 
     Args:
         folder: Folder for the models and the exported files.
-        seed: Seed of weights and order of the data.
+        seed: Seed of the split, of weights and of the order of the data.
         console: The `rich.console.Console` to print to.
 
     Returns:
@@ -59,7 +59,7 @@ def demo(folder, seed=0, console=None):
     """
     console = console or Console()
     folder = pathlib.Path(folder)
-    x_train, y_train, test = digits()
+    x_train, y_train, test = digits(seed)
     console.print(
         f"[bold]scikit-learn's handwritten digits[/]: {len(y_train):,} images to train on, "
         f"{len(test[1])} held out."
@@ -93,8 +93,8 @@ def demo(folder, seed=0, console=None):
 def train_all(x, y, seed=0, progress=None):
     """Trains the teacher, the student on labels alone and the same student distilled.
 
-    The teacher, being large, gains from shifted copies of the images. The two students see the
-    same images for the same number of epochs, and start from the same weights.
+    All see the same images, with shifted copies of each, for the same number of epochs; the two
+    students start from the same weights.
 
     Returns:
         `(teacher, on_labels, distilled)`.
@@ -102,17 +102,21 @@ def train_all(x, y, seed=0, progress=None):
     keras.utils.set_random_seed(seed)
     teacher, on_labels, distilled = make_teacher(), make_student(), make_student()
     distilled.set_weights(on_labels.get_weights())
-    train(teacher, *shifted(x, y, copies=3, seed=seed), progress, "Teacher", TEACHER_EPOCHS)
-    train(on_labels, x, y, progress, "Student on labels alone", EPOCHS)
+    x, y = shifted(x, y, seed)
+    train(teacher, x, y, progress, "Teacher")
+    train(on_labels, x, y, progress, "Student on labels alone")
     distiller = keras_distill.Distiller(
         distilled, teacher, keras_distill.losses.SoftTargets(TEMPERATURE), alpha=ALPHA
     )
-    train(distiller, x, y, progress, "Student distilled", EPOCHS)
+    train(distiller, x, y, progress, "Student distilled")
     return teacher, on_labels, distilled
 
 
-def digits():
+def digits(seed=0):
     """Handwritten digits: a few to train on, as where labels are dear, and the rest held out.
+
+    Args:
+        seed: Seed by which they are drawn.
 
     Returns:
         `(x_train, y_train, (x_test, y_test))`: images of shape (samples, 8, 8, 1) from 0 to 1,
@@ -125,19 +129,19 @@ def digits():
         data.target,
         train_size=TRAINING_IMAGES,
         stratify=data.target,
-        random_state=0,
+        random_state=seed,
     )
     return x_train, y_train, (x_test, y_test)
 
 
-def shifted(x, y, copies, seed):
+def shifted(x, y, seed):
     """Images with copies of each behind them, moved by up to one pixel, and their labels."""
-    moves = np.random.default_rng(seed).integers(-1, 2, (copies, len(x), 2))
+    moves = np.random.default_rng(seed).integers(-1, 2, (COPIES, len(x), 2))
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows, columns = (1 + moves[..., i, None] + np.arange(8) for i in (0, 1))
     samples = np.arange(len(x))[:, None, None]
     moved = padded[samples, rows[..., :, None], columns[..., None, :]]
-    return np.concatenate([x, *moved]), np.tile(y, copies + 1)
+    return np.concatenate([x, *moved]), np.tile(y, COPIES + 1)
 
 
 def make_teacher():
@@ -181,9 +185,9 @@ def _block(width):
     )
 
 
-def train(model, x, y, progress, title, epochs):
+def train(model, x, y, progress, title):
     """Trains a model, or a distiller, on the budget that all of the demo's models have."""
-    steps = -(-len(y) // BATCH_SIZE) * epochs
+    steps = -(-len(y) // BATCH_SIZE) * EPOCHS
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -193,9 +197,9 @@ def train(model, x, y, progress, title, epochs):
         x,
         y,
         batch_size=BATCH_SIZE,
-        epochs=epochs,
+        epochs=EPOCHS,
         verbose=0,
-        callbacks=[] if progress is None else [_Bar(progress, title, epochs)],
+        callbacks=[] if progress is None else [_Bar(progress, title, EPOCHS)],
     )
 
 

@@ -13,7 +13,7 @@ PROGRAM = """
 import sys
 sys.argv[0] = "keras-distill"
 from keras_distill.cli import demo, run
-demo.EPOCHS = demo.TEACHER_EPOCHS = 2
+demo.EPOCHS = 2
 run()
 """
 
