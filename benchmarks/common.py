@@ -1,6 +1,7 @@
 """What the benchmarks share: timing in turns, and results written whole into files and pages."""
 
 import gzip
+import json
 import os
 import pathlib
 import platform
@@ -91,6 +92,16 @@ def mnist(name, data):
     ]
 
 
+def peak_memory():
+    """Most memory that this process has held, in MiB (Linux).
+
+    `getrusage` would count what the process that started this one held.
+    """
+    status = pathlib.Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
 def machine():
     """What the figures of a run depend on."""
     return {
@@ -101,6 +112,28 @@ def machine():
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
+
+
+def measure(path, parts, wanted=()):
+    """Measures the parts of a benchmark and writes them as JSON.
+
+    Args:
+        path: Path of the results.
+        parts: Dict of functions by name, in the order in which they run.
+        wanted: Names of those to measure anew: the others keep their results. Defaults to all.
+
+    Returns:
+        The results by name, and the machine's as "machine".
+    """
+    for name in wanted:
+        if name not in parts:
+            raise ValueError(f"There is no part {name!r}; there are {', '.join(parts)}.")
+    results = json.loads(path.read_text()) if wanted else {}
+    for name in wanted or parts:
+        results[name] = parts[name]()
+    results["machine"] = machine()
+    write(path, json.dumps(results, indent=1) + "\n")
+    return results
 
 
 def write(path, text):

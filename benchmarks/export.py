@@ -112,6 +112,7 @@ def latency(files, x):
 def arena(file):
     """Bytes of the arena in TFLite Micro, or why it doesn't run there."""
     try:
+        runtimes.survive(file, "micro")
         return runtimes.open_file(file, "micro").arena["total"]
     except Exception as error:
         return str(error).splitlines()[0]

@@ -16,7 +16,6 @@ Writes `benchmarks/results/scale.json`, and its table into `docs/performance.md`
 
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -28,7 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import tensorflow as tf
 from absl import app, flags
-from common import RESULTS, insert, machine, write
+from common import RESULTS, insert, machine, peak_memory, write
 
 import keras_distill
 
@@ -81,7 +80,7 @@ def walk(case):
         data = data.batch(BATCH, drop_remainder=True).prefetch(2)
         clock = Clock()
         model.fit(data, verbose=0, callbacks=[clock])
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    megabytes = peak_memory()
     print(json.dumps({"seconds": clock.seconds / clock.steps / BATCH, "MiB": megabytes}))
 
 

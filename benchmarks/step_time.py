@@ -1,7 +1,6 @@
 """Seconds of a training step against the peers' on this machine, as ratios in one run.
 
-    python benchmarks/step_time.py                       # everything
-    python benchmarks/step_time.py --pairs=tiny --nojit   # one pair of models, without XLA
+    python benchmarks/step_time.py
 
 For three pairs of models (tiny: dense layers, where only overhead counts; small: ResNet-56 teaching
 ResNet-8 on 32x32 images; wide: dense layers of 1,024 to 2,048 units), for outputs alone and for
@@ -22,9 +21,7 @@ teacher; the time of the import; the peak memory.
 Writes `benchmarks/results/step_time.json`, and its tables into `docs/performance.md`.
 """
 
-import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,14 +33,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from common import RESULTS, in_turns, insert, machine, ratios, steady, write
+from common import RESULTS, in_turns, insert, measure, peak_memory, ratios, steady
 from keras import layers
 
 import keras_distill
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("pairs", ["tiny", "small", "wide"], "Pairs of models.")
-flags.DEFINE_bool("jit", True, "Whether to time XLA too.")
+flags.DEFINE_multi_string("part", [], "A part to measure anew; the others keep their results.")
 flags.DEFINE_integer("rounds", 9, "Rounds that count.")
 flags.DEFINE_string("walk", "", "Train one way for a few steps and print the peak memory.")
 
@@ -315,21 +311,22 @@ def stored(views=4, samples=384):
 
 
 def import_times():
-    """Seconds of a new process that imports Keras on TensorFlow, and of one that imports us."""
-
-    def imports(module):
-        code = f"import {module}"
-        environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-
-    times = in_turns(
-        {name: lambda name=name: imports(name) for name in ("keras", "keras_distill")},
-        FLAGS.rounds,
+    """Seconds that new processes take to import Keras on TensorFlow, and us behind it."""
+    code = (
+        "import time; start = time.perf_counter(); import keras; middle = time.perf_counter(); "
+        "import keras_distill; print(middle - start, time.perf_counter() - middle)"
     )
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    times = []
+    for _ in range(FLAGS.rounds):
+        command = [sys.executable, "-c", code]
+        said = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE).stdout
+        times.append([float(seconds) for seconds in said.split()])
+    before, behind = (statistics.median(seconds) for seconds in zip(*times, strict=True))
+    return {"keras": before, "keras_distill behind it": behind}
 
 
-def peak_memory():
+def memory_by_way():
     """MiB that a process needs that trains the small pair, by way; medians of three."""
 
     def walk(way):
@@ -377,43 +374,45 @@ def table(results):
     imports = results["import, seconds"]
     lines += [
         "",
-        f"`import keras_distill` takes {imports['keras_distill'] - imports['keras']:.2f} s longer "
-        f"than `import keras` ({imports['keras']:.1f} s).",
+        f"`import keras_distill` takes {imports['keras_distill behind it']:.2f} s longer than "
+        f"`import keras` ({imports['keras']:.1f} s).",
     ]
     return "\n".join(lines)
 
 
-def measure():
+def all_steps():
+    """Seconds of a step of every pair, with and without layers and XLA."""
     cases = []
-    for pair in FLAGS.pairs:
+    for pair in PAIRS:
         for has_taps in (False, True):
-            for jit in (False, True) if FLAGS.jit else (False,):
+            for jit in (False, True):
                 ways = steps(pair, has_taps, jit)
                 cases.append({"pair": pair, "has_taps": has_taps, "jit": jit, "ways": ways})
                 ratios = {name: round(row["over floor"], 3) for name, row in ways.items()}
                 print(pair, "taps" * has_taps, "jit" * jit, ratios, flush=True)
                 keras.backend.clear_session()
-    return {
-        "steps": cases,
-        "epoch and validation": {
-            "outputs": with_validation(False),
-            "outputs, two layers": with_validation(True),
-        },
-        "stored answers": stored(),
-        "import, seconds": import_times(),
-        "peak memory, MiB": peak_memory(),
-        "settings": {"pairs": PAIRS, "rounds": FLAGS.rounds, "optimizer": "adam"},
-        "machine": machine(),
-    }
+    return cases
+
+
+PARTS = {
+    "steps": all_steps,
+    "epoch and validation": lambda: {
+        "outputs": with_validation(False),
+        "outputs, two layers": with_validation(True),
+    },
+    "stored answers": stored,
+    "import, seconds": import_times,
+    "peak memory, MiB": memory_by_way,
+    "settings": lambda: {"pairs": PAIRS, "rounds": FLAGS.rounds, "optimizer": "adam"},
+}
 
 
 def main(_):
     if FLAGS.walk:
         WAYS[FLAGS.walk]("small", True, False)(repeated("small", 4))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_memory())
         return
-    results = measure()
-    write(RESULTS / "step_time.json", json.dumps(results, indent=1) + "\n")
+    results = measure(RESULTS / "step_time.json", PARTS, FLAGS.part)
     insert(table(results), "docs/performance.md", "step_time")
     print(table(results))
 

@@ -1,6 +1,6 @@
 """What stored answers cost: time per epoch, writing, bytes and memory.
 
-usage: python benchmarks/stored_teacher.py [rounds]
+    python benchmarks/stored_teacher.py
 
 Writes `benchmarks/results/stored_teacher.json` and the table in `docs/teachers.md`. One run
 measures, in rounds in which all take turns, so that a busy machine slows all alike:
@@ -15,10 +15,7 @@ measures, in rounds in which all take turns, so that a busy machine slows all al
 Images are noise of CIFAR-10's size: only the time is looked at.
 """
 
-import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,13 +25,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from common import RESULTS, in_turns, insert, machine, median_ratio, steady, write
+from absl import app, flags
+from common import RESULTS, in_turns, insert, measure, median_ratio, peak_memory, steady
 from keras import layers
 
 import keras_distill
 from keras_distill.teachers import store
 
-EXAMPLES, BATCH = 2048, 64
+FLAGS = flags.FLAGS
+flags.DEFINE_multi_string("part", [], "A part to measure anew; the others keep their results.")
+flags.DEFINE_integer("walk", 0, "Walk through so many examples and print the peak memory.")
+
+EXAMPLES, BATCH, ROUNDS = 2048, 64, 9
 # How often all are written: a rate, and not the time of tracing the teacher, is looked for.
 COPIES, WRITING_ROUNDS = 3, 5
 SMALL, LARGE = 10_000, 1_000_000
@@ -52,7 +54,7 @@ def network(width, depth, name):
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)), name=name)
 
 
-def epochs(train, teacher, stored, rounds):
+def epochs(train, teacher, stored):
     """Seconds of each epoch, by method."""
     methods = {
         "plain student": (network(16, 2, "plain"), train),
@@ -67,7 +69,7 @@ def epochs(train, teacher, stored, rounds):
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         data = data.shuffle(EXAMPLES).batch(BATCH).prefetch(2)
         fits[name] = lambda model=model, data=data: model.fit(data, verbose=0)
-    return in_turns(fits, rounds)
+    return in_turns(fits, ROUNDS)
 
 
 def writing(train, teacher):
@@ -122,19 +124,20 @@ def walk(examples):
         stored = store(teacher, data, folder, batch_size=1000, verbose=0)
         rows = sum(len(x.keys) for (x,) in stored.attach(data).shuffle(1000).batch(1000))
     assert rows == examples
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_memory())
 
 
-def peak_memory(examples):
+def memory_of_walk(examples):
     """Peak memory in MiB of a process that walks through so many examples."""
-    command = [sys.executable, __file__, "walk", str(examples)]
+    command = [sys.executable, __file__, f"--walk={examples}"]
     walked = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(walked.stdout.split()[-1])
 
 
 def table(results):
     """The results as Markdown."""
-    ratios, sizes = results["ratios"], results["bytes per example"]
+    ratios, sizes, peaks = (results[part] for part in ("times", "bytes per example", "peak MiB"))
+    settings = results["settings"]
     rows = [
         ("epoch with the live teacher / of the plain student", f"{ratios['live / plain']:.2f}"),
         ("epoch with stored answers / of the plain student", f"{ratios['stored / plain']:.2f}"),
@@ -145,57 +148,61 @@ def table(results):
         ),
         (
             "peak memory, 1 million examples / 10 thousand",
-            f"{ratios['memory of 1 million / 10 thousand']:.2f}",
+            f"{peaks[str(LARGE)] / peaks[str(SMALL)]:.2f}",
         ),
         *((f"bytes per example, {name}", f"{size:.0f}") for name, size in sizes.items()),
     ]
     lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows), ""]
     return "\n".join(lines) + (
-        f"\nMedians of {results['rounds']} rounds ({results['rounds of writing']} of writing), "
-        f"taken in turns, of convolutional networks on {results['examples']:,} images of 32×32 "
-        f"({results['examples written']:,} written) on {results['machine']['cores']} CPU cores. "
+        f"\nMedians of {settings['rounds']} rounds ({settings['rounds of writing']} of writing), "
+        f"taken in turns, of convolutional networks on {settings['examples']:,} images of 32×32 "
+        f"({settings['examples written']:,} written) on {results['machine']['cores']} CPU cores. "
         "Reproduce it with `make bench-stored-teacher`."
     )
 
 
-def main(rounds):
+def times():
+    """Seconds of epochs and of writing, and how they compare."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (EXAMPLES, 32, 32, 3)).astype("float32")
     train = steady(tf.data.Dataset.from_tensor_slices((x, rng.integers(0, 10, EXAMPLES))))
     teacher = network(48, 4, "teacher")
     with tempfile.TemporaryDirectory() as folder:
         stored = store(teacher, train, folder, verbose=0)
-        by_method = epochs(train, teacher, stored, rounds)
-    by_writing = writing(train, teacher)
-    peaks = {size: peak_memory(size) for size in (SMALL, LARGE)}
-    seconds = {**by_method, **by_writing}
-    results = {
-        "ratios": {
-            "live / plain": median_ratio(seconds["live teacher"], seconds["plain student"]),
-            "stored / plain": median_ratio(seconds["stored teacher"], seconds["plain student"]),
-            "writing / predict": median_ratio(seconds["predict"], seconds["store"]),
-            "writing / predict without XLA": median_ratio(
-                seconds["predict without XLA"], seconds["store"]
-            ),
-            "memory of 1 million / 10 thousand": peaks[LARGE] / peaks[SMALL],
-        },
-        "median seconds": {name: statistics.median(times) for name, times in seconds.items()},
+        seconds = epochs(train, teacher, stored)
+    seconds |= writing(train, teacher)
+    return {
+        "live / plain": median_ratio(seconds["live teacher"], seconds["plain student"]),
+        "stored / plain": median_ratio(seconds["stored teacher"], seconds["plain student"]),
+        "writing / predict": median_ratio(seconds["predict"], seconds["store"]),
+        "writing / predict without XLA": median_ratio(
+            seconds["predict without XLA"], seconds["store"]
+        ),
         "seconds by round": seconds,
-        "peak MiB": peaks,
-        "bytes per example": bytes_per_example(),
-        "examples": EXAMPLES,
-        "rounds": rounds,
-        "rounds of writing": WRITING_ROUNDS,
-        "examples written": COPIES * EXAMPLES,
-        "machine": machine(),
     }
-    write(RESULTS / "stored_teacher.json", json.dumps(results, indent=1) + "\n")
+
+
+PARTS = {
+    "times": times,
+    "peak MiB": lambda: {str(size): memory_of_walk(size) for size in (SMALL, LARGE)},
+    "bytes per example": bytes_per_example,
+    "settings": lambda: {
+        "examples": EXAMPLES,
+        "examples written": COPIES * EXAMPLES,
+        "rounds": ROUNDS,
+        "rounds of writing": WRITING_ROUNDS,
+    },
+}
+
+
+def main(_):
+    if FLAGS.walk:
+        walk(FLAGS.walk)
+        return
+    results = measure(RESULTS / "stored_teacher.json", PARTS, FLAGS.part)
     insert(table(results), "docs/teachers.md", "stored_teacher")
     print(table(results))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["walk"]:
-        walk(int(sys.argv[2]))
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    app.run(main)
