@@ -22,10 +22,20 @@ def pretrained(shape, classes, weights, size):
     )
     pixels = keras.Input(shape)
     x = layers.Rescaling(1 / 127.5, offset=-1)(layers.Resizing(size, size)(pixels))
-    # In inference mode its BatchNormalization keeps the statistics of ImageNet.
-    x = backbone(x, training=False)
-    x = layers.Dense(classes)(layers.Dropout(0.2)(x))
+    x = layers.Dense(classes)(layers.Dropout(0.2)(backbone(x)))
     return keras.Model(pixels, x, name="teacher"), backbone
+
+
+def unfreeze(backbone):
+    """Makes a backbone trainable, but for its BatchNormalization.
+
+    Few images would spoil the statistics that it was pretrained with. In Keras 3 `fit` overrules a
+    `training=False` that the backbone was called with, so it takes this to keep them.
+    """
+    backbone.trainable = True
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
 
 
 def small(shape, classes):
@@ -77,7 +87,7 @@ def main(source, weights="imagenet", size=96, seed=0, epochs=12, labels=500):
     teacher, backbone = pretrained(shape, classes, weights, size)
     backbone.trainable = False
     fit(teacher, labelled, 1e-2, 5)
-    backbone.trainable = True
+    unfreeze(backbone)
     accuracy["teacher"] = fit(teacher, labelled, 3e-4, 10)
 
     student = small(shape, classes)

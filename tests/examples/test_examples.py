@@ -175,6 +175,21 @@ def test_transfer_learning(digits, tmp_path):
     check(result, ["teacher", *STUDENTS])
 
 
+def test_a_tuned_backbone_keeps_the_statistics_it_was_pretrained_with(rng):
+    import transfer_learning
+
+    teacher, backbone = transfer_learning.pretrained((32, 32, 3), 2, None, size=32)
+    transfer_learning.unfreeze(backbone)
+    pixels, labels = rng.uniform(0, 255, (8, 32, 32, 3)), np.arange(8) % 2
+    before = [(v.path, keras.ops.convert_to_numpy(v)) for v in backbone.variables]
+    teacher.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    teacher.fit(pixels, labels, verbose=0)
+    after = [keras.ops.convert_to_numpy(v) for v in backbone.variables]
+    changed = {path for (path, old), new in zip(before, after, strict=True) if (old != new).any()}
+    assert changed
+    assert not [path for path in changed if "bn" in path.lower()]
+
+
 def test_record_writes_the_mean_over_seeds(tmp_path, monkeypatch):
     (tmp_path / "toy.py").write_text(
         "def main(a, seed, b):\n    return {'x': float(a) + b * seed}\n"
