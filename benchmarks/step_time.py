@@ -341,24 +341,19 @@ def memory_by_way():
 
 def table(results):
     """The results as Markdown."""
+    rounds = results["settings"]["rounds"]
     lines = [
-        "Seconds of a step, divided by those of the floor (median of the rounds; 25th to 75th "
-        "percentile):",
+        f"Seconds of a step, divided by those of the floor (medians of {rounds} rounds):",
         "",
-        "| models | losses | XLA | " + " | ".join(WAYS) + " |",
-        "| --- | --- | --- |" + " --- |" * len(WAYS),
+        "| models | " + " | ".join(WAYS) + " |",
+        "| --- |" + " --- |" * len(WAYS),
     ]
     for case in results["steps"]:
-        cells = []
-        for name in WAYS:
-            row = case["ways"].get(name)
-            low, high = row["quartiles"] if row else (0, 0)
-            cells.append(f"{row['over floor']:.2f} ({low:.2f}–{high:.2f})" if row else "")
-        floor = case["ways"]["floor"]["seconds"]
-        cells[1] = f"1 = {1000 * floor:.2f} ms"
-        losses = "outputs, two layers" if case["has_taps"] else "outputs"
-        xla = "yes" if case["jit"] else "no"
-        lines.append(f"| {case['pair']} | {losses} | {xla} | {' | '.join(cells)} |")
+        ways = {name: f"{row['over floor']:.2f}" for name, row in case["ways"].items()}
+        ways["floor"] = f"1 ({1000 * case['ways']['floor']['seconds']:.3g} ms)"
+        cells = [ways.get(name, "") for name in WAYS]
+        title = case["pair"] + ", two layers" * case["has_taps"] + ", XLA" * case["jit"]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += ["", "ResNet-56 teaching ResNet-8:", "", "| | ratio |", "| --- | --- |"]
     for losses, ways in results["epoch and validation"].items():
         for name in list(ways)[1:]:
