@@ -27,10 +27,9 @@ def pretrained(shape, classes, weights, size):
 
 
 def unfreeze(backbone):
-    """Makes a backbone trainable, but for its BatchNormalization.
+    """Makes a backbone trainable, but for its BatchNormalization: few images would spoil it.
 
-    Few images would spoil the statistics that it was pretrained with. In Keras 3 `fit` overrules a
-    `training=False` that the backbone was called with, so it takes this to keep them.
+    In Keras 3 `fit` overrules a `training=False` that the backbone was called with.
     """
     backbone.trainable = True
     for layer in backbone.layers:

@@ -87,7 +87,7 @@ def test_text_classification(news, tmp_path):
     import text_classification
 
     train, test = (staging.news_file(tmp_path / f"{i}.tsv", rows) for i, rows in enumerate(news))
-    result = text_classification.main(train, test, epochs=4)
+    result = text_classification.main(train, test, epochs=16)
     check(result, ["teacher", *STUDENTS], low=0.3)
 
 
