@@ -136,6 +136,25 @@ def measure(path, parts, wanted=()):
     return results
 
 
+def once(path, key, function):
+    """What a function returned for a key, kept in a file of JSON so that a stopped run goes on.
+
+    Args:
+        path: Path of the file of all keys done.
+        key: What is done, in words.
+        function: Function without arguments, called if the key isn't in the file.
+
+    Returns:
+        Its result.
+    """
+    done = json.loads(path.read_text()) if path.exists() else {}
+    if key not in done:
+        done[key] = function()
+        print(f"{key}: {done[key]}", flush=True)
+        write(path, json.dumps(done, indent=1))
+    return done[key]
+
+
 def write(path, text):
     """Writes a file whole or not at all."""
     path = pathlib.Path(path)

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, insert, machine, mnist, write
+from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, write
 
 import keras_distill
 from keras_distill import Match, losses
@@ -305,15 +305,13 @@ def run_all(folder):
     answers = Answers(teacher, train[0][: SETTINGS["labelled_images"]])
     validation = tuple(part[-5000:] for part in train)
     path = folder / "runs.json"
-    done = json.loads(path.read_text()) if path.exists() else {}
 
     def run(name, scale, seed, data):
-        key = f"{name}, {scale} of the weight, seed {seed}"
-        if key not in done:
-            done[key] = accuracy_of(METHODS[name], scale, seed, teacher, answers, train, data)
-            print(f"{key}: {done[key]:.4f}", flush=True)
-            write(path, json.dumps(done, indent=1))
-        return done[key]
+        return once(
+            path,
+            f"{name}, {scale} of the weight, seed {seed}",
+            lambda: accuracy_of(METHODS[name], scale, seed, teacher, answers, train, data),
+        )
 
     methods = {}
     for name, method in METHODS.items():

@@ -29,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, insert, machine, mnist, write
+from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, write
 from keras import layers
 
 import keras_distill
@@ -181,23 +181,24 @@ def run_all(folder):
         teacher, tf.data.Dataset.from_tensor_slices(images), folder / "answers", dtype="float32"
     )
     path = folder / "runs.json"
-    done = json.loads(path.read_text()) if path.exists() else {}
-    for seed in range(FLAGS.seeds):
-        for name in STUDENTS:
-            key = f"{name}, seed {seed}"
-            if key not in done:
-                done[key] = measure(name, seed, images, answers, said, test)
-                print(key, done[key], flush=True)
-                write(path, json.dumps(done, indent=1))
+    students = {
+        name: [
+            once(
+                path,
+                f"{name}, seed {seed}",
+                lambda n=name, s=seed: measure(n, s, images, answers, said, test),
+            )
+            for seed in range(FLAGS.seeds)
+        ]
+        for name in STUDENTS
+    }
     logits = teacher.predict(test[0], batch_size=1000, verbose=0)
     return {
         "settings": SETTINGS,
         "machine": machine(),
         "teacher": {"parameters": teacher.count_params(), **errors(logits, test[1])},
         "student": {"parameters": a_student().count_params()},
-        "students": {
-            name: [done[f"{name}, seed {seed}"] for seed in range(FLAGS.seeds)] for name in STUDENTS
-        },
+        "students": students,
     }
 
 

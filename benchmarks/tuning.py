@@ -19,17 +19,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
-from common import RESULTS, ROOT, insert, machine, write
+from common import DATA, RESULTS, ROOT, insert, machine, write
 
 import keras_distill
 from keras_distill import tuning
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "data",
-    os.environ.get("KERAS_DISTILL_TEST_DATA", str(ROOT.parent / "shared" / "data")),
-    "Folder that holds uci_har/uci_har_6ch.npz.",
-)
+flags.DEFINE_string("data", DATA, "Folder that holds uci_har/uci_har_6ch.npz.")
 flags.DEFINE_string("journal", str(ROOT / "runs" / "tuning.journal"), "File of the search.")
 flags.DEFINE_integer("trials", 20, "Number of trials.")
 flags.DEFINE_integer("seeds", 5, "Number of runs on which defaults and choice are compared.")
