@@ -29,6 +29,8 @@ from keras_distill.tflite import calibration as calibration_ranges
 from keras_distill.tflite.inspect import inspect
 
 _FLOAT = ("float32", "float16", "dynamic")
+# How many operators that stayed float are named.
+_NAMED = 5
 
 
 def convert(
@@ -122,7 +124,7 @@ def convert(
     _check_quantization(target, quantization, calibration, aware)
     io = _check_io(target, quantization, io)
     _check_calibration(student, quantization, calibration_samples, ranges, percentile, precision)
-    _check_shape(target, batch_size, recurrent)
+    _check_shape(target, batch_size, recurrent, aware)
     max_flash, max_arena = budget.size("max_flash", max_flash), budget.size("max_arena", max_arena)
     _check_arena(target, max_arena)
     whole = graph.Wrapped(
@@ -353,8 +355,10 @@ def _left_float(found, quantization, precision):
         ]
     if not left:
         return []
-    names = ", ".join(f"{op.name} at {targets.layer_of(op.layer)!r}" for op in left)
-    note = f"stayed float: {names}"
+    named = [f"{op.name} at {targets.layer_of(op.layer)!r}" for op in left[:_NAMED]]
+    if len(left) > _NAMED:
+        named.append(f"and {len(left) - _NAMED} others")
+    note = f"stayed float: {', '.join(named)}"
     if quantization != "dynamic":
         warnings.warn(f"Not everything is {quantization}; {note}.", stacklevel=3)
     return [note]
@@ -448,7 +452,7 @@ def _check_calibration(student, quantization, count, ranges, percentile, precisi
         recipe.check(student, precision)
 
 
-def _check_shape(target, batch_size, recurrent):
+def _check_shape(target, batch_size, recurrent, aware):
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(
             f"`batch_size` must be an integer of at least 1, or `None`. Received: {batch_size!r}"
@@ -458,6 +462,11 @@ def _check_shape(target, batch_size, recurrent):
     if recurrent not in (None, "unroll", "step"):
         raise ValueError(
             f'`recurrent` must be `None`, "unroll" or "step". Received: recurrent={recurrent!r}'
+        )
+    if recurrent == "step" and aware:
+        raise ValueError(
+            '`recurrent="step"` is not for quantize-aware students, whose recurrent layers stay '
+            'float. Use `recurrent="unroll"`, or quantize the float student after training.'
         )
 
 

@@ -57,6 +57,19 @@ def test_recurrent_layers_and_masks():
         quantization.quantize_aware(model)
 
 
+def test_a_recurrent_layer_that_stays_float():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 5, 4)).astype("float32")
+    student = model_of(lambda x: layers.Dense(2)(layers.GRU(3, name="rnn")(x)), (5, 4))
+    aware = quantization.quantize_aware(student, x, layers={"rnn": None})
+    with pytest.raises(ValueError, match='`recurrent="step"`.*"unroll"'):
+        tflite.convert(aware, recurrent="step")
+    with pytest.warns(UserWarning, match=r"stayed float: .* at '.*rnn.*, and \d+ others") as record:
+        artifact = tflite.convert(aware, recurrent="unroll")
+    assert max(len(str(w.message)) for w in record) < 600
+    np.testing.assert_allclose(artifact.predict(x), aware.predict(x, verbose=0), atol=1e-2)
+
+
 def test_a_layer_inside_another_model_is_named_by_its_path():
     inner = model_of(lambda x: Twice(name="mine")(x))
     inner.name = "inner"
