@@ -20,7 +20,8 @@ def test_custom_loop(capsys):
     import custom_loop
 
     accuracy = custom_loop.main(epochs=4)
-    assert accuracy > 0.8
+    assert list(accuracy) == ["teacher", "student on labels", "student distilled"]
+    assert min(accuracy.values()) > 0.8
     epochs = re.findall(r"epoch \d: .*'loss': ([\d.]+)", capsys.readouterr().out)
     assert len(epochs) == 4
     assert float(epochs[-1]) < float(epochs[0])
@@ -29,10 +30,9 @@ def test_custom_loop(capsys):
 def test_multi_worker():
     import multi_worker
 
-    first, second = multi_worker.main()
-    assert first == second
-    assert first["workers"] == 2
-    assert first["held-out accuracy"] > 0.7
+    result = multi_worker.main()
+    assert result.pop("workers") == 2
+    assert min(result.values()) > 0.7
 
 
 def test_quickstart(tmp_path):
