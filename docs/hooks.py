@@ -49,4 +49,4 @@ def _table(name):
 
 
 def _number(value):
-    return f"{value:,.0f}" if value == 0 or value > 100 else f"{value:.4f}"
+    return f"{value:,.0f}" if value == round(value) or value > 100 else f"{value:.4f}"

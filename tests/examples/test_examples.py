@@ -49,9 +49,9 @@ def news(real):
         folder = real / "ag_news"
         return [staging.news_rows(folder / f"{p}.tsv.gz")[:400] for p in ("dev", "test")]
     rng = np.random.default_rng(0)
-    words = np.array(["".join(rng.choice(list("abcdefgh"), 5)) for _ in range(40)])
+    words = np.array(["".join(rng.choice(list("abcdefgh"), 5)) for _ in range(240)])
     classes = rng.integers(4, size=800)
-    texts = [" ".join(words[rng.integers(10, size=8) + 10 * c]) for c in classes]
+    texts = [" ".join(words[rng.integers(60, size=8) + 60 * c]) for c in classes]
     rows = [(text, f"class {c}") for text, c in zip(texts, classes, strict=True)]
     return rows[:400], rows[400:]
 
@@ -132,7 +132,10 @@ def test_spoken_digits(real, tmp_path):
         rng = np.random.default_rng(0)
         time = np.arange(4000) / 8000
         sounds = [
-            (f"{d}_x_{i}.wav", 8000 * np.sin(2 * np.pi * (300 + 300 * d) * time + rng.uniform(6)))
+            (
+                f"{d}_x_{i}.wav",
+                8000 * np.sin(2 * np.pi * (300 + 300 * d) * time + rng.uniform(0, 6)),
+            )
             for d in range(10)
             for i in range(15)
         ]
@@ -153,10 +156,10 @@ def test_activity_recognition(real, tmp_path):
         rng = np.random.default_rng(0)
         y, is_test = rng.integers(6, size=400), rng.random(400) < 0.5
         time = np.arange(128) / 50
-        x = np.sin(2 * np.pi * (y[:, None] + 1) * time + rng.uniform(6, size=(400, 1)))
+        x = np.sin(2 * np.pi * (y[:, None] + 1) * time + rng.uniform(0, 6, size=(400, 1)))
         arrays = x[..., None] * np.ones(6), y, is_test
     folder = staging.har_folder(tmp_path / "har", *arrays)
-    result = activity_recognition.main(folder, tmp_path / "firmware", epochs=6)
+    result = activity_recognition.main(folder, tmp_path / "firmware", epochs=30)
     assert result.pop("bytes") < 8192
     check(result, ["teacher", *STUDENTS, "distilled, int8"], low=0.2)
     assert (tmp_path / "firmware" / "student.tflite").is_file()
