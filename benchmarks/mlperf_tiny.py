@@ -212,7 +212,7 @@ def table(results):
     settings = results["settings"]
     lines += [
         "",
-        f"CIFAR-10, 10,000 test images, files in LiteRT; {len(results['students'])} student(s). "
+        f"CIFAR-10, 10,000 test images, files in LiteRT; students: {len(results['students'])}. "
         f"The reference trained on labels for 500 epochs, the student on {settings['views']} "
         f"stored views of each image for {settings['epochs']} epochs; the aware one for "
         f"{settings['aware_epochs']} more.",
