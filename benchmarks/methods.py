@@ -278,9 +278,8 @@ def compiled(method, scale, seed, teacher, answers):
     model = student = a_student()
     if method is not None:
         matches = method(student, teacher, *([scale] if method in TUNED else []))
-        model = keras_distill.Distiller(student, answers, matches, alpha=0.5)
-        if method in UNLABELLED:
-            model = keras_distill.Distiller(student, teacher, matches, 0.5, missing_label=-1)
+        source, missing = (teacher, -1) if method in UNLABELLED else (answers, None)
+        model = keras_distill.Distiller(student, source, matches, alpha=0.5, missing_label=missing)
     schedule = keras.optimizers.schedules.CosineDecay(0.01, STEPS)
     model.compile(keras.optimizers.Adam(schedule), cross_entropy(), steps_per_execution=16)
     model.optimizer.build(model.trainable_variables)

@@ -67,11 +67,9 @@ def cifar10(data):
     path = pathlib.Path(data, "cifar10", "cifar10.npz")
     if not path.exists():
         return [(x, y[:, 0].astype("int32")) for x, y in keras.datasets.cifar10.load_data()]
+    parts = ("train", "test")
     with np.load(path) as file:
-        return [(_images(file, part), file[f"y_{part}"].astype("int32")) for part in _PARTS]
-
-
-_PARTS = ("train", "test")
+        return [(_images(file, part), file[f"y_{part}"].astype("int32")) for part in parts]
 
 
 def _images(file, part):
@@ -123,7 +121,7 @@ def fit(student, answers, train, rate, epochs, seed, folder=None, callbacks=()):
         keras.optimizers.SGD(schedule, 0.9, nesterov=True, weight_decay=1e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=False,
+        jit_compile=False,  # XLA makes convolutions slower on a CPU.
     )
     if folder is not None:
         callbacks = [*callbacks, keras.callbacks.BackupAndRestore(str(folder))]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 
-def worker(seed):
+def worker(seed=0):
     """Trains on one of the workers and prints what came out."""
     # TensorFlow reads TF_CONFIG when it starts, so it is imported here.
     import keras
@@ -92,6 +92,6 @@ def main(seed=0, workers=2):
 
 if __name__ == "__main__":
     if "TF_CONFIG" in os.environ:
-        worker(int((sys.argv[1:] or ["0"])[0]))
+        worker(*map(int, sys.argv[1:]))
     else:
         print(main())
