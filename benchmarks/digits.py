@@ -11,6 +11,7 @@ import json
 
 import numpy as np
 from common import RESULTS, insert, machine, write
+from pictures import draw
 
 import keras_distill
 from keras_distill.cli import demo
@@ -93,6 +94,7 @@ def main():
     write(RESULTS / "digits.json", json.dumps(results, indent=2) + "\n")
     text = markdown(table, gap)
     insert(text, "README.md", "digits")
+    draw("digits", results)
     print(text)
 
 

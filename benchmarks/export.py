@@ -27,6 +27,7 @@ import tensorflow as tf
 from absl import app, flags
 from common import RESULTS, in_turns, insert, machine, ratios, write
 from keras_distill.tflite import runtimes
+from pictures import draw
 from step_time import resnet
 
 from keras_distill import tflite
@@ -163,6 +164,7 @@ def main(_):
     }
     write(RESULTS / "export.json", json.dumps(results, indent=1) + "\n")
     insert(table(results), "docs/performance.md", "export")
+    draw("export", results)
     print(table(results))
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, write
+from pictures import draw
 
 import keras_distill
 from keras_distill import Match, losses
@@ -166,7 +167,6 @@ METHODS = {
 }
 
 SHORT = ("labels alone", "`Hint`", "`SoftTargets`", "`DIST`", "`DIST`, more images")
-FIGURES = ROOT / "docs" / "figures"
 
 #: Methods that see all of the teacher's images.
 UNLABELLED = (soft_targets_unlabelled, dist_unlabelled)
@@ -413,38 +413,6 @@ def table(results):
     return "\n".join(lines)
 
 
-def picture(results, path):
-    """Accuracies of all methods and seeds, labels alone as a line."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    names, _, means, _, wins = zip(*rows(results), strict=True)
-    seeds = len(results["methods"]["labels alone"]["accuracy"])
-    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
-    for i, (name, mean, won) in enumerate(zip(names, means, wins, strict=True)):
-        color = "0.35" if won is None else "tab:blue" if won == seeds else "tab:red"
-        axes.plot(
-            [100 * a for a in results["methods"][name]["accuracy"]],
-            [i] * seeds,
-            "o",
-            color=color,
-            alpha=0.45,
-            markeredgewidth=0,
-        )
-        axes.plot([100 * mean], [i], "|", color=color, markersize=16, markeredgewidth=2.5)
-    axes.axvline(100 * means[0], color="0.35", linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(names)), [name.replace("`", "") for name in names])
-    axes.invert_yaxis()
-    axes.set_xlabel("test accuracy (%): each seed, and the mean")
-    axes.set_title("Blue beats labels alone (dashed) with every seed, red doesn't", fontsize=10)
-    axes.grid(axis="x", alpha=0.3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.savefig(path, dpi=110)
-
-
 def short(results):
     """A few lines of the table for a newcomer."""
     settings, teacher = results["settings"], results["teacher"]
@@ -469,7 +437,7 @@ def short(results):
 
 def publish(results):
     """Writes the picture and the tables made of the results."""
-    picture(results, FIGURES / "methods_benchmark.png")
+    draw("methods", results)
     insert(table(results), "docs/methods.md", "methods")
     insert(short(results), "README.md", "methods")
     print(table(results))

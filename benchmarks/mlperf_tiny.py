@@ -27,6 +27,7 @@ import tensorflow as tf
 from absl import app, flags
 from common import DATA, RESULTS, ROOT, insert, machine, once, write
 from keras_distill.tflite import runtimes
+from pictures import draw
 from PIL import Image
 from step_time import resnet
 
@@ -239,6 +240,7 @@ def main(_):
     }
     write(RESULTS / "mlperf_tiny.json", json.dumps(results, indent=1) + "\n")
     insert(table(results), "docs/performance.md", "mlperf_tiny")
+    draw("mlperf_tiny", results)
     print(table(results))
 
 

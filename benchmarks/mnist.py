@@ -31,6 +31,7 @@ import tensorflow as tf
 from absl import app, flags
 from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, write
 from keras import layers
+from pictures import draw
 
 import keras_distill
 
@@ -243,6 +244,7 @@ def main(_):
     results = run_all(pathlib.Path(FLAGS.runs))
     write(RESULTS / "mnist.json", json.dumps(results, indent=1) + "\n")
     insert(table(results), "docs/performance.md", "mnist")
+    draw("mnist", results)
     print(table(results))
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from absl import app, flags
 from common import DATA, RESULTS, insert, machine, mnist, write
 from keras_distill.tflite import runtimes
+from pictures import draw
 
 import keras_distill
 from keras_distill import quantization, tflite
@@ -278,6 +279,7 @@ def main(_):
     results = {"settings": settings, "students": students, "machine": machine()}
     write(path, json.dumps(results, indent=1) + "\n")
     insert(page(results), "docs/quantization.md", "quantization")
+    draw("quantization", results)
     print(page(results))
 
 

@@ -28,6 +28,7 @@ import keras
 import tensorflow as tf
 from absl import app, flags
 from common import RESULTS, insert, machine, peak_memory, write
+from pictures import draw
 
 import keras_distill
 
@@ -149,6 +150,7 @@ def main(_):
     results = {"cases": found, "batch": BATCH, "machine": machine()}
     write(RESULTS / "scale.json", json.dumps(results, indent=1) + "\n")
     insert(table(results), "docs/performance.md", "scale")
+    draw("scale", results)
     print(table(results))
 
 

@@ -35,6 +35,7 @@ import tensorflow as tf
 from absl import app, flags
 from common import RESULTS, in_turns, insert, measure, peak_memory, ratios, steady
 from keras import layers
+from pictures import draw
 
 import keras_distill
 
@@ -409,6 +410,7 @@ def main(_):
         return
     results = measure(RESULTS / "step_time.json", PARTS, FLAGS.part)
     insert(table(results), "docs/performance.md", "step_time")
+    draw("step_time", results)
     print(table(results))
 
 

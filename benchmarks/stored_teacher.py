@@ -28,6 +28,7 @@ import tensorflow as tf
 from absl import app, flags
 from common import RESULTS, in_turns, insert, measure, median_ratio, peak_memory, steady
 from keras import layers
+from pictures import draw
 
 import keras_distill
 from keras_distill.teachers import store
@@ -201,6 +202,7 @@ def main(_):
         return
     results = measure(RESULTS / "stored_teacher.json", PARTS, FLAGS.part)
     insert(table(results), "docs/teachers.md", "stored_teacher")
+    draw("stored_teacher", results)
     print(table(results))
 
 

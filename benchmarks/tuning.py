@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from absl import app, flags
 from common import DATA, RESULTS, ROOT, insert, machine, write
+from pictures import draw
 
 import keras_distill
 from keras_distill import tuning
@@ -115,6 +116,7 @@ def main(_):
     }
     write(RESULTS / "tuning.json", json.dumps(results, indent=1) + "\n")
     insert(page(results), "docs/evaluation.md", "tuning")
+    draw("tuning", results)
     print(comparison.markdown(), page(results), sep="\n")
 
 

@@ -1,0 +1,235 @@
+"""Draws the benchmarks' results: `results/NAME.json` as `docs/figures/NAME_benchmark.png`.
+
+    python benchmarks/pictures.py
+
+A benchmark draws its own picture when it ends; this draws all of them anew.
+"""
+
+import json
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from common import RESULTS, ROOT
+
+BLUE, RED, GREEN, GREY = "#2f6db3", "#c44e3b", "#2e8b57", "0.35"
+plt.rcParams.update({
+    "axes.axisbelow": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "grid.color": "0.9",
+    "legend.frameon": False,
+})  # fmt: skip
+
+
+def draw(name, results):
+    """Draws one benchmark's results.
+
+    Args:
+        name: Name of the benchmark, one of `PICTURES`.
+        results: Its results, as its JSON holds them.
+    """
+    figure = PICTURES[name](results)
+    figure.savefig(ROOT / "docs" / "figures" / f"{name}_benchmark.png", dpi=110)
+    plt.close(figure)
+
+
+def strip(axes, rows, title, colors=BLUE):
+    """A row of dots for each name, one dot a value, and a bar at their mean."""
+    colors = colors if isinstance(colors, list) else [colors] * len(rows)
+    for i, (values, color) in enumerate(zip(rows.values(), colors, strict=True)):
+        axes.plot(values, [i] * len(values), "o", color=color, alpha=0.45, markeredgewidth=0)
+        axes.plot(np.mean(values), i, "|", color=color, markersize=16, markeredgewidth=2.5)
+    axes.set_yticks(range(len(rows)), [name.replace("`", "") for name in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.set_xlabel(title)
+
+
+def percent(values):
+    return [100 * value for value in values]
+
+
+def digits(results):
+    rows = {name: percent(run[name]["accuracy"] for run in results["runs"]) for name in
+            results["summary"]}  # fmt: skip
+    figure, axes = plt.subplots(figsize=(7, 2.4))
+    strip(axes, rows, "test accuracy (%): each seed, and the mean", [GREY, GREY, *[BLUE] * 3])
+    return figure
+
+
+def methods(results):
+    rows = {name: percent(m["accuracy"]) for name, m in results["methods"].items()}
+    base = rows["labels alone"]
+    won = [np.all(np.greater(values, base)) for values in rows.values()]
+    figure, axes = plt.subplots(figsize=(8, 5.5))
+    colors = [GREY, *(BLUE if w else RED for w in won[1:])]
+    strip(axes, rows, "test accuracy (%): each seed, and the mean", colors)
+    axes.axvline(np.mean(base), color=GREY, linewidth=1, linestyle="--")
+    axes.set_title("Blue beats labels alone (dashed) with every seed, red doesn't")
+    return figure
+
+
+def step_time(results):
+    pairs = list(results["settings"]["pairs"])
+    figure, grid = plt.subplots(1, len(pairs), figsize=(9, 3.4), sharey=True)
+    names = list(results["steps"][0]["ways"])
+    for axes, pair in zip(grid, pairs, strict=True):
+        cases = [case for case in results["steps"] if case["pair"] == pair]
+        for shift, case in zip((-0.24, -0.08, 0.08, 0.24), cases, strict=True):
+            color = GREEN if case["has_taps"] else BLUE
+            label = ("two layers" if case["has_taps"] else "outputs") + ", XLA" * case["jit"]
+            ways = [(i, case["ways"][name]) for i, name in enumerate(names) if name in case["ways"]]
+            y = [i + shift for i, _ in ways]
+            axes.hlines(y, *zip(*(way["quartiles"] for _, way in ways), strict=True), color=color)
+            axes.plot([way["over floor"] for _, way in ways], y, "o", color=color, label=label,
+                      markersize=5, markerfacecolor="white" if case["jit"] else color)  # fmt: skip
+        axes.axvline(1, color=GREY, linewidth=1, linestyle="--")
+        axes.set_title(pair)
+        axes.grid(axis="x")
+        axes.set_xlim(0)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel("seconds of a step over the hand-written floor's: median, quartiles", size=9)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def stored_teacher(results):
+    seconds = results["times"]["seconds by round"]
+    rows = {
+        name: list(np.divide(seconds[name], seconds["plain student"]))
+        for name in ("plain student", "stored teacher", "live teacher")
+    }
+    figure, axes = plt.subplots(figsize=(7, 1.7))
+    strip(axes, rows, "seconds of an epoch over the plain student's in the same round",
+          [GREY, BLUE, RED])  # fmt: skip
+    axes.set_xlim(0)
+    return figure
+
+
+def scale(results):
+    figure, grid = plt.subplots(1, 2, figsize=(9, 3.4))
+    sizes = {"examples": "examples", "teacher": "width", "workers": "workers"}
+    for (name, cases), marker in zip(results["cases"].items(), "osD^v", strict=True):
+        size = np.array([case[sizes.get(name, "classes")] for case in cases], float)
+        # A teacher's parameters grow with the square of its width.
+        grown = (size / size[0]) ** (2 if name == "teacher" else 1)
+        for axes, values in zip(
+            grid,
+            ([1e6 * case["seconds"] for case in cases], [case["MiB"] for case in cases]),
+            strict=True,
+        ):
+            axes.loglog(grown, values, f"{marker}-", label=name, alpha=0.8)
+    for axes, title in zip(grid, ("microseconds an example", "peak MiB"), strict=True):
+        axes.set(title=title, xlabel="times as many")
+        axes.grid()
+    grid[1].set_ylim(100, 10_000)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def export(results):
+    figure, grid = plt.subplots(1, 2, figsize=(9, 2.4), sharey=True)
+    for axes, (model, found) in zip(grid, results["models"].items(), strict=True):
+        files = found["files"]
+        size = [file["bytes"] / 1024 for file in files.values()]
+        bars = axes.barh(list(files), size, color=[GREY, "0.65", "0.65", BLUE, BLUE])
+        axes.bar_label(bars, [f"{kilobytes:,.0f}" for kilobytes in size], padding=3)
+        axes.set(title=model, xlabel="KiB of the file")
+        axes.margins(x=0.15)
+    grid[0].invert_yaxis()
+    return figure
+
+
+def mnist(results):
+    rows, published = {"the teacher": [results["teacher"]["all"]]}, [67]
+    students = (("on labels", 146, None), ("distilled", 74, None),
+                ("distilled without 3", 206, 109),
+                ("distilled from 7 and 8", 4730, 1320))  # fmt: skip
+    for name, errors, moved in students:
+        runs = results["students"][name]
+        rows[name] = [run["all"] for run in runs]
+        published.append(errors)
+        if moved:
+            rows[f"{name}, biases moved"] = [run["moved"]["all"] for run in runs]
+            published.append(moved)
+    figure, axes = plt.subplots(figsize=(8, 3))
+    strip(axes, rows, "errors of 10,000 test images: each seed, and the mean")
+    axes.plot(published, range(len(rows)), "D", color=RED, markerfacecolor="none",
+              label="Hinton et al.")  # fmt: skip
+    axes.set_xscale("log")
+    axes.legend()
+    return figure
+
+
+def mlperf_tiny(results):
+    runs = {"the larger model": [results["teacher"]]}
+    runs |= {name: [row] for name, row in results["references"].items()}
+    for name in results["students"][0]:
+        runs[f"distilled, {name}"] = [run[name] for run in results["students"]]
+    rows = {
+        f"{name}, {row[0]['bytes'] / 1024:,.0f} KiB": percent(run["accuracy"] for run in row)
+        for name, row in runs.items()
+    }
+    figure, axes = plt.subplots(figsize=(7, 2.6))
+    colors = [BLUE if "distilled" in name else GREY for name in rows]
+    strip(axes, rows, "test accuracy (%): each student, and the mean", colors)
+    return figure
+
+
+def quantization(results):
+    rows, colors = {}, []
+    for student, task in results["students"].items():
+        for column, color in (("post-training int8", GREY), ("aware int8", BLUE)):
+            for objective, runs in task["runs"].items():
+                rows[f"{student}, {objective}: {column}"] = [
+                    100 * (run[column]["accuracy"] - run["float"]["accuracy"]) for run in runs
+                ]
+                colors.append(color)
+    figure, axes = plt.subplots(figsize=(8, 3))
+    strip(axes, rows, "int8 less float, points of test accuracy: each seed, and the mean", colors)
+    axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
+    return figure
+
+
+def tuning(results):
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    for state, marker in (("COMPLETE", "o"), ("PRUNED", "x")):
+        trials = [trial for trial in results["trials"] if trial["state"] == state]
+        values = [trial["values"] for trial in trials]
+        dots = axes.scatter(
+            [v["temperature"] for v in values], [v["alpha"] for v in values], marker=marker,
+            c=percent(trial["val_accuracy"] for trial in trials), vmin=78, vmax=89,
+            cmap="viridis", label={"COMPLETE": "complete", "PRUNED": "given up early"}[state],
+        )  # fmt: skip
+    best = results["best"]
+    axes.plot(best["temperature"], best["alpha"], "o", markersize=14, markerfacecolor="none",
+              color=RED, label="chosen")  # fmt: skip
+    axes.set(xscale="log", xlabel="temperature", ylabel="alpha")
+    figure.colorbar(dots, label="validation accuracy (%)", extend="min")
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+PICTURES = {
+    function.__name__: function
+    for function in (
+        digits, methods, step_time, stored_teacher, scale, export, mnist, mlperf_tiny,
+        quantization, tuning,
+    )
+}  # fmt: skip
+
+
+def main():
+    for name in PICTURES:
+        draw(name, json.loads((RESULTS / f"{name}.json").read_text()))
+
+
+if __name__ == "__main__":
+    main()
