@@ -328,13 +328,13 @@ def import_times():
 
 
 def memory_by_way():
-    """MiB that a process needs that trains the small pair, by way; medians of three."""
+    """MiB that a process needs that trains the small pair, by way; medians of five."""
 
     def walk(way):
         command = [sys.executable, __file__, f"--walk={way}"]
         return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
-    return {way: statistics.median(walk(way) for _ in range(3)) for way in ("floor", "Distiller")}
+    return {way: statistics.median(walk(way) for _ in range(5)) for way in ("floor", "Distiller")}
 
 
 # What is reported.

@@ -289,10 +289,16 @@ class Distiller(keras.Model):
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        if y is None:
-            return self.get_metrics_result()
+        if y is None:  # The compiled metrics need labels.
+            return {"loss": self._loss_tracker.result()}
         y, sample_weight = self._known_labels(y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def get_metrics_result(self):
+        # Keras asks at the end of an epoch, whether or not there were labels.
+        if self._compile_metrics is not None and not self._compile_metrics.built:
+            return {"loss": self._loss_tracker.result()}
+        return super().get_metrics_result()
 
     def test_step(self, data):
         return self._for_workers(super().test_step(data))
@@ -348,12 +354,15 @@ class Distiller(keras.Model):
         return {"hyperparameters": list(self.hyperparameters.values()), "seeds": seeds}
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Builds under a distribution strategy from one replica's part of a batch.
+        """Builds before a step is traced what would make variables in it.
 
-        Keras reduces the parts of all replicas in one call, which fails with several workers.
+        Keras leaves that to the trace, which TensorFlow then repeats, or under a strategy reduces
+        the parts of all replicas in one call, which fails with several workers: one part will do.
         """
         strategy = self._distribute_strategy
         if strategy is None:
+            if iterator is not None:
+                self._build_metrics(iterator._distributed_dataset.element_spec)
             return
         if iterator is not None:
             for _, _, batches in iterator:
@@ -368,7 +377,24 @@ class Distiller(keras.Model):
                 self.build_for(x)
             self._symbolic_build(data_batch=data_batch)
 
+    def make_train_function(self, force=False):
+        """As in Keras, behind the optimizer, which would make variables in the trace."""
+        optimizer = self.optimizer
+        if self._plan.pairs is not None and optimizer is not None and not optimizer.built:
+            optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     # Building.
+
+    def _build_metrics(self, batch_spec):
+        """Builds the compiled metrics, where the shapes of labels and outputs are known."""
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch_spec)
+        metrics, outputs = self._compile_metrics, self._plan.outputs
+        if metrics is None or metrics.built or outputs is None:
+            return
+        # A batch without labels holds none, or a `NoneTensorSpec`.
+        if y is not None and all(hasattr(spec, "shape") for spec in keras.tree.flatten(y)):
+            metrics.build(y, outputs)
 
     def _bind_hyperparameters(self):
         """Gives every hyperparameter a variable, which a traced training step reads."""
@@ -405,6 +431,7 @@ class Distiller(keras.Model):
         self._check_shared_layers()
         plan.student_paths = plan.teacher_paths = []
         student, teacher = self._answer_specs(spec)
+        plan.outputs = student.outputs
         student_taps = ModelTaps(
             self._student_path, student.outputs, getattr(self.student, "output_names", None)
         )
@@ -588,6 +615,7 @@ class _Plan:
         self.matches = matches
         self.names = _unique_names(matches)
         self.pairs = None
+        self.outputs = None
         self.student_paths = []
         self.teacher_paths = []
         self.hyperparameters = {}

@@ -80,6 +80,9 @@ class MutualDistiller(Distiller):
             metrics = {name: [_copy(metric) for metric in metrics] for name in self.output_names}
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
+    def _build_metrics(self, batch_spec):
+        super()._build_metrics(self._for_each(batch_spec))
+
     def _for_each(self, data):
         """A batch with its labels for each student."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
