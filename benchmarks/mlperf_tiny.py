@@ -5,8 +5,10 @@
 The student is the network of MLPerf Tiny's reference (CIFAR-10, 78 thousand weights), which was
 trained on labels for 500 epochs. The teacher is the benchmark's larger `.tflite`, run in LiteRT; it
 answers once for a few crops and flips of each training image. The student trains on these stored
-views for `--epochs` epochs. Then it is quantized twice: after training, and while distilled for a
-few epochs more. The test set is looked at once, at the end.
+views, in rounds that each begin with the first learning rate again (warm restarts,
+arXiv:1608.03983), so that a longer run goes on from a shorter one: `--epochs=60,90,200`. Then it is
+quantized twice: after training, and while distilled for a few epochs more. The test set is looked
+at once, at the end.
 Writes `benchmarks/results/mlperf_tiny.json`, and the table in `docs/performance.md`. A run that is
 stopped goes on where it was; what is done is in `--runs`.
 
@@ -40,7 +42,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("runs", str(ROOT / "runs" / "mlperf_tiny"), "Folder for all that is done.")
 flags.DEFINE_integer("seeds", 1, "Number of students.")
-flags.DEFINE_integer("epochs", 60, "Epochs of the float student.")
+flags.DEFINE_list("epochs", "60,90", "Epochs of each round of the float student's training.")
 
 SETTINGS = {
     "views": 8,
@@ -130,15 +132,18 @@ def fit(student, answers, train, rate, epochs, seed, folder=None, callbacks=()):
 
 
 def trained(seed, answers, train, folder):
-    """The float student, trained once and kept in `folder`."""
-    name = f"{FLAGS.epochs}_epochs_seed_{seed}"
-    path = folder / f"{name}.keras"
-    if path.exists():
-        return keras.saving.load_model(path)
+    """The float student, trained once and kept in `folder` after each round."""
     keras.utils.set_random_seed(seed)
     student, _ = resnet((32, 32, 3), 1, "resnet8")
-    fit(student, answers, train, 0.05, FLAGS.epochs, seed, folder / f"backup_{name}")
-    student.save(path)
+    name = f"seed_{seed}_epochs"
+    for epochs in FLAGS.epochs:
+        name += f"_{epochs}"
+        path = folder / f"{name}.keras"
+        if path.exists():
+            student = keras.saving.load_model(path)
+        else:
+            fit(student, answers, train, 0.05, int(epochs), seed, folder / f"backup_{name}")
+            student.save(path)
     return student
 
 
@@ -209,11 +214,12 @@ def table(results):
         spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
         lines.append(f"| {name} | {np.mean(values):.2f}{spread} | {runs[0]['bytes']:,} |")
     settings = results["settings"]
+    epochs = " + ".join(map(str, settings["epochs"]))
     lines += [
         "",
         f"CIFAR-10, 10,000 test images, files in LiteRT; students: {len(results['students'])}. "
         f"The reference trained on labels for 500 epochs, the student on {settings['views']} "
-        f"stored views of each image for {settings['epochs']} epochs; the aware one for "
+        f"stored views of each image for {epochs} epochs; the aware one for "
         f"{settings['aware_epochs']} more.",
     ]
     return "\n".join(lines)
@@ -225,14 +231,14 @@ def main(_):
     arrays, test = cifar10(FLAGS.data)
     answers = stored_answers(tf.data.Dataset.from_tensor_slices(arrays), folder)
     results = {
-        "settings": SETTINGS | {"epochs": FLAGS.epochs},
+        "settings": SETTINGS | {"epochs": [int(epochs) for epochs in FLAGS.epochs]},
         "machine": machine(),
         "teacher": measure_reference(TEACHER, test),
         "references": {name: measure_reference(file, test) for name, file in REFERENCES.items()},
         "students": [
             once(
                 folder / "runs.json",
-                f"{FLAGS.epochs} epochs, seed {seed}",
+                f"{' + '.join(FLAGS.epochs)} epochs, seed {seed}",
                 lambda s=seed: measure(s, answers, arrays, test, folder),
             )
             for seed in range(FLAGS.seeds)
