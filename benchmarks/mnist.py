@@ -200,6 +200,11 @@ def run_all(folder):
         "teacher": {"parameters": teacher.count_params(), **errors(logits, test[1])},
         "student": {"parameters": a_student().count_params()},
         "students": students,
+        "published": {
+            "the teacher": TEACHER_ERRORS,
+            **{name: errors for name, (_, errors) in STUDENTS.items()},
+            **{f"{name}, biases moved": errors for name, errors in MOVED_ERRORS.items()},
+        },
     }
 
 

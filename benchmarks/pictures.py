@@ -148,19 +148,14 @@ def export(results):
 
 
 def mnist(results):
-    rows, published = {"the teacher": [results["teacher"]["all"]]}, [67]
-    students = (("on labels", 146, None), ("distilled", 74, None),
-                ("distilled without 3", 206, 109),
-                ("distilled from 7 and 8", 4730, 1320))  # fmt: skip
-    for name, errors, moved in students:
-        runs = results["students"][name]
+    rows = {"the teacher": [results["teacher"]["all"]]}
+    for name, runs in results["students"].items():
         rows[name] = [run["all"] for run in runs]
-        published.append(errors)
-        if moved:
+        if "moved" in runs[0]:
             rows[f"{name}, biases moved"] = [run["moved"]["all"] for run in runs]
-            published.append(moved)
     figure, axes = plt.subplots(figsize=(8, 3))
     strip(axes, rows, "errors of 10,000 test images: each seed, and the mean")
+    published = [results["published"][name] for name in rows]
     axes.plot(published, range(len(rows)), "D", color=RED, markerfacecolor="none",
               label="Hinton et al.")  # fmt: skip
     axes.set_xscale("log")
