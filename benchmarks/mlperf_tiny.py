@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from common import DATA, RESULTS, ROOT, insert, machine, once, write
-from keras_distill.tflite import runtimes
+from int8 import accuracy, freeze_last
 from pictures import draw
 from PIL import Image
 from step_time import resnet
@@ -151,20 +151,9 @@ def aware(student, answers, train, calibration, seed):
     """The student, distilled on with the rounding of int8; ranges are fixed for the last epoch."""
     result = quantization.quantize_aware(student, calibration)
     epochs = SETTINGS["aware_epochs"]
-
-    def at_epoch(epoch, logs):
-        if epoch == epochs - 1:
-            quantization.freeze(result)
-
-    callback = keras.callbacks.LambdaCallback(on_epoch_begin=at_epoch)
-    fit(result, answers, train, SETTINGS["aware_rate"], epochs, seed, callbacks=[callback])
+    callbacks = [freeze_last(result, epochs)]
+    fit(result, answers, train, SETTINGS["aware_rate"], epochs, seed, callbacks=callbacks)
     return result
-
-
-def accuracy(content, images, labels):
-    """Share of the test images that a file classifies rightly in LiteRT."""
-    (outputs,) = runtimes.run_samples(runtimes.open_file(content), [images])
-    return float(np.mean(np.argmax(outputs, axis=-1) == labels))
 
 
 def measure(seed, answers, arrays, test, folder):
@@ -183,7 +172,7 @@ def measure(seed, answers, arrays, test, folder):
     images = test[0].astype("float32") / 255
     return {
         name: {
-            "accuracy": accuracy(file.tflite, images, test[1]),
+            "accuracy": accuracy(file.tflite, (images, test[1])),
             "bytes": len(file.tflite),
             "multiply_accumulates": file.report["multiply_accumulates"],
         }
@@ -195,7 +184,7 @@ def measure_reference(name, test):
     """Test accuracy and bytes of one of the benchmark's own files, which read 0 to 255."""
     content = reference(name).read_bytes()
     return {
-        "accuracy": accuracy(content, test[0].astype("float32"), test[1]),
+        "accuracy": accuracy(content, (test[0].astype("float32"), test[1])),
         "bytes": len(content),
     }
 

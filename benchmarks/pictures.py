@@ -195,13 +195,16 @@ def quantization(results):
 
 def tuning(results):
     figure, axes = plt.subplots(figsize=(6, 3.6))
+    # The colours tell those apart that weren't given up.
+    complete = percent(t["val_accuracy"] for t in results["trials"] if t["state"] == "COMPLETE")
     for state, marker in (("COMPLETE", "o"), ("PRUNED", "x")):
         trials = [trial for trial in results["trials"] if trial["state"] == state]
         values = [trial["values"] for trial in trials]
         dots = axes.scatter(
             [v["temperature"] for v in values], [v["alpha"] for v in values], marker=marker,
-            c=percent(trial["val_accuracy"] for trial in trials), vmin=78, vmax=89,
-            cmap="viridis", label={"COMPLETE": "complete", "PRUNED": "given up early"}[state],
+            c=percent(trial["val_accuracy"] for trial in trials), cmap="viridis",
+            vmin=min(complete), vmax=max(complete),
+            label={"COMPLETE": "complete", "PRUNED": "given up early"}[state],
         )  # fmt: skip
     best = results["best"]
     axes.plot(best["temperature"], best["alpha"], "o", markersize=14, markerfacecolor="none",

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from absl import app, flags
 from common import DATA, RESULTS, insert, machine, mnist, write
-from keras_distill.tflite import runtimes
+from int8 import accuracy, freeze_last
 from pictures import draw
 
 import keras_distill
@@ -157,21 +157,10 @@ def fit(student, teacher, train, epochs, rate, freeze=False):
     """Trains along a cosine, from `rate` to a twentieth of it."""
     steps = epochs * -(-len(train[0]) // 128)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.05)
-
-    def at_epoch(epoch, logs):
-        if freeze and epoch == epochs - 1:
-            quantization.freeze(student)
-
-    callback = keras.callbacks.LambdaCallback(on_epoch_begin=at_epoch)
+    callbacks = [freeze_last(student, epochs)] if freeze else []
     trainer(student, teacher, schedule).fit(
-        *train, batch_size=128, epochs=epochs, verbose=0, callbacks=[callback]
+        *train, batch_size=128, epochs=epochs, verbose=0, callbacks=callbacks
     )
-
-
-def accuracy(artifact, test):
-    """Share of the test set that a file classifies rightly in LiteRT."""
-    (outputs,) = runtimes.run_samples(runtimes.open_file(artifact.tflite), [test[0]])
-    return float(np.mean(np.argmax(outputs, axis=-1) == test[1]))
 
 
 def measure(build, teacher, train, test, seed):
@@ -193,7 +182,7 @@ def measure(build, teacher, train, test, seed):
         tflite.convert(before, io="int8"),
     )
     return {
-        column: {"accuracy": accuracy(file, test), "bytes": len(file.tflite)}
+        column: {"accuracy": accuracy(file.tflite, test), "bytes": len(file.tflite)}
         for column, file in zip(COLUMNS, files, strict=True)
     }
 
