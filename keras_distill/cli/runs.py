@@ -16,7 +16,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from keras_distill._files import write_text
-from keras_distill.cli import messages
+from keras_distill.cli import interrupts, messages
 
 SETTINGS = "settings.flags"
 # Flags of the moment, which aren't settings of the run.
@@ -60,20 +60,22 @@ class Run:
             logging.info("%s: going on after epoch %d", name, first)
         batches = tf.data.Dataset.range(first, epochs).flat_map(dataset)
         # Keras counts the batches of an epoch itself: all epochs are one dataset here.
-        model.fit(
-            batches,
-            epochs=epochs,
-            steps_per_epoch=steps,
-            validation_data=validation,
-            verbose=0,
-            shuffle=False,
-            callbacks=[
-                keras.callbacks.BackupAndRestore(checkpoint, double_checkpoint=True),
-                keras.callbacks.CSVLogger(self.folder / f"{name}.csv", append=first > 0),
-                *_events(self.folder / "events" / name),
-                _Log(name, epochs),
-            ],
-        )
+        with interrupts.BetweenBatches() as ctrl_c:
+            model.fit(
+                batches,
+                epochs=epochs,
+                steps_per_epoch=steps,
+                validation_data=validation,
+                verbose=0,
+                shuffle=False,
+                callbacks=[
+                    keras.callbacks.BackupAndRestore(checkpoint, double_checkpoint=True),
+                    keras.callbacks.CSVLogger(self.folder / f"{name}.csv", append=first > 0),
+                    *_events(self.folder / "events" / name),
+                    _Log(name, epochs),
+                    ctrl_c,
+                ],
+            )
         model = getattr(model, "student", model)
         save_model(model, path)
         return model

@@ -1,5 +1,6 @@
 """Runs: what they leave, Ctrl-C and going on, and what is wrong with the settings."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,8 +11,10 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_distill import cli
+from keras_distill.cli import runs
 
 SMALL = ["--data=digits.npz", "--teacher=nets_for_test:large", "--student=nets_for_test:small"]
 SMALL += ["--verbosity=-1"]
@@ -93,6 +96,34 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace):
         np.testing.assert_array_equal(a, b)
     histories = [(workplace / n / "student.csv").read_text() for n in ("stopped", "straight")]
     assert histories[0] == histories[1]
+
+
+class Swallowing(keras.Sequential):
+    """Hears Ctrl-C at the start of an epoch where it is swallowed, as in TensorFlow it may be."""
+
+    def reset_metrics(self):
+        super().reset_metrics()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_ctrl_c_is_not_swallowed_and_stays_ignored_where_it_was(handler, tmp_path):
+    def build():
+        model = Swallowing([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        return model
+
+    batches = tf.data.Dataset.from_tensor_slices((np.ones((4, 2)), np.ones((4, 1)))).batch(2)
+    ignored = handler is signal.SIG_IGN
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with contextlib.nullcontext() if ignored else pytest.raises(KeyboardInterrupt):
+            runs.Run(tmp_path).train("net", build, 2, lambda epoch: batches, 2, batches)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "net.keras").exists() == ignored
 
 
 def test_resuming_a_finished_run_trains_nothing(trained, capsys):
