@@ -1,6 +1,8 @@
 """What the benchmarks share: timing in turns, and results written whole into files and pages."""
 
 import gzip
+import io
+import itertools
 import json
 import os
 import pathlib
@@ -11,6 +13,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from keras_distill._files import write_text
 
@@ -90,6 +93,35 @@ def mnist(name, data):
         )
         for split in ("train", "t10k")
     ]
+
+
+def cifar10(data):
+    """CIFAR-10.
+
+    Args:
+        data: Folder that may hold `cifar10/cifar10.npz`; where it doesn't, it is downloaded.
+
+    Returns:
+        `(x, y)` to train on and `(x, y)` to test on: images (samples, 32, 32, 3), uint8, and
+        labels, int32.
+    """
+    path = pathlib.Path(data, "cifar10", "cifar10.npz")
+    if not path.exists():
+        return [(x, y[:, 0].astype("int32")) for x, y in keras.datasets.cifar10.load_data()]
+    parts = ("train", "test")
+    with np.load(path) as file:
+        return [(_images(file, part), file[f"y_{part}"].astype("int32")) for part in parts]
+
+
+def _images(file, part):
+    """Images that are kept as lossless WebP, 10 × 10 to a file."""
+    blob, ends = file[f"webp_{part}"], file[f"webp_{part}_off"]
+    tiles = [
+        np.asarray(Image.open(io.BytesIO(blob[a:b].tobytes())).convert("RGB"))
+        for a, b in itertools.pairwise(ends)
+    ]
+    tiles = np.stack(tiles).reshape(-1, 10, 32, 10, 32, 3).swapaxes(2, 3)
+    return tiles.reshape(-1, 32, 32, 3)[: len(file[f"y_{part}"])]
 
 
 def peak_memory():

@@ -15,8 +15,6 @@ stopped goes on where it was; what is done is in `--runs`.
 TensorFlow's convolutions are faster on some processors with `TF_ENABLE_ONEDNN_OPTS=1`.
 """
 
-import io
-import itertools
 import json
 import os
 import pathlib
@@ -27,10 +25,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, insert, machine, once, write
+from common import DATA, RESULTS, ROOT, cifar10, insert, machine, once, write
 from int8 import accuracy, freeze_last
 from pictures import draw
-from PIL import Image
 from step_time import resnet
 
 import keras_distill
@@ -63,27 +60,6 @@ MODELS = (
     "https://github.com/mlcommons/tiny/raw/master/benchmark/training/image_classification/"
     "trained_models/"
 )
-
-
-def cifar10(data):
-    """CIFAR-10: `(x, y)` to train on and to test on, images as uint8, labels as int32."""
-    path = pathlib.Path(data, "cifar10", "cifar10.npz")
-    if not path.exists():
-        return [(x, y[:, 0].astype("int32")) for x, y in keras.datasets.cifar10.load_data()]
-    parts = ("train", "test")
-    with np.load(path) as file:
-        return [(_images(file, part), file[f"y_{part}"].astype("int32")) for part in parts]
-
-
-def _images(file, part):
-    """Images that are kept as lossless WebP, 10 × 10 to a file."""
-    blob, ends = file[f"webp_{part}"], file[f"webp_{part}_off"]
-    tiles = [
-        np.asarray(Image.open(io.BytesIO(blob[a:b].tobytes())).convert("RGB"))
-        for a, b in itertools.pairwise(ends)
-    ]
-    tiles = np.stack(tiles).reshape(-1, 10, 32, 10, 32, 3).swapaxes(2, 3)
-    return tiles.reshape(-1, 32, 32, 3)[: len(file[f"y_{part}"])]
 
 
 def reference(name):
