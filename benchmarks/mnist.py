@@ -40,13 +40,14 @@ flags.DEFINE_string("data", DATA, "Folder that holds mnist/; where there is none
 flags.DEFINE_string("runs", str(ROOT / "runs" / "mnist"), "Folder for the teacher and runs done.")
 flags.DEFINE_integer("seeds", 3, "Number of students of each kind.")
 
+EPOCH = 469  # steps
 SETTINGS = {
     "temperature": 20.0,
     "alpha": 0.1,
     "batch_size": 128,
-    "steps": 20 * 469,
+    "steps": 20 * EPOCH,
     "optimizer": "Adam, 0.001, cosine decay to 0",
-    "teacher_epochs": 40,
+    "teacher_epochs": 120,
 }
 # Digits in the transfer set; errors that Hinton and others report, of 10,000.
 STUDENTS = {
@@ -93,11 +94,13 @@ def a_student():
     )
 
 
-def train(model, data, steps):
-    """Trains for a number of steps, with the learning rate falling to 0."""
-    schedule = keras.optimizers.schedules.CosineDecay(0.001, steps)
+def train(model, data, epochs, callbacks=()):
+    """Trains with the learning rate falling to 0."""
+    schedule = keras.optimizers.schedules.CosineDecay(0.001, epochs * EPOCH)
     model.compile(keras.optimizers.Adam(schedule), cross_entropy(), steps_per_execution=67)
-    model.fit(data.repeat(), epochs=1, steps_per_epoch=steps, verbose=0)
+    model.fit(
+        data.repeat(), epochs=epochs, steps_per_epoch=EPOCH, verbose=0, callbacks=list(callbacks)
+    )
 
 
 def trained_teacher(images, folder):
@@ -109,7 +112,8 @@ def trained_teacher(images, folder):
     teacher = a_teacher()
     data = tf.data.Dataset.from_tensor_slices(images).shuffle(60_000, seed=0)
     data = data.batch(SETTINGS["batch_size"], drop_remainder=True).prefetch(2)
-    train(teacher, data, SETTINGS["teacher_epochs"] * len(data))
+    backup = keras.callbacks.BackupAndRestore(str(folder / "backup"))
+    train(teacher, data, SETTINGS["teacher_epochs"], [backup])
     teacher.save(path)
     return teacher
 
@@ -129,7 +133,7 @@ def trained_student(name, seed, images, answers):
     wanted = tf.constant(list(digits), images[1].dtype)
     data = data.filter(lambda x, y: tf.reduce_any(y == wanted)).cache()
     data = data.shuffle(60_000, seed=seed).repeat().batch(SETTINGS["batch_size"]).prefetch(2)
-    train(model, data, SETTINGS["steps"])
+    train(model, data, SETTINGS["steps"] // EPOCH)
     return student
 
 
