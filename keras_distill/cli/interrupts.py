@@ -6,7 +6,7 @@ import keras
 
 
 class BetweenBatches(keras.callbacks.Callback):
-    """A callback and the context of the `fit` that it is given to: Ctrl-C ends it after a batch.
+    """The context of a training, and a callback for it: Ctrl-C ends it after a batch.
 
     Python raises `KeyboardInterrupt` wherever it happens to be. Inside TensorFlow it is now and
     then swallowed, or ends the process. A second Ctrl-C is heard at once, as always.

@@ -13,7 +13,7 @@ import logging as python_logging
 from absl import flags as absl_flags
 from absl import logging
 
-from keras_distill.cli import runs, train
+from keras_distill.cli import interrupts, runs, train
 
 SPACE = {
     "temperature": (1.0, 16.0, "log"),
@@ -66,19 +66,21 @@ def _search(plan, run, flags, start):
         distiller = plan.distiller(teacher, values["temperature"], values["alpha"])
         return plan.compiled(distiller, flags.epochs, values["learning_rate"])
 
-    search = tuning.tune(
-        build,
-        plan.batches(plan.examples, 0),
-        plan.validation_batches(),
-        space={name: SPACE[name] for name in flags.search},
-        trials=flags.trials,
-        epochs=flags.epochs,
-        monitor="val_accuracy" if plan.classes else "val_loss",
-        start={name: start[name] for name in flags.search},
-        journal=run.folder / "search.journal",
-        seed=flags.seed,
-        shuffle=False,
-    )
+    with interrupts.BetweenBatches() as ctrl_c:
+        search = tuning.tune(
+            build,
+            plan.batches(plan.examples, 0),
+            plan.validation_batches(),
+            space={name: SPACE[name] for name in flags.search},
+            trials=flags.trials,
+            epochs=flags.epochs,
+            monitor="val_accuracy" if plan.classes else "val_loss",
+            start={name: start[name] for name in flags.search},
+            journal=run.folder / "search.journal",
+            seed=flags.seed,
+            shuffle=False,
+            callbacks=[ctrl_c],
+        )
     for name, value in search.best.items():
         flags[name].value = value
     of_train = absl_flags.FlagValues()

@@ -1,9 +1,12 @@
 """The search on validation data, and the report of a run."""
 
+import contextlib
 import json
+import signal
 
 import pytest
 
+import keras_distill
 from keras_distill import cli
 
 DATA = ["--data=digits.npz", "--verbosity=-1"]
@@ -36,6 +39,21 @@ def test_a_search_goes_on(searched, capsys):
     assert again["value"] >= again["start"]
     flags = (searched / "best.flags").read_text()
     assert f"--temperature={again['best']['temperature']!r}" in flags
+
+
+def test_ctrl_c_that_is_swallowed_stops_a_search(trained, capsys, monkeypatch):
+    def swallow(distiller):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(keras_distill.Distiller, "reset_metrics", swallow)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        arguments = [*DATA, f"--teacher={trained / 'teacher.keras'}", STUDENT, "--epochs=1"]
+        assert cli.main(["tune", *arguments, "--trials=3", "--output=no_end"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err.endswith("Go on with: keras-distill tune --resume=no_end\n")
 
 
 def test_tune_says_what_is_wrong(capsys):
