@@ -5,11 +5,11 @@
 Trains two students, on labels alone and by distillation from a larger teacher (T = 2, alpha = 0.5,
 chosen on training windows of the second task): a convolutional one on Fashion-MNIST, and a narrow
 depthwise-separable one (MobileNet's blocks in one dimension) on activity recognition from a phone's
-sensors (UCI HAR). Float students train for `--epochs` epochs;
-the quantize-aware ones take over their weights, and all train on for `--aware` epochs at a tenth of
-the rate, so that all have seen the same data. Ranges and statistics are frozen for the last aware
-epoch. The last column folds BatchNormalization before the aware epochs instead of after them. All
-figures are of files, run in LiteRT on the whole test set.
+sensors (UCI HAR). Float students train for `--epochs` epochs; the quantize-aware ones take over
+their weights, and all train on for `--aware` epochs at a tenth of the rate, so that all have seen
+the same data. Ranges and statistics are frozen for the last aware epoch. The last column folds
+BatchNormalization before the aware epochs instead of after them. All figures are of files, run in
+LiteRT on the whole test set.
 Writes `benchmarks/results/quantization.json`, and the table of `docs/quantization.md`.
 """
 
