@@ -46,7 +46,7 @@ SETTINGS = {
     "temperature": 20.0,
     "alpha": 0.1,
     "batch_size": 128,
-    "steps": 20 * EPOCH,
+    "student_epochs": 20,
     "optimizer": "Adam, cosine decay to 0",
     # The students': chosen from 0.001 and 0.003 with 10,000 training images held out.
     "rates": {"teacher": 0.001, "on labels": 0.001, "distilled": 0.003},
@@ -137,7 +137,7 @@ def trained_student(name, seed, images, answers):
     wanted = tf.constant(list(digits), images[1].dtype)
     data = data.filter(lambda x, y: tf.reduce_any(y == wanted)).cache()
     data = data.shuffle(60_000, seed=seed).repeat().batch(SETTINGS["batch_size"]).prefetch(2)
-    train(model, data, SETTINGS["steps"] // EPOCH, rate)
+    train(model, data, SETTINGS["student_epochs"], rate)
     return student
 
 
@@ -236,7 +236,7 @@ def table(results):
                 f"| {name}, biases moved | {spread([r['moved']['all'] for r in runs])} "
                 f"| {MOVED_ERRORS[name]:,} |"
             )
-    students = results["students"]
+    students, settings = results["students"], results["settings"]
     labels, distilled = (
         np.mean([run["all"] for run in students[name]]) for name in ("on labels", "distilled")
     )
@@ -245,7 +245,7 @@ def table(results):
         "",
         f"Errors of 10,000 test images, mean ± standard deviation of "
         f"{len(students['distilled'])} students of 2 × 800 units; each took "
-        f"{results['settings']['steps']:,} steps of {results['settings']['batch_size']} images. "
+        f"{settings['student_epochs'] * EPOCH:,} steps of {settings['batch_size']} images. "
         f"Distillation recovers {100 * (labels - distilled) / (labels - teacher):.0f} % of the gap "
         "between the student on labels and the teacher. The student that never saw a 3 gets "
         f"{threes} of the 1,010 threes wrong once its bias is moved.",

@@ -30,7 +30,6 @@ from pictures import draw
 import keras_distill
 from keras_distill import quantization, tflite
 
-HERE = pathlib.Path(__file__).parent
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", DATA, "Folder of both data sets.")
 flags.DEFINE_multi_string("student", [], "A student to train anew; others keep their results.")

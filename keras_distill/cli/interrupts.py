@@ -1,6 +1,7 @@
 """Ctrl-C during a training: heard between two batches."""
 
 import signal
+import threading
 
 import keras
 
@@ -14,14 +15,18 @@ class BetweenBatches(keras.callbacks.Callback):
 
     def __enter__(self):
         self.heard = False
-        self.handler = signal.getsignal(signal.SIGINT)
-        # Where Ctrl-C is ignored, as in the background of a shell, or handled by the caller.
-        if self.handler is signal.default_int_handler:
+        # Threads aren't told of Ctrl-C; elsewhere it may be ignored, or the caller's to handle.
+        self.listens = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self.listens:
             signal.signal(signal.SIGINT, self._hear)
         return self
 
     def __exit__(self, error, *_):
-        signal.signal(signal.SIGINT, self.handler)
+        if self.listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         if error is None:
             self._raise()
 
@@ -33,7 +38,7 @@ class BetweenBatches(keras.callbacks.Callback):
 
     def _hear(self, *_):
         self.heard = True
-        signal.signal(signal.SIGINT, self.handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _raise(self):
         if self.heard:

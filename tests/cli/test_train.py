@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from keras_distill import cli
-from keras_distill.cli import runs
+from keras_distill.cli import interrupts, runs
 
 SMALL = ["--data=digits.npz", "--teacher=nets_for_test:large", "--student=nets_for_test:small"]
 SMALL += ["--verbosity=-1"]
@@ -124,6 +125,28 @@ def test_ctrl_c_is_not_swallowed_and_stays_ignored_where_it_was(handler, tmp_pat
     finally:
         signal.signal(signal.SIGINT, before)
     assert (tmp_path / "net.keras").exists() == ignored
+
+
+def test_a_second_ctrl_c_is_heard_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt), interrupts.BetweenBatches():
+            signal.raise_signal(signal.SIGINT)
+            times = 1
+            signal.raise_signal(signal.SIGINT)
+            times = 2
+        assert times == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_in_a_thread_is_left_alone():
+    def enter():
+        with interrupts.BetweenBatches() as ctrl_c:
+            return ctrl_c.listens
+
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(enter).result() is False
 
 
 def test_resuming_a_finished_run_trains_nothing(trained, capsys):
