@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from keras_distill.distiller import Distiller
 from keras_distill.evaluation import samples
-from keras_distill.evaluation.macs import multiply_accumulates
-from keras_distill.match import Answer
+from keras_distill.evaluation.macs import Opaque, multiply_accumulates
 from keras_distill.teachers import BaseTeacher
 
 
@@ -20,16 +19,17 @@ class Cost:
     """What a candidate costs.
 
     Attributes:
-        parameters: Number of weights.
+        parameters: Number of weights; `None` where Python code holds them.
         multiply_accumulates: Of one inference, or `None` where they can't be counted.
-        bytes: Size of the file; of the weights alone for what isn't exported.
+        bytes: Size of the file; of the weights alone for what isn't exported, `None` where Python
+            code holds them.
         arena: Bytes of working memory that TFLite Micro needs; `None` elsewhere.
         note: Why something can't be told.
     """
 
-    parameters: int
+    parameters: int | None
     multiply_accumulates: int | None
-    bytes: int
+    bytes: int | None
     arena: int | None = None
     note: str | None = None
 
@@ -104,7 +104,7 @@ class Teacher:
         self.teacher = teacher
 
     def call(self, x):
-        return self.teacher.combine(Answer(self.teacher.answer(x)[0], {})).outputs
+        return self.teacher.combine(self.teacher.answer(x)[0])
 
     @property
     def variables(self):
@@ -148,6 +148,8 @@ def _cost(weights, call, x):
     macs, note = None, None
     try:
         macs = multiply_accumulates(call, x)
+    except Opaque as error:
+        return Cost(None, None, None, note=str(error))
     except ValueError as error:
-        note = str(error)
+        note = f"multiply-accumulates are not known. {error}"
     return Cost(sum(count for count, _ in sizes), macs, sum(math.prod(s) for s in sizes), note=note)

@@ -199,14 +199,15 @@ def compare(
     task = task or answers.task_of(y, first)
     teacher = teacher if teacher in runs else None
     baseline = baseline if baseline in runs else None
-    score = _scorer(task, y, first, given, teacher, from_logits, missing_label, notes, class_names)
+    labels = _labels(task, y, first, missing_label)
+    score = _scorer(task, labels, first, given, teacher, from_logits, notes, class_names)
     scores = {name: [score(run) for run in outputs] for name, outputs in given.items()}
 
     rows = []
     for name, candidate in runs.items():
         cost = candidate[0].cost(x)
         if cost.note:
-            notes.append(f"Multiply-accumulates of {name!r} are not known: {cost.note}")
+            notes.append(f"{name!r}: {cost.note}")
         row = {"name": name, "runs": len(candidate), **_means(scores[name])}
         row |= {k: v for k, v in dataclasses.asdict(cost).items() if k != "note"}
         rows.append(row)
@@ -221,7 +222,8 @@ def compare(
                 metric: intervals.over_runs(values) for metric, values in row["run_values"].items()
             }
     if latency_runs:
-        _add_latency(rows, {name: run[0] for name, run in runs.items()}, x, latency_runs, teacher)
+        timed = {row["name"]: runs[row["name"]][0] for row in rows if row["bytes"] is not None}
+        _add_latency(rows, timed, x, latency_runs, teacher)
         notes.append(
             "Latency is this host's, one thread, one sample: it ranks candidates, and is not that "
             "of a phone or microcontroller."
@@ -243,7 +245,7 @@ def compare(
         teacher=teacher,
         class_names=None if class_names is None else list(map(str, class_names)),
         scores={name: run[0] for name, run in scores.items()},
-        disagreements=_disagreements(scores, teacher, x, y),
+        disagreements=_disagreements(scores, teacher, x, labels),
     )
 
 
@@ -268,18 +270,24 @@ def _outputs(runs, x, batch_size):
     return given
 
 
-def _scorer(task, y, first, given, teacher, from_logits, missing_label, notes, class_names):
+def _labels(task, y, first, missing_label):
+    """The labels as they are compared: values like the outputs, or classes, -1 for missing ones."""
+    if task != "regression":
+        return answers.class_labels(y, first, missing_label)
+    if missing_label is not None:
+        raise ValueError("`missing_label` is for classes: leave such samples out of `data`.")
+    if y.size != first.size:
+        raise ValueError(f"Labels of shape {y.shape} don't fit outputs of {first.shape}.")
+    if not np.isfinite(y.astype("float64")).all():
+        raise ValueError("The labels hold NaN or infinity: leave such samples out of `data`.")
+    return y.reshape(first.shape)
+
+
+def _scorer(task, labels, first, given, teacher, from_logits, notes, class_names):
     """A function from outputs to `metrics.Scores`."""
     reference = None if teacher is None else given[teacher][0]
     if task == "regression":
-        if missing_label is not None:
-            raise ValueError("`missing_label` is for classes: leave such samples out of `data`.")
-        if y.size != first.size:
-            raise ValueError(f"Labels of shape {y.shape} don't fit outputs of {first.shape}.")
-        if not np.isfinite(y.astype("float64")).all():
-            raise ValueError("The labels hold NaN or infinity: leave such samples out of `data`.")
-        return lambda outputs: metrics.regression(outputs, y.reshape(first.shape), reference)
-    labels = answers.class_labels(y, first, missing_label)
+        return lambda outputs: metrics.regression(outputs, labels, reference)
     classes = max(2, first.shape[-1])
     if class_names is not None and len(class_names) != classes:
         raise ValueError(
@@ -362,15 +370,18 @@ def _add_gap(rows, draws, metric, teacher, baseline, notes):
 
 def _add_latency(rows, candidates, x, runs, teacher):
     times = timing.latencies(candidates, x, runs)
-    reference = times[teacher or rows[0]["name"]]
+    reference = times.get(teacher or rows[0]["name"])
     for row in rows:
-        own = times[row["name"]]
+        own = times.get(row["name"])
+        if own is None:
+            continue
         row["latency_ms"] = float(np.median(own))
         row["latency_p95_ms"] = float(np.quantile(own, 0.95))
-        row["latency_ratio"] = float(np.median(own / reference))
+        if reference is not None:
+            row["latency_ratio"] = float(np.median(own / reference))
 
 
-def _disagreements(scores, teacher, x, y):
+def _disagreements(scores, teacher, x, labels):
     """For each candidate, the samples on which it is farthest from the teacher."""
     if teacher is None:
         return {}
@@ -385,7 +396,7 @@ def _disagreements(scores, teacher, x, y):
             {
                 "sample": int(i),
                 "input": samples.take(x, int(i)),
-                "label": y[i],
+                "label": labels[i],
                 "teacher": _said(reference, i),
                 "candidate": _said(own, i),
                 "distance": float(own.disagreement[i]),

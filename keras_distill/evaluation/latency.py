@@ -55,7 +55,9 @@ def latencies(candidates, x, runs) -> dict:
 def _save(candidate, first, path):
     """Writes a candidate as a SavedModel that takes the inputs one by one."""
     module = tf.Module()
-    module.variables_of_candidate = [v.value for v in candidate.variables]
+    module.variables_of_candidate = [
+        v.value if isinstance(v, keras.Variable) else v for v in candidate.variables
+    ]
     module.tracked = candidate.tracked
     module.serve = tf.function(
         lambda *flat: candidate.call(keras.tree.pack_sequence_as(first, list(flat))),

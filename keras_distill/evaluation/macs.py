@@ -25,7 +25,8 @@ def multiply_accumulates(model, inputs=None) -> int:
         The count, an int.
 
     Raises:
-        ValueError: If sizes are open, or how often a loop runs depends on the data.
+        ValueError: If sizes are open, how often a loop runs depends on the data, or Python code
+            runs inside.
 
     Example:
 
@@ -38,6 +39,10 @@ def multiply_accumulates(model, inputs=None) -> int:
     specs = keras.tree.map_structure(_one_sample, inputs)
     call = (lambda x: model(x, training=False)) if isinstance(model, keras.Model) else model
     return _count(tf.function(call, autograph=False).get_concrete_function(specs).graph)
+
+
+class Opaque(ValueError):
+    """Raised for what calls Python code inside: its graph doesn't tell what it costs."""
 
 
 def _one_sample(x):
@@ -74,6 +79,8 @@ def _operation(op, graph):
     if op.type in ("If", "StatelessIf"):
         branches = (op.get_attr("then_branch"), op.get_attr("else_branch"))
         return max(_count(_function(graph, branch)) for branch in branches)
+    if op.type in ("EagerPyFunc", "PyFunc", "PyFuncStateless"):
+        raise Opaque("Python code runs inside: what it costs can't be told.")
     products = _PRODUCTS.get(op.type)
     return products(op) if products else 0
 

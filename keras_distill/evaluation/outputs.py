@@ -29,6 +29,11 @@ def check(outputs, samples, name, like=None):
     outputs = np.asarray(outputs)
     if not np.issubdtype(outputs.dtype, np.number):
         raise ValueError(f"{name!r} gives {outputs.dtype}, not numbers.")
+    if np.issubdtype(outputs.dtype, np.integer):
+        raise ValueError(
+            f"{name!r} gives whole numbers, such as classes that argmax picked. What is compared "
+            'are scores or values, floats: convert without `postprocessing="argmax"`.'
+        )
     if outputs.ndim == 0 or len(outputs) != samples:
         raise ValueError(f"{name!r} gives shape {outputs.shape} for {samples} samples.")
     if like is not None and outputs.shape != like[1].shape:

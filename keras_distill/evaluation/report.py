@@ -81,7 +81,7 @@ def _pictures(comparison, histories):
         points = {
             row["name"]: (row[cost], row[metric], row["intervals"].get(metric))
             for row in comparison.rows
-            if row.get(cost) is not None
+            if row.get(cost)  # The axis is logarithmic.
         }
         if len(points) > 1:
             drawn = pictures.trade_off(points, palette, title, tables.title(metric))

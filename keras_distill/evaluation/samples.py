@@ -27,7 +27,7 @@ def read(data):
             + (": evaluation takes no sample weights." if len(data) == 3 else ".")
         )
     x, y = data[0], np.asarray(data[1])
-    x = keras.tree.map_structure(np.asarray, x)
+    x = keras.tree.map_structure(_array, x)
     lengths = {len(leaf) if leaf.ndim else 0 for leaf in [*keras.tree.flatten(x), y]}
     if len(lengths) != 1:
         raise ValueError(
@@ -47,6 +47,15 @@ def count(x) -> int:
 def take(x, index):
     """The samples at `index` (a slice or an array of indices)."""
     return keras.tree.map_structure(lambda leaf: leaf[index], x)
+
+
+def _array(x):
+    """An array; of `str` for text, which tensors give as bytes and Keras takes as text alone."""
+    x = np.asarray(x)
+    if x.dtype.kind not in "OSU":
+        return x
+    texts = [t.decode() if isinstance(t, bytes) else str(t) for t in x.ravel()]
+    return np.array(texts, object).reshape(x.shape)
 
 
 def _is_batches(data):

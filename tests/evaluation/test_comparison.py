@@ -261,3 +261,82 @@ def test_endless_data_is_refused():
 def test_data_of_another_form_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         compare({"a": constant(2, 2)}, data)
+
+
+def test_labels_are_reported_as_classes(tmp_path):
+    y = np.array([2, 0, 1, 2])
+    models = {"teacher": Constant(np.eye(3)[y] * 5), "a": Constant(np.eye(3)[[1, 0, 1, 2]] * 5)}
+    x = np.zeros((4, 2), "float32")
+    for labels in (y, y[:, None], np.eye(3)[y]):
+        result = compare(models, (x, labels))
+        assert [d["label"] for d in result.disagreements["a"]] == [2]
+        assert "| 0 | 2 | 2 (99 %) | 1 (99 %) |" in (
+            (result.report(tmp_path) / "report.md").read_text().replace("\N{NO-BREAK SPACE}", " ")
+        )
+
+
+def test_missing_positions_are_shown_as_missing():
+    outputs = np.random.default_rng(0).normal(size=(2, 4, 4, 3))
+    models = {"teacher": Constant(outputs), "a": Constant(-outputs)}
+    y = np.zeros((2, 4, 4), "int32")
+    y[0, 0, 0] = y[1, 0, 0] = 255
+    result = compare(models, (np.zeros((2, 1)), y), missing_label=255)
+    for worst in result.disagreements["a"]:
+        assert worst["label"][0, 0] == -1
+        assert (worst["label"].ravel()[1:] == 0).all()
+
+
+def test_the_cost_of_python_code_is_not_told(held_out, candidates):
+    weights = np.random.default_rng(0).normal(size=(64, 10)).astype("float32")
+
+    def predict(x):
+        return x.reshape(-1, 64) @ weights
+
+    function = keras_distill.teachers.Function(predict, output_spec=tf.TensorSpec((None, 10)))
+    ensemble = keras_distill.teachers.Ensemble([function, candidates["teacher"]])
+    result = compare(
+        {"teacher": function, "both": ensemble, "distilled": candidates["distilled"]},
+        held_out,
+        latency_runs=2,
+    )
+    both = keras.ops.softmax(predict(held_out[0])) + keras.ops.softmax(
+        candidates["teacher"].predict(held_out[0], verbose=0)
+    )
+    accuracy = np.mean(keras.ops.argmax(both, -1) == held_out[1])
+    assert result.rows[1]["accuracy"] == pytest.approx(accuracy)
+    costs = ("parameters", "multiply_accumulates", "bytes")
+    for row in result.rows[:2]:
+        assert [row[cost] for cost in costs] == [None] * 3
+        assert "latency_ms" not in row
+    assert result.rows[2]["bytes"] == 4 * result.rows[2]["parameters"] > 0
+    assert result.rows[2]["latency_ms"] > 0
+    assert "latency_ratio" not in result.rows[2]
+    assert "'both': Python code runs inside: what it costs can't be told." in result.notes
+
+
+def test_saved_models_are_timed(held_out, candidates, tmp_path):
+    candidates["teacher"].export(tmp_path / "saved", verbose=False)
+    saved = keras_distill.teachers.SavedModel(tmp_path / "saved")
+    result = compare({"teacher": candidates["teacher"], "saved": saved}, held_out, latency_runs=2)
+    assert result.rows[1]["agreement"] == 1
+    assert result.rows[1]["bytes"] == result.rows[0]["bytes"]
+    assert result.rows[1]["latency_ratio"] > 0
+
+
+def test_models_that_read_text():
+    texts = np.array(["good", "bad", "good good", "bad bad"])
+    lookup = keras.layers.TextVectorization(output_mode="count", vocabulary=["good", "bad"])
+    score = keras.layers.Dense(2, use_bias=False)
+    model = keras.Sequential([keras.Input((), dtype="string"), lookup, score])
+    score.set_weights([np.array([[0.0, 0.0], [0.0, 4.0], [4.0, 0.0]])])
+    y = np.array([1, 0, 1, 0])
+    in_batches = tf.data.Dataset.from_tensor_slices((texts, y)).batch(3)
+    for data in (in_batches, (texts, y), (texts.astype(object), y), (texts.astype("S"), y)):
+        result = compare({"teacher": keras_distill.teachers.Teacher(model), "model": model}, data)
+        assert [row["accuracy"] for row in result.rows] == [1, 1]
+
+
+def test_classes_instead_of_scores_are_refused(held_out):
+    picked = keras_distill.teachers.Function(lambda x: tf.argmax(tf.reshape(x, (-1, 64)), -1))
+    with pytest.raises(ValueError, match="gives whole numbers, such as classes that argmax"):
+        compare({"a": picked}, held_out)
