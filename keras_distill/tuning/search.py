@@ -130,7 +130,7 @@ def tune(
             f"`start` must give each of {sorted(space)} a value. Received: start={start!r}"
         )
     study = _study(space, journal, seed, prune, monitor, training.direction(monitor, mode), epochs)
-    if start is not None and not study.trials:
+    if start is not None and not _is_tried(study, start):
         study.enqueue_trial(start)
 
     finished = study.get_trials(states=_FINISHED)
@@ -151,17 +151,23 @@ def tune(
     done = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     if not done:
         raise RuntimeError(f"None of the {trials} trials came to its end with a number.")
-    first = study.trials[0]
     return Search(
         best=study.best_params,
         value=study.best_value,
-        start=first.value if start is not None and first in done else None,
+        start=next((trial.value for trial in done if trial.params == start), None),
         monitor=monitor,
         study=study,
     )
 
 
 _FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+
+
+def _is_tried(study, values):
+    """Whether a trial with these values has come to its end, or waits to be run."""
+    waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
+    tried = [trial.params for trial in study.get_trials(states=_FINISHED)]
+    return values in [*tried, *(trial.system_attrs["fixed_params"] for trial in waiting)]
 
 
 class _Report(keras.callbacks.Callback):

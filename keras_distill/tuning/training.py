@@ -7,21 +7,38 @@ import keras
 
 from keras_distill.evaluation import intervals
 
-#: Parts of the names of metrics of which more is better.
-_MORE_IS_BETTER = ("acc", "auc", "f1", "io_u", "iou", "precision", "recall", "r2")
+#: Words in the names of metrics of which more is better, and of those of which less is.
+_WORDS = {
+    "max": (
+        "acc", "accuracy", "auc", "correlation", "f1", "fbeta", "io", "iou", "precision", "r2",
+        "recall", "sensitivity", "similarity", "specificity",
+    ),
+    "min": (
+        "cosh", "crossentropy", "divergence", "error", "hinge", "logcosh", "loss", "mae", "mape",
+        "mse", "msle", "poisson", "rmse",
+    ),
+}  # fmt: skip
 
 
 def direction(monitor, mode=None) -> str:
     """`"max"` or `"min"`: which values of a metric are better.
 
     Raises:
-        ValueError: If `mode` is something else than these two or `None`.
+        ValueError: If `mode` is something else than these two or `None`, or the name doesn't tell.
     """
     if mode in ("max", "min"):
         return mode
     if mode is not None:
         raise ValueError(f'`mode` must be "max", "min" or None. Received: mode={mode!r}')
-    return "max" if any(part in monitor for part in _MORE_IS_BETTER) else "min"
+    # The last word that says something: "classifier_accuracy_loss" is a loss.
+    for word in reversed(monitor.split("_")):
+        for found, words in _WORDS.items():
+            if word in words:
+                return found
+    raise ValueError(
+        f"Whether more of {monitor!r} is better can't be told from its name: give `mode`, "
+        '"max" or "min".'
+    )
 
 
 def check_monitor(monitor):

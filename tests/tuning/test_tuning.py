@@ -77,17 +77,19 @@ def test_search_finds_more_than_its_start_and_goes_on(build, data, tmp_path):
         tuning.tune(build, *data, {"alpha": (0.0, 1.0)}, trials=5, epochs=3, journal=journal)
 
 
-def test_a_search_that_was_cut_off_goes_on(build, data, tmp_path):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_search_that_was_cut_off_goes_on(build, data, tmp_path, error):
     def dies(**values):
-        raise KeyboardInterrupt
+        raise error
 
     settings = {"trials": 1, "epochs": 1, "start": START, "journal": tmp_path / "journal"}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         tuning.tune(dies, *data, SPACE, **settings)
     search = tuning.tune(build, *data, SPACE, **settings)
     states = [trial.state.name for trial in search.study.trials]
     assert states == ["FAIL", "COMPLETE"]
     assert search.study.trials[1].params == START
+    assert search.start == search.value
 
 
 def test_hopeless_trials_are_pruned(data):
@@ -141,11 +143,29 @@ def test_a_metric_that_fit_does_not_report(build, data):
 
 @pytest.mark.parametrize(
     ("monitor", "expected"),
-    [("val_accuracy", "max"), ("val_loss", "min"), ("val_mean_io_u", "max"), ("val_mae", "min")],
+    [
+        ("val_accuracy", "max"),
+        ("val_loss", "min"),
+        ("val_mean_io_u", "max"),
+        ("val_mae", "min"),
+        ("val_fbeta_score", "max"),
+        ("val_cosine_similarity", "max"),
+        ("val_sensitivity_at_specificity", "max"),
+        ("val_tower2_loss", "min"),
+        ("val_classifier_accuracy_loss", "min"),
+        ("val_accelerometer_loss", "min"),
+        ("val_mean_squared_error", "min"),
+    ],
 )
 def test_direction_of_metrics(monitor, expected):
     assert tuning.training.direction(monitor) == expected
     assert tuning.training.direction(monitor, "max") == "max"
+
+
+def test_a_metric_whose_name_says_nothing_needs_a_mode():
+    assert tuning.training.direction("val_score", "max") == "max"
+    with pytest.raises(ValueError, match="more of 'val_score' is better .* give `mode`"):
+        tuning.training.direction("val_score")
 
 
 def test_every_sample_is_held_out_once(teacher, data):
