@@ -37,7 +37,11 @@ def compare(flags, arguments, latency_runs, split="test"):
     """The `Comparison` of the files named in `arguments`, on the data that the flags name."""
     if not arguments:
         raise ValueError("name the candidates: NAME=FILE.keras or NAME=FILE.tflite.")
-    candidates = dict(_candidate(argument) for argument in arguments)
+    candidates = {}
+    for name, candidate in map(_candidate, arguments):
+        if name in candidates:
+            raise ValueError(f"two candidates are called {name!r}: name them, NAME=FILE.")
+        candidates[name] = candidate
     loaded = datasets.load(flags)
     for name, candidate in candidates.items():
         models.check(candidate, name, loaded.train.element_spec[0])

@@ -46,7 +46,11 @@ def main(flags, arguments, console):
     written = comparison.report(
         pathlib.Path(flags.output or folder / "report"),
         title=flags.title or folder.name,
-        histories={path.stem: _history(path) for path in sorted(folder.glob("*.csv"))},
+        histories={
+            name: _history(path)
+            for name, file in CANDIDATES.items()
+            if (path := (folder / file).with_suffix(".csv")).is_file()
+        },
         settings={
             name: settings[name].value
             for name in sorted(settings)

@@ -133,6 +133,8 @@ class Plan:
         self.mix = flags.mix and {"mixup": layers.MixUp, "cutmix": layers.CutMix}[flags.mix]()
         if self.mix is not None and self.classes is None:
             raise ValueError("--mix is for classes; these data have values.")
+        if self.mix is not None and flags.answers is not None:
+            raise ValueError("--answers are of single images: they don't go with --mix.")
         # What is wrong with the models and losses is said before anything is trained.
         self.distiller(self._model("teacher"), flags.temperature, flags.alpha)
         logging.info(
@@ -159,14 +161,24 @@ class Plan:
     def student(self, run, teacher):
         """The student distilled."""
         flags = self.flags
-        examples = self.examples
-        if flags.answers is not None:
-            teacher, examples = self._answers(teacher)
+        teacher, batches = self.taught(teacher)
 
         def distiller():
             return self.distiller(teacher, flags.temperature, flags.alpha)
 
-        return self._fit(run, "student", distiller, flags.epochs, examples)
+        return self._fit(run, "student", distiller, flags.epochs, batches)
+
+    def taught(self, teacher):
+        """The teacher, and a function from an epoch to its batches: live, or stored answers."""
+        flags = self.flags
+        if flags.answers is None:
+            return teacher, self.batches
+        augment = None if self.augment is None else data.Augmentation(self.augment)
+        stored = keras_distill.teachers.store(
+            teacher, self.examples, flags.answers, **store_settings(flags, augment), verbose=0
+        )
+        examples = stored.attach(self.examples, seed=flags.seed)
+        return stored, lambda epoch: self._batches(examples, None, epoch)
 
     def distiller(self, teacher, temperature, alpha):
         """The student, with the weights that it starts from, and its teacher."""
@@ -183,12 +195,15 @@ class Plan:
         )
         return model
 
-    def batches(self, examples, epoch):
+    def batches(self, epoch):
         """The batches of an epoch, whose number may be a tensor."""
+        return self._batches(self.examples, self.augment, epoch)
+
+    def _batches(self, examples, augment, epoch):
         return data.batches(
             examples,
             self.flags.batch_size,
-            augment=None if self.flags.answers is not None else self.augment,
+            augment=augment,
             mix=self.mix,
             classes=self.classes,
             seed=1_000_003 * self.flags.seed + epoch,
@@ -200,33 +215,18 @@ class Plan:
             return self.validation
         return self.validation.map(lambda x, y: (x, tf.one_hot(y, self.classes)))
 
-    def _answers(self, teacher):
-        """The teacher's stored answers, and the examples that bring them along."""
-        if self.mix is not None:
-            raise ValueError("--answers are of single images: they don't go with --mix.")
-        augment = None if self.augment is None else data.Augmentation(self.augment)
-        stored = keras_distill.teachers.store(
-            teacher,
-            self.examples,
-            self.flags.answers,
-            **store_settings(self.flags, augment),
-            verbose=0,
-        )
-        return stored, stored.attach(self.examples, seed=self.flags.seed)
-
     def _model(self, role):
         # Not 0: with a global seed of 0, TensorFlow can't shuffle by a seed that is a tensor.
         keras.utils.set_random_seed(1 + self.flags.seed)
         weights = self.flags.weights if role == "teacher" else None
         return models.build(self.flags[role].value, self.spec, self.outputs, weights)
 
-    def _fit(self, run, name, build, epochs, examples=None):
-        examples = self.examples if examples is None else examples
+    def _fit(self, run, name, build, epochs, batches=None):
         return run.train(
             name,
             lambda: self.compiled(build(), epochs, self.flags.learning_rate),
             epochs,
-            lambda epoch: self.batches(examples, epoch),
+            batches or self.batches,
             self.steps,
             self.validation_batches(),
         )
@@ -246,14 +246,26 @@ def store_settings(flags, augment) -> dict:
         "augment": augment,
         "seed": flags.seed,
         "top_k": flags.top_k,
-        "temperature": flags.temperature or 1.0,
+        # Whole answers are the same at any temperature.
+        "temperature": flags.temperature or 1.0 if flags.top_k else 1.0,
         "batch_size": flags.batch_size,
     }
 
 
+def default_temperature(flags, classes):
+    """The temperature of the loss between the outputs unless a flag says so; `None` without one."""
+    name = _loss_name(flags, classes)
+    settings = {} if name is None else _loss("--loss", name).get_config()
+    return settings.get("temperature")
+
+
+def _loss_name(flags, classes):
+    return flags.loss or ("SoftTargets" if classes else None)
+
+
 def _losses(flags, classes, temperature):
     """The losses between teacher and student."""
-    name = flags.loss or ("SoftTargets" if classes else None)
+    name = _loss_name(flags, classes)
     settings = {} if temperature is None else {"temperature": temperature}
     between_outputs = (
         keras.losses.MeanSquaredError(name="teacher_error")

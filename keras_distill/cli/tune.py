@@ -37,9 +37,16 @@ def main(flags, arguments, console):
     if unknown or not flags.search:
         raise ValueError(f"--search must be of {', '.join(SPACE)}, not {sorted(unknown)}.")
     plan = train.Plan(flags)
-    temperature = flags.temperature or (4.0 if plan.classes else None)
-    if temperature is None and "temperature" in flags.search:
-        raise ValueError("--search: the loss between values has no temperature.")
+    temperature = flags.temperature
+    if "temperature" in flags.search:
+        temperature = temperature or train.default_temperature(flags, plan.classes)
+        if temperature is None:
+            raise ValueError(
+                "--search: the loss between the outputs has no temperature. Say what else: "
+                "--search=alpha,learning_rate."
+            )
+        if flags.answers is not None and flags.top_k is not None:
+            raise ValueError("--search: answers of --top_k hold for one temperature alone.")
     start = {"temperature": temperature, "alpha": flags.alpha, "learning_rate": flags.learning_rate}
     with runs.recorded(run, flags, "tune"):
         search = _search(plan, run, flags, start)
@@ -58,7 +65,7 @@ def _search(plan, run, flags, start):
     from keras_distill import tuning  # Optuna is an extra; --help does without.
 
     python_logging.getLogger("optuna").setLevel(python_logging.WARNING)
-    teacher = plan.teacher(run)
+    teacher, batches = plan.taught(plan.teacher(run))
 
     def build(**values):
         logging.info("trying %s", ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
@@ -69,7 +76,7 @@ def _search(plan, run, flags, start):
     with interrupts.BetweenBatches() as ctrl_c:
         search = tuning.tune(
             build,
-            plan.batches(plan.examples, 0),
+            batches(0),
             plan.validation_batches(),
             space={name: SPACE[name] for name in flags.search},
             trials=flags.trials,

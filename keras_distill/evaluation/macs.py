@@ -52,7 +52,9 @@ def _one_sample(x):
             f"The model reads shape {tuple(x.shape)}: the count depends on the sizes left open. "
             "Give a sample batch as `inputs`."
         )
-    return tf.TensorSpec(shape, keras.backend.standardize_dtype(x.dtype))
+    # NumPy keeps text as objects.
+    dtype = "string" if x.dtype == object else keras.backend.standardize_dtype(x.dtype)
+    return tf.TensorSpec(shape, dtype)
 
 
 def _count(graph):

@@ -26,6 +26,16 @@ def small(shape, outputs):
     return net(8, shape, outputs)
 
 
+def reader(shape, outputs):
+    return keras.Sequential(
+        [
+            keras.Input(shape, dtype="string"),
+            keras.layers.TextVectorization(output_mode="count", vocabulary=["red", "green"]),
+            keras.layers.Dense(outputs),
+        ]
+    )
+
+
 def scaled(x, y):
     return x / 16, y
 

@@ -72,6 +72,7 @@ def test_evaluate_says_what_is_wrong(trained, capsys):
     for arguments, says in [
         (["--data=digits.npz"], "name the candidates"),
         (["a=b.txt", "--data=digits.npz"], "must be NAME=FILE"),
+        ([f"a={trained / 'teacher.keras'}"] * 2 + ["--data=digits.npz"], "two candidates are"),
         (["a=none.tflite", "--data=digits.npz"], "none.tflite"),
         ([f"t={trained / 'teacher.keras'}"], "say which data"),
     ]:

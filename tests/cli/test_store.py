@@ -56,3 +56,16 @@ def test_answers_of_another_teacher_are_refused(trained, answers, capsys):
     assert err.count("\n") == 1
     assert cli.main(["store", *DATA]) == 2
     assert "--teacher=FILE.keras --output=FOLDER" in capsys.readouterr().err
+
+
+def test_with_answers_the_others_see_the_same_views_as_without(trained):
+    flags = ["--data=digits.npz", "--teacher=nets_for_test:large", "--student=nets_for_test:small"]
+    flags += ["--augment=crop", "--epochs=1", "--baseline", "--verbosity=-1"]
+    assert cli.main(["train", *flags, "--output=all_live"]) == 0
+    flags += ["--answers=views_of_all", "--views=2"]
+    assert cli.main(["train", *flags, "--output=all_told"]) == 0
+    for name in ("teacher", "baseline"):
+        live = keras.saving.load_model(f"all_live/{name}.keras")
+        told = keras.saving.load_model(f"all_told/{name}.keras")
+        for a, b in zip(live.get_weights(), told.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -181,6 +181,17 @@ def test_a_table_is_regressed_and_layers_are_matched(tmp_path, rng):
     assert {"teacher_error", "hint"} <= set(header.split(","))
 
 
+def test_models_that_read_text(tmp_path):
+    texts = [f"{word} {i % 7}\t{word}" for i in range(60) for word in ("red", "green")]
+    (tmp_path / "t.tsv").write_text("\n".join(["words\tcolour", *texts]))
+    arguments = [f"--data={tmp_path / 't.tsv'}", "--label_column=colour", "--text_column=words"]
+    arguments += ["--teacher=nets_for_test:reader", "--student=nets_for_test:reader", "--epochs=8"]
+    arguments += ["--learning_rate=0.1", "--batch_size=16", "--verbosity=-1"]
+    assert cli.main(["train", *arguments, f"--output={tmp_path / 'r'}"]) == 0
+    rows = json.loads((tmp_path / "r" / "comparison.json").read_text())["candidates"]
+    assert [row["accuracy"] for row in rows] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -199,6 +210,7 @@ def test_a_table_is_regressed_and_layers_are_matched(tmp_path, rng):
         (["--match=Hint,hidden"], "--match must be"),
         (["--match=Hint,hiden,hidden"], "hiden"),
         (["--augment=spin"], "--augment must be of crop, flip, randaugment, not 'spin'"),
+        (["--mix=mixup", "--answers=none"], "--answers are of single images"),
         (["--image_size=32"], "--image_size must be HEIGHT,WIDTH"),
         (["--prepare=nets_for_test:no"], "no function 'no'"),
     ],

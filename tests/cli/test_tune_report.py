@@ -8,6 +8,7 @@ import pytest
 
 import keras_distill
 from keras_distill import cli
+from keras_distill.cli import train
 
 DATA = ["--data=digits.npz", "--verbosity=-1"]
 STUDENT = "--student=nets_for_test:small"
@@ -56,10 +57,55 @@ def test_ctrl_c_that_is_swallowed_stops_a_search(trained, capsys, monkeypatch):
     assert capsys.readouterr().err.endswith("Go on with: keras-distill tune --resume=no_end\n")
 
 
-def test_tune_says_what_is_wrong(capsys):
-    arguments = [*DATA, "--teacher=nets_for_test:large", STUDENT, "--output=no_search"]
-    assert cli.main(["tune", *arguments, "--search=warmth"]) == 2
-    assert "--search must be of temperature, alpha, learning_rate" in capsys.readouterr().err
+@pytest.mark.parametrize(("loss", "search"), [("DIST", "alpha"), ("LogitMSE", "alpha")])
+def test_what_is_not_searched_is_left_to_the_loss(trained, monkeypatch, loss, search):
+    seen = []
+    monkeypatch.setattr(train.Plan, "distiller", recorded(train.Plan.distiller, seen))
+    arguments = [*DATA, f"--teacher={trained / 'teacher.keras'}", STUDENT, "--epochs=1"]
+    arguments += [f"--loss={loss}", f"--search={search}", "--trials=1", f"--output=tune_{loss}"]
+    assert cli.main(["tune", *arguments]) == 0
+    assert seen == [None, None]  # Once to check the settings, once for the trial.
+
+
+def test_a_search_starts_from_the_temperature_of_the_loss(trained, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train.Plan, "distiller", recorded(train.Plan.distiller, seen))
+    arguments = [*DATA, f"--teacher={trained / 'teacher.keras'}", STUDENT, "--epochs=1"]
+    arguments += ["--loss=DIST", "--search=temperature", "--trials=1", "--output=tune_from_1"]
+    assert cli.main(["tune", *arguments]) == 0
+    assert seen == [None, 1.0]
+
+
+def recorded(distiller, seen):
+    def record(plan, teacher, temperature, alpha):
+        seen.append(temperature)
+        return distiller(plan, teacher, temperature, alpha)
+
+    return record
+
+
+def test_a_search_reads_stored_answers(trained):
+    arguments = [*DATA, f"--teacher={trained / 'teacher.keras'}", STUDENT, "--epochs=1"]
+    arguments += ["--answers=searched_answers", "--views=2", "--augment=crop", "--trials=2"]
+    assert cli.main(["tune", *arguments, "--search=temperature", "--output=tune_stored"]) == 0
+    assert (trained.parent / "searched_answers" / "manifest.json").is_file()
+    # The same answers serve at the temperature that was found.
+    flags = trained.parent / "tune_stored" / "best.flags"
+    assert cli.main(["train", f"--flagfile={flags}", "--output=tuned_stored"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--search=warmth"], "--search must be of temperature, alpha, learning_rate"),
+        (["--loss=LogitMSE"], "the loss between the outputs has no temperature"),
+        (["--answers=a", "--top_k=3"], "answers of --top_k hold for one temperature alone"),
+    ],
+)
+def test_tune_says_what_is_wrong(arguments, says, capsys):
+    common = [*DATA, "--teacher=nets_for_test:large", STUDENT, "--output=no_search"]
+    assert cli.main(["tune", *common, *arguments]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_report(trained, capsys):
@@ -69,8 +115,9 @@ def test_report(trained, capsys):
     assert written["title"] == "Digits"
     stored = json.loads((trained / "comparison.json").read_text())["candidates"]
     assert [c["accuracy"] for c in written["candidates"]] == [c["accuracy"] for c in stored]
-    assert set(written["histories"]) == {"teacher", "baseline", "student"}
-    assert len(written["histories"]["student"]["soft_targets"]) == 8
+    # The names of the candidates: their colours.
+    assert set(written["histories"]) == {c["name"] for c in stored}
+    assert len(written["histories"]["student distilled"]["soft_targets"]) == 8
     assert written["settings"]["learning_rate"] == 0.01
     assert "<title>Digits" in (trained.parent / "page" / "report.html").read_text()
 

@@ -334,6 +334,8 @@ def test_models_that_read_text():
     for data in (in_batches, (texts, y), (texts.astype(object), y), (texts.astype("S"), y)):
         result = compare({"teacher": keras_distill.teachers.Teacher(model), "model": model}, data)
         assert [row["accuracy"] for row in result.rows] == [1, 1]
+        # Traced on text: how many words there are isn't known before.
+        assert "(None, 2) inside the model" in result.notes[0]
 
 
 def test_classes_instead_of_scores_are_refused(held_out):
