@@ -31,7 +31,7 @@ def scenes(images, labels, count, seed):
 
 
 def encoder_decoder(widths, name):
-    """A U-Net: down to a sixth of the resolution and back, with connections across."""
+    """A U-Net: down to an eighth of the resolution and back, with connections across."""
     pixels = keras.Input((SIZE, SIZE, 1))
     x, across = layers.Rescaling(1 / 255)(pixels), []
 

@@ -49,7 +49,7 @@ def small(shape, classes):
     return keras.Sequential([*stack, layers.GlobalAveragePooling2D(), layers.Dense(classes)])
 
 
-def main(source, weights="imagenet", size=96, seed=0, epochs=12, labels=500):
+def main(source, weights="imagenet", size=96, seed=0, epochs=12, labels=500, data_dir=None):
     """Fine-tunes a teacher, trains a student on the labels, and distils the same student.
 
     Args:
@@ -57,12 +57,15 @@ def main(source, weights="imagenet", size=96, seed=0, epochs=12, labels=500):
         weights: "imagenet", or a file of weights of MobileNetV2 without its top.
         size: Height and width of the images that the teacher reads.
         labels: Number of images whose labels may be used.
+        data_dir: Folder of TensorFlow Datasets, where `source` names one of them.
 
     Returns:
         Accuracy on the test images by model.
     """
     keras.utils.set_random_seed(seed)
-    data = keras_distill.data.load(source, image_size=None)
+    data = keras_distill.data.load(source, data_dir=data_dir)
+    if None in data.train.element_spec[0].shape:  # Photographs of different sizes.
+        data = keras_distill.data.load(source, data_dir=data_dir, image_size=(size, size))
     shape, classes = data.train.element_spec[0].shape, len(data.class_names)
     augment = layers.RandomFlip("horizontal")
     images = data.train.shuffle(10_000, seed=seed, reshuffle_each_iteration=False).enumerate()

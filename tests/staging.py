@@ -12,7 +12,7 @@ import numpy as np
 
 
 def stage(name, data_dir, train, test):
-    """Prepares `mnist`, `fashion_mnist` or `cifar10` with the given `(images, labels)`.
+    """Prepares `mnist`, `fashion_mnist`, `cifar10` or `cats_vs_dogs` with `(images, labels)`.
 
     The builder is the one of TensorFlow Datasets, but for its examples, which come from here in
     place of a download. Afterwards `tfds.load(name, data_dir=data_dir)` reads them.
@@ -33,6 +33,8 @@ def stage(name, data_dir, train, test):
                     row = {"image": image, "label": int(label)}
                     if name == "cifar10":
                         row["id"] = f"{split}_{i:05d}"
+                    if name == "cats_vs_dogs":
+                        row["image/filename"] = f"{i}.jpg"
                     yield i, row
 
     Local.name = name

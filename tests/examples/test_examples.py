@@ -165,7 +165,7 @@ def test_activity_recognition(real, tmp_path):
     assert (tmp_path / "firmware" / "student.tflite").is_file()
 
 
-def test_transfer_learning(digits, tmp_path):
+def test_transfer_learning(digits, tmp_path, rng):
     import transfer_learning
 
     weights = str(tmp_path / "backbone.weights.h5")
@@ -176,6 +176,13 @@ def test_transfer_learning(digits, tmp_path):
     np.savez(tmp_path / "digits.npz", x=pixels, y=digits[1][:300])
     result = transfer_learning.main(tmp_path / "digits.npz", weights, size=32, epochs=1, labels=64)
     check(result, ["teacher", *STUDENTS])
+    photographs = [rng.integers(0, 256, (30 + i, 40, 3), "uint8") for i in range(40)]
+    split = photographs, np.arange(40) % 2
+    folder = staging.stage("cats_vs_dogs", str(tmp_path), split, split)
+    result = transfer_learning.main(
+        "cats_vs_dogs", weights, size=32, epochs=1, labels=8, data_dir=folder
+    )
+    assert set(result) == {"teacher", *STUDENTS}
 
 
 def test_a_tuned_backbone_keeps_the_statistics_it_was_pretrained_with(rng):
