@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import pathlib
-import platform
 import statistics
 import time
 
@@ -16,6 +15,8 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_distill._files import write_text
+from keras_distill.evaluation.intervals import over_runs
+from keras_distill.evaluation.report import versions
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -63,6 +64,23 @@ def median_ratio(times, other):
 def ratios(times, other):
     """What one took in each round, divided by what another took in it."""
     return [a / b for a, b in zip(times, other, strict=True)]
+
+
+def gain(values, others):
+    """What runs gain over others of the same seeds, in points.
+
+    Args:
+        values: Accuracies, from 0 to 1, one for each seed.
+        others: Those to compare with.
+
+    Returns:
+        The mean of the differences, half its 95 % interval (Student's t), and what that shows:
+        `"better"`, `"worse"` or `"no difference shown"`.
+    """
+    differences = 100 * np.subtract(values, others)
+    low, high = over_runs(differences)
+    shown = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    return float(differences.mean()), (high - low) / 2, shown
 
 
 def mnist(name, data):
@@ -137,35 +155,61 @@ def peak_memory():
 def machine():
     """What the figures of a run depend on."""
     return {
-        "system": platform.platform(),
         "cores": os.cpu_count(),
+        "processor": _processor(),
         "load": os.getloadavg(),
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
+        **versions(),
     }
 
 
-def measure(path, parts, wanted=()):
+def _processor():
+    """The processor's name (Linux)."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    return next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "unknown")
+
+
+def measure(path, parts, settings, wanted=()):
     """Measures the parts of a benchmark and writes them as JSON.
 
     Args:
         path: Path of the results.
         parts: Dict of functions by name, in the order in which they run.
+        settings: Dict of what all parts have in common.
         wanted: Names of those to measure anew: the others keep their results. Defaults to all.
 
     Returns:
-        The results by name, and the machine's as "machine".
+        The results by name, with "settings", and as "machines" the machine at the end of each.
     """
     for name in wanted:
         if name not in parts:
             raise ValueError(f"There is no part {name!r}; there are {', '.join(parts)}.")
-    results = json.loads(path.read_text()) if wanted else {}
+    settings = json.loads(json.dumps(settings))
+    results = json.loads(path.read_text()) if wanted else {"settings": settings}
+    if results["settings"] != settings:
+        raise ValueError(f"{path} has results of other settings: {results['settings']}")
     for name in wanted or parts:
         results[name] = parts[name]()
-    results["machine"] = machine()
+        results.setdefault("machines", {})[name] = machine()
     write(path, json.dumps(results, indent=1) + "\n")
     return results
+
+
+def runs_of(path, settings):
+    """The folder of what is done of a benchmark, made where it doesn't exist.
+
+    Args:
+        path: Path of the folder.
+        settings: Dict of the settings of all that is done.
+
+    Raises:
+        ValueError: If what is in the folder was done with others.
+    """
+    folder = pathlib.Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = json.loads(json.dumps(settings))
+    if once(folder / "settings.json", "settings", lambda: settings) != settings:
+        raise ValueError(f"{folder} has runs of other settings: name another folder, --runs.")
+    return folder
 
 
 def once(path, key, function):

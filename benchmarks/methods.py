@@ -16,7 +16,6 @@ A run that is stopped goes on where it was; what is done is in `--runs`.
 
 import json
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,7 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, write
+from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, runs_of, write
 from pictures import draw
 
 import keras_distill
@@ -324,7 +323,6 @@ def accuracy(model, test):
 
 def run_all(folder):
     """All runs that aren't done yet; returns the results."""
-    folder.mkdir(parents=True, exist_ok=True)
     train, test = mnist("fashion_mnist", FLAGS.data)
     teacher = trained_teacher(train, folder)
     answers = Answers(teacher, train[0][: SETTINGS["labelled_images"]])
@@ -447,7 +445,7 @@ def main(_):
     # These networks are too small to gain from more threads.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    results = run_all(pathlib.Path(FLAGS.runs))
+    results = run_all(runs_of(FLAGS.runs, SETTINGS))
     RESULTS.mkdir(exist_ok=True)
     write(RESULTS / "methods.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     publish(results)

@@ -6,9 +6,9 @@ The student is the network of MLPerf Tiny's reference (CIFAR-10, 78 thousand wei
 trained on labels for 500 epochs. The teacher is the benchmark's larger `.tflite`, run in LiteRT; it
 answers once for a few crops and flips of each training image. The student trains on these stored
 views, in rounds that each begin with the first learning rate again (warm restarts,
-arXiv:1608.03983), so that a longer run goes on from a shorter one: `--epochs=60,90,200`. Then it is
-quantized twice: after training, and while distilled for a few epochs more. The test set is looked
-at once, at the end.
+arXiv:1608.03983), so that a longer run goes on from a shorter one, for all students or the first
+ones: `--epochs=60,90,200 --students=3,1,1`. After a round it is quantized twice: after training,
+and while distilled for a few epochs more. The test set is looked at by these files alone.
 Writes `benchmarks/results/mlperf_tiny.json`, and the table in `docs/performance.md`. A run that is
 stopped goes on where it was; what is done is in `--runs`.
 
@@ -25,7 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, cifar10, insert, machine, once, write
+from common import DATA, RESULTS, ROOT, cifar10, insert, machine, once, runs_of, write
 from int8 import accuracy, freeze_last
 from pictures import draw
 from step_time import resnet
@@ -38,8 +38,8 @@ flags.DEFINE_string(
     "data", DATA, "Folder that holds cifar10/ and mlperf_tiny/ic/; what it lacks is downloaded."
 )
 flags.DEFINE_string("runs", str(ROOT / "runs" / "mlperf_tiny"), "Folder for all that is done.")
-flags.DEFINE_integer("seeds", 1, "Number of students.")
-flags.DEFINE_list("epochs", "60,90", "Epochs of each round of the float student's training.")
+flags.DEFINE_list("epochs", "60,90", "Epochs of each round of the float students' training.")
+flags.DEFINE_list("students", "3,1", "Number of students of each round: the first ones go on.")
 
 SETTINGS = {
     "views": 8,
@@ -107,12 +107,12 @@ def fit(student, answers, train, rate, epochs, seed, folder=None, callbacks=()):
     distiller.fit(data.prefetch(4), epochs=epochs, verbose=2, callbacks=callbacks)
 
 
-def trained(seed, answers, train, folder):
+def trained(seed, rounds, answers, train, folder):
     """The float student, trained once and kept in `folder` after each round."""
     keras.utils.set_random_seed(seed)
     student, _ = resnet((32, 32, 3), 1, "resnet8")
     name = f"seed_{seed}_epochs"
-    for epochs in FLAGS.epochs:
+    for epochs in rounds:
         name += f"_{epochs}"
         path = folder / f"{name}.keras"
         if path.exists():
@@ -132,10 +132,10 @@ def aware(student, answers, train, calibration, seed):
     return result
 
 
-def measure(seed, answers, arrays, test, folder):
-    """Test accuracy and size of the files of one student."""
+def measure(seed, rounds, answers, arrays, test, folder):
+    """Test accuracy and size of the files of one student after some rounds of training."""
     train = tf.data.Dataset.from_tensor_slices(arrays)
-    student = trained(seed, answers, train, folder)
+    student = trained(seed, rounds, answers, train, folder)
     calibration = arrays[0][:1000].astype("float32") / 255
     after = aware(student, answers, train, calibration, seed)
     files = {
@@ -167,47 +167,50 @@ def measure_reference(name, test):
 
 def table(results):
     """The results as Markdown."""
-    rows = {"the teacher: the larger model, float32": [results["teacher"]]}
-    rows |= {name: [row] for name, row in results["references"].items()}
-    rows |= {
-        f"distilled, {name}": [run[name] for run in results["students"]]
-        for name in results["students"][0]
-    }
-    lines = ["| ResNet-8 | test accuracy | bytes |", "| --- | --- | --- |"]
-    for name, runs in rows.items():
-        values = [100 * run["accuracy"] for run in runs]
-        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-        lines.append(f"| {name} | {np.mean(values):.2f}{spread} | {runs[0]['bytes']:,} |")
+    lines = ["| ResNet-8 | students | test accuracy | bytes |", "| --- | --- | --- | --- |"]
+    others = {"the teacher: the larger model, float32": results["teacher"]} | results["references"]
+    for name, run in others.items():
+        lines.append(f"| {name} | | {100 * run['accuracy']:.2f} | {run['bytes']:,} |")
+    for rounds, runs in results["students"].items():
+        for name in runs[0]:
+            values = [100 * run[name]["accuracy"] for run in runs]
+            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            lines.append(
+                f"| distilled, {rounds}, {name} | {len(runs)} | {np.mean(values):.2f}{spread} "
+                f"| {runs[0][name]['bytes']:,} |"
+            )
     settings = results["settings"]
-    epochs = " + ".join(map(str, settings["epochs"]))
     lines += [
         "",
-        f"CIFAR-10, 10,000 test images, files in LiteRT; students: {len(results['students'])}. "
-        f"The reference trained on labels for 500 epochs, the student on {settings['views']} "
-        f"stored views of each image for {epochs} epochs; the aware one for "
-        f"{settings['aware_epochs']} more.",
+        f"CIFAR-10, 10,000 test images, files in LiteRT. The reference trained on labels for 500 "
+        f"epochs, the students on {settings['views']} stored views of each image; the aware ones "
+        f"for {settings['aware_epochs']} more than the row says.",
     ]
     return "\n".join(lines)
 
 
 def main(_):
-    folder = pathlib.Path(FLAGS.runs)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = runs_of(FLAGS.runs, SETTINGS)
     arrays, test = cifar10(FLAGS.data)
     answers = stored_answers(tf.data.Dataset.from_tensor_slices(arrays), folder)
+    students = {}
+    for number, count in enumerate(FLAGS.students, 1):
+        rounds = FLAGS.epochs[:number]
+        name = f"{' + '.join(rounds)} epochs"
+        students[name] = [
+            once(
+                folder / "runs.json",
+                f"{name}, seed {seed}",
+                lambda s=seed, r=rounds: measure(s, r, answers, arrays, test, folder),
+            )
+            for seed in range(int(count))
+        ]
     results = {
-        "settings": SETTINGS | {"epochs": [int(epochs) for epochs in FLAGS.epochs]},
+        "settings": SETTINGS,
         "machine": machine(),
         "teacher": measure_reference(TEACHER, test),
         "references": {name: measure_reference(file, test) for name, file in REFERENCES.items()},
-        "students": [
-            once(
-                folder / "runs.json",
-                f"{' + '.join(FLAGS.epochs)} epochs, seed {seed}",
-                lambda s=seed: measure(s, answers, arrays, test, folder),
-            )
-            for seed in range(FLAGS.seeds)
-        ],
+        "students": students,
     }
     write(RESULTS / "mlperf_tiny.json", json.dumps(results, indent=1) + "\n")
     insert(table(results), "docs/performance.md", "mlperf_tiny")

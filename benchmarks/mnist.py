@@ -13,16 +13,15 @@ the digits as they are:
   then with the biases of the digits that were left out raised (or of those that weren't, lowered)
   by what suits the teacher's answers to all training images best. No test image takes part.
 
-Every student of a seed starts from the same weights and takes the same number of steps, at the
-learning rate that suits its kind on held-out training images. The test set is looked at once for
-each run, at its end.
+Every student of a seed starts from the same weights and takes the same number of steps. Learning
+rates were chosen on held-out training images before, which isn't part of this script; the test set
+is looked at once for each run, at its end.
 Writes `benchmarks/results/mnist.json`, and the table in `docs/performance.md`. A run that is
 stopped goes on where it was; what is done is in `--runs`.
 """
 
 import json
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -30,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, write
+from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, runs_of, write
 from keras import layers
 from pictures import draw
 
@@ -182,7 +181,6 @@ def measure(name, seed, images, answers, said, test):
 
 def run_all(folder):
     """All runs that aren't done yet; returns the results."""
-    folder.mkdir(parents=True, exist_ok=True)
     images, test = mnist("mnist", FLAGS.data)
     teacher = trained_teacher(images, folder)
     said = teacher.predict(images[0], batch_size=1000, verbose=0)
@@ -254,7 +252,7 @@ def table(results):
 
 
 def main(_):
-    results = run_all(pathlib.Path(FLAGS.runs))
+    results = run_all(runs_of(FLAGS.runs, SETTINGS))
     write(RESULTS / "mnist.json", json.dumps(results, indent=1) + "\n")
     insert(table(results), "docs/performance.md", "mnist")
     draw("mnist", results)

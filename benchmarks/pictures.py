@@ -57,7 +57,7 @@ def percent(values):
 
 def digits(results):
     rows = {name: percent(run[name]["accuracy"] for run in results["runs"]) for name in
-            results["summary"]}  # fmt: skip
+            results["runs"][0]}  # fmt: skip
     figure, axes = plt.subplots(figsize=(7, 2.4))
     strip(axes, rows, "test accuracy (%): each seed, and the mean", [GREY, GREY, *[BLUE] * 3])
     return figure
@@ -166,14 +166,14 @@ def mnist(results):
 def mlperf_tiny(results):
     runs = {"the larger model": [results["teacher"]]}
     runs |= {name: [row] for name, row in results["references"].items()}
-    for name in results["students"][0]:
-        runs[f"distilled, {name}"] = [run[name] for run in results["students"]]
+    for rounds, students in results["students"].items():
+        runs |= {f"{rounds}, {name}": [run[name] for run in students] for name in students[0]}
     rows = {
         f"{name}, {row[0]['bytes'] / 1024:,.0f} KiB": percent(run["accuracy"] for run in row)
         for name, row in runs.items()
     }
-    figure, axes = plt.subplots(figsize=(7, 2.6))
-    colors = [BLUE if "distilled" in name else GREY for name in rows]
+    figure, axes = plt.subplots(figsize=(7.5, 3.2))
+    colors = [BLUE if "epochs" in name else GREY for name in rows]
     strip(axes, rows, "test accuracy (%): each student, and the mean", colors)
     return figure
 

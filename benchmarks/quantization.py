@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
-from common import DATA, RESULTS, insert, machine, mnist, write
+from common import DATA, RESULTS, gain, insert, machine, mnist, write
 from int8 import accuracy, freeze_last
 from pictures import draw
 
@@ -40,6 +40,7 @@ flags.DEFINE_integer("teacher_epochs", 6, "Epochs of a teacher.")
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RATE = 1e-2
+SETTINGS = ("seeds", "epochs", "aware", "teacher_epochs")
 COLUMNS = (
     "float",
     "post-training int8",
@@ -202,8 +203,24 @@ def table(results):
                 deviation = np.std(values, ddof=1) if len(values) > 1 else 0
                 cells.append(f"{np.mean(values):.2f} ± {deviation:.2f}")
             lines.append(f"| {name} | {objective} | {' | '.join(cells)} |")
-        sizes = [f"{runs[0][column]['bytes']:,} bytes" for column in COLUMNS]
+        every = [run for runs in task["runs"].values() for run in runs]
+        sizes = [f"{max(run[column]['bytes'] for run in every):,} bytes" for column in COLUMNS]
         lines.append(f"| {name} | size of the file | {' | '.join(sizes)} |")
+    return "\n".join(lines)
+
+
+def losses(results):
+    """What each kind of file gains over the float one of the same seed, in points."""
+    lines = [
+        f"| points above the float file | trained | {' | '.join(COLUMNS[1:])} |",
+        "| --- | --- |" + " --- |" * len(COLUMNS[1:]),
+    ]
+    for name, task in results["students"].items():
+        for objective, runs in task["runs"].items():
+            accuracy = {column: [run[column]["accuracy"] for run in runs] for column in COLUMNS}
+            cells = (gain(accuracy[column], accuracy["float"])[:2] for column in COLUMNS[1:])
+            cells = " | ".join(f"{points:+.2f} ± {half:.2f}" for points, half in cells)
+            lines.append(f"| {name} | {objective} | {cells} |")
     return "\n".join(lines)
 
 
@@ -214,13 +231,15 @@ def page(results):
         for name, task in results["students"].items()
     )
     settings = results["settings"]
+    minutes = sum(task["cpu_seconds"] for task in results["students"].values()) / 60
     return (
-        f"{table(results)}\n\nTest accuracy in percent, mean ± standard deviation over "
+        f"{table(results)}\n\n{losses(results)}\n\n"
+        "Above: test accuracy in percent, mean ± standard deviation over "
         f"{settings['seeds']} seeds, of files in LiteRT on the whole test set; "
         f"{settings['epochs']} epochs, then {settings['aware']} more at a tenth of the rate, float "
-        f"or aware. Teachers: {teachers}. Reproduce it with `make bench-quantization`, "
-        f"{sum(task['cpu_seconds'] for task in results['students'].values()) / 60:.0f} minutes of "
-        "one CPU core."
+        f"or aware; sizes are those of the largest files. Below: mean ± half the 95 % interval of "
+        f"the paired differences. Teachers: {teachers}. Reproduce it with "
+        f"`make bench-quantization`, {minutes:.0f} minutes of one CPU core."
     )
 
 
@@ -253,7 +272,7 @@ def measure_task(load, build, build_teacher):
 
 def main(_):
     path = RESULTS / "quantization.json"
-    settings = {name: getattr(FLAGS, name) for name in ("seeds", "epochs", "aware")}
+    settings = {name: getattr(FLAGS, name) for name in SETTINGS}
     students = {}
     if FLAGS.student:
         before = json.loads(path.read_text())

@@ -11,7 +11,7 @@ outputs with two layers compared, with and without XLA, it times
 - Distiller: `keras_distill.Distiller`, by `fit`;
 - Distiller x4: the same, compiled with `steps_per_execution=4`;
 - keras.distillation: Keras' own, with the same losses, by `fit`;
-- keras.io: the `train_step` of Keras' example (outputs alone), by `fit`.
+- keras.io: the distiller of Keras' example (outputs alone), by `fit`.
 
 All run in turns on the same batches of noise; a ratio is the median over rounds of the ratios
 within a round. Then, for the small pair: an epoch with its validation (a fifth as many images);
@@ -399,7 +399,6 @@ PARTS = {
     "stored answers": stored,
     "import, seconds": import_times,
     "peak memory, MiB": memory_by_way,
-    "settings": lambda: {"pairs": PAIRS, "rounds": FLAGS.rounds, "optimizer": "adam"},
 }
 
 
@@ -408,7 +407,8 @@ def main(_):
         WAYS[FLAGS.walk]("small", True, False)(repeated("small", 4))
         print(peak_memory())
         return
-    results = measure(RESULTS / "step_time.json", PARTS, FLAGS.part)
+    settings = {"pairs": PAIRS, "rounds": FLAGS.rounds, "optimizer": "adam"}
+    results = measure(RESULTS / "step_time.json", PARTS, settings, FLAGS.part)
     insert(table(results), "docs/performance.md", "step_time")
     draw("step_time", results)
     print(table(results))

@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, insert, machine, write
+from common import DATA, RESULTS, ROOT, gain, insert, machine, write
 from pictures import draw
 
 import keras_distill
@@ -124,10 +124,10 @@ def page(results):
     """What the search found, in a paragraph and a table."""
     rows = {row["name"]: row for row in results["candidates"]}
     accuracy = {name: rows[name]["run_values"]["accuracy"] for name in list(rows)[1:]}
-    gain, half = tuning.training.summary(
-        list(np.subtract(accuracy["chosen"], accuracy["defaults"]))
+    points, half, verdict = gain(accuracy["chosen"], accuracy["defaults"])
+    over_labels = "{:+.2f} ± {:.2f} points: {}".format(
+        *gain(accuracy["chosen"], accuracy["student on labels"])
     )
-    verdict = "better" if gain > half else "worse" if gain < -half else "no difference shown"
     settings, best = results["settings"], results["best"]
     validation = results["validation accuracy"]
     lines = [
@@ -146,8 +146,8 @@ def page(results):
             for name, values in accuracy.items()
         ),
         "",
-        f"Chosen over defaults: {100 * gain:+.2f} points ± {100 * half:.2f} (half the 95 % "
-        f"interval of the paired differences): {verdict}. Reproduce it "
+        f"Chosen over defaults: {points:+.2f} ± {half:.2f} points (half the 95 % interval of the "
+        f"paired differences): {verdict}. Chosen over labels alone: {over_labels}. Reproduce it "
         "with `make bench-tuning`.",
     ]
     return "\n".join(lines)
