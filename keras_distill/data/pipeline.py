@@ -35,7 +35,8 @@ def batches(
             mixture. Labels become shares of the classes, float32, shape `(batch, classes)`.
         classes: Number of classes. Needed to `mix` integer labels.
         shuffle: Number of examples among which the next one is drawn; `0` keeps the order.
-        seed: Seed of the order, the views and the mixtures.
+        seed: Seed of the order, the views and the mixtures: an integer or an integer tensor. Each
+            epoch draws others; a new process begins with those of the first epoch again.
 
     Returns:
         `tf.data.Dataset` of batches `(x, y)`.

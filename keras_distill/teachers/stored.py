@@ -10,7 +10,14 @@ from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.batches import Answered, Keyed, element_of, replace_x, x_of
 from keras_distill.teachers.coding import SIGNATURE, Layout
 from keras_distill.teachers.records import Records, check_shard, read_manifest
-from keras_distill.teachers.views import examples_of, resemble, seed_of, signatures, with_view
+from keras_distill.teachers.views import (
+    count_of,
+    examples_of,
+    resemble,
+    seed_of,
+    signatures,
+    with_view,
+)
 
 # Examples that are looked up at once where the data set isn't batched yet.
 _CHUNK = 256
@@ -122,11 +129,15 @@ class Stored(Attached):
         views per example one is drawn anew in each epoch, and `augment` redraws it for the
         student from the seed that it was stored with.
 
+        A new process draws the views of the first epoch again. A run that goes on after an
+        interruption gets others by another `seed`, or the very views that were to come if each
+        epoch attaches by a seed of its own, in a `flat_map` over the numbers of the epochs.
+
         Args:
             dataset: A `tf.data.Dataset` of single examples, or of batches of `Keyed` examples
                 (without `augment`), or arrays.
             view: Number of the view, from 0, or `None` to draw them. Defaults to `None`.
-            seed: Seed by which views are drawn. Defaults to `0`.
+            seed: Seed by which views are drawn, an integer or an integer tensor. Defaults to `0`.
 
         Returns:
             The data set with `Answered(x, answers, key)` in the place of `x`.
@@ -145,13 +156,14 @@ class Stored(Attached):
         if self.augment is not None:
             dataset = self._draw(dataset, view, seed)
         batches = dataset if batched else dataset.batch(_CHUNK)
-        for batch in (dataset if batched else dataset.batch(8)).take(1):
+        if tf.executing_eagerly():
             # Outside of the pipeline, where an error is shown as it is.
-            self._read(*(part.numpy() for part in _question(x_of(batch))))
+            for batch in (dataset if batched else dataset.batch(8)).take(1):
+                self._read(*(part.numpy() for part in _question(x_of(batch))))
         batches = batches.map(self._look_up, num_parallel_calls=2)
         if batched:
             return batches.prefetch(2)
-        answered, count = batches.unbatch(), dataset.cardinality()
+        answered, count = batches.unbatch(), count_of(dataset)
         if count == tf.data.UNKNOWN_CARDINALITY:
             return answered
         return answered.apply(tf.data.experimental.assert_cardinality(count))
@@ -166,7 +178,7 @@ class Stored(Attached):
                 f"inputs {spec}, and the stored ones {stored}."
             )
         was_keyed = isinstance(data, tf.data.Dataset) and isinstance(x_of(data.element_spec), Keyed)
-        count = int(dataset.cardinality())
+        count = count_of(dataset)
         if not was_keyed and count >= 0 and count != self.examples:
             raise ValueError(
                 f"The data set isn't the one that was stored at {self.path}: it has {count} "

@@ -20,6 +20,11 @@ def examples_of(data) -> tf.data.Dataset:
     return keyed(data)
 
 
+def count_of(dataset) -> int:
+    """The cardinality of a data set, unknown inside the function of another one's `flat_map`."""
+    return int(dataset.cardinality()) if tf.executing_eagerly() else tf.data.UNKNOWN_CARDINALITY
+
+
 def seed_of(seed, key, view):
     """The seed of a view of an example, for `tf.random.stateless_*` and `tf.image.stateless_*`.
 
@@ -29,7 +34,7 @@ def seed_of(seed, key, view):
         view: Number of the view, an int64 scalar.
 
     Returns:
-        Two int32, which depend on all three.
+        Two int64, which depend on all three.
     """
     start = tf.constant([0, seed], "int32")
     return tf.random.fold_in(tf.random.fold_in(start, key), view)
