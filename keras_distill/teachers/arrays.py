@@ -8,7 +8,7 @@ from keras_distill import taps as tapping
 from keras_distill.teachers.base import map_outputs
 from keras_distill.teachers.batches import Answered, Keyed, element_of, replace_x, x_of
 from keras_distill.teachers.live import LiveTeacher
-from keras_distill.teachers.views import examples_of
+from keras_distill.teachers.views import count_of, examples_of
 
 
 class Arrays(LiveTeacher):
@@ -71,13 +71,14 @@ class Arrays(LiveTeacher):
             place of `x`.
 
         Raises:
-            ValueError: If there aren't as many examples as answers.
+            ValueError: If there aren't as many examples as answers, or it isn't known how many
+                there are and they aren't numbered.
         """
         if not isinstance(data, tf.data.Dataset):
             self._check_count(len(keras.tree.flatten(data)[0]))
             return Answered(data, self.answers, np.arange(self.examples))
         if not isinstance(x_of(data.element_spec), Keyed):
-            self._check_count(int(data.cardinality()))
+            self._check_count(count_of(data))
         answers = keras.tree.map_structure(tf.convert_to_tensor, self.answers)
 
         def answered(x):
@@ -90,7 +91,9 @@ class Arrays(LiveTeacher):
         )
 
     def _check_count(self, count):
-        if count >= 0 and count != self.examples:
+        if count != self.examples:
             raise ValueError(
-                f"There are answers to {self.examples} examples. Received: {count} examples"
+                f"There are answers to {self.examples} examples. Received: "
+                f"{count if count >= 0 else 'an unknown number of'} examples. If examples were "
+                "left out or come again, number them before: `keras_distill.teachers.keyed`."
             )

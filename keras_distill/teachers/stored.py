@@ -21,7 +21,8 @@ from keras_distill.teachers.views import (
 
 # Examples that are looked up at once where the data set isn't batched yet.
 _CHUNK = 256
-# Rows of each batch whose inputs are compared with those that were stored.
+# First rows of each batch whose inputs are compared with those that were stored; so is the last
+# one, which is another if any before it was left out.
 _LOOKED_AT = 8
 
 
@@ -231,7 +232,7 @@ class Stored(Attached):
         return [name for name in self.layout.record.names if name != SIGNATURE]
 
     def _read(self, keys, signature, tolerance):
-        """The fields of the records of a batch, after a look at whether its first rows fit."""
+        """The fields of the records of a batch, after a look at whether its ends fit."""
         outside = keys[(keys[:, 0] < 0) | (keys[:, 0] >= self.examples), 0]
         if len(outside):
             raise ValueError(
@@ -239,9 +240,10 @@ class Stored(Attached):
                 "examples, numbered from 0."
             )
         records = self._records.read(keys[:, 0] * self.views + keys[:, 1])
-        alike = resemble(records[SIGNATURE][: len(signature)], signature, tolerance)
+        ends = np.append(np.arange(len(signature) - 1), -1)
+        alike = resemble(records[SIGNATURE][ends], signature, tolerance)
         if not alike.all():
-            key = keys[np.argmin(alike), 0]
+            key = keys[ends[np.argmin(alike)], 0]
             raise ValueError(
                 f"The example with the key {key} isn't the one whose answer is stored at "
                 f"{self.path}: another data set, another order, or another augmentation. Attach "
@@ -271,10 +273,14 @@ def _alike(spec, stored):
 
 
 def _question(x):
-    """What `Stored._read` needs of a batch: keys and views, and the look of its first rows.
+    """What `Stored._read` needs of a batch: keys and views, and the look of its ends.
 
     Args:
         x: `Keyed`, with keys of shape `(batch,)`, or `(batch, 2)` with a view behind each.
     """
     keys = with_view(x.keys, 0) if len(x.keys.shape) == 1 else x.keys
-    return [keys, *signatures(keras.tree.map_structure(lambda leaf: leaf[:_LOOKED_AT], x.inputs))]
+
+    def ends(leaf):
+        return tf.concat([leaf[:_LOOKED_AT], leaf[-1:]], 0)
+
+    return [keys, *signatures(keras.tree.map_structure(ends, x.inputs))]

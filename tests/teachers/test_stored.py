@@ -12,7 +12,7 @@ from keras import layers
 
 import keras_distill
 from keras_distill.losses import SoftTargets
-from keras_distill.teachers import Answered, Ensemble, Stored, Teacher, keyed, store
+from keras_distill.teachers import Answered, Arrays, Ensemble, Stored, Teacher, keyed, store
 
 CLASSES = 5
 
@@ -401,6 +401,11 @@ def test_another_data_set_is_found(model, dataset, examples, copy):
     late = tf.concat([examples[0][:256], examples[0][:44]], 0)
     with pytest.raises(tf.errors.OpError, match="key 256 isn't the one"):
         list(Stored(copy).attach(late))
+    index = tf.data.Dataset.from_tensor_slices(examples[0]).enumerate()
+    for gone in (0, 50, 254, 255, 260):
+        short = index.filter(lambda i, x, gone=gone: i != gone).map(lambda i, x: x)
+        with pytest.raises((ValueError, tf.errors.OpError), match="isn't the one"):
+            list(Stored(copy).attach(short).take(max(gone, 1)))
     longer = keyed(dataset.repeat(2)).skip(290)
     with pytest.raises(tf.errors.OpError, match="key 300 has no answer"):
         list(Stored(copy).attach(longer))
@@ -458,6 +463,17 @@ def test_unknown_sizes_are_counted(model, dataset, examples, tmp_path):
     stored = store(model, odd, tmp_path, verbose=0)
     assert stored.examples == np.sum(examples[1] % 2 == 1)
     assert isinstance(next(iter(stored.attach(odd)))[0], Answered)
+
+
+def test_arrays_go_with_their_examples_only(model, dataset, examples):
+    arrays = Arrays(model.predict(examples[0], verbose=0))
+    numbered = keyed(dataset).filter(lambda x, y: y != 2)
+    for batch, _ in arrays.attach(numbered).shuffle(300).batch(64):
+        np.testing.assert_allclose(arrays.answer(batch)[0], model(batch.inputs), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"300 examples. Received: 299"):
+        arrays.attach(dataset.take(299))
+    with pytest.raises(ValueError, match=r"unknown(.|\n)*keyed"):
+        arrays.attach(dataset.filter(lambda x, y: y != 2))
 
 
 def test_progress_says_how_fast_and_how_long(model, dataset, tmp_path, capsys):
