@@ -5,8 +5,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import taps as tapping
-from keras_distill.teachers.base import map_outputs
-from keras_distill.teachers.batches import Answered, Keyed, element_of, replace_x, x_of
+from keras_distill.teachers.base import contents_of, map_outputs
+from keras_distill.teachers.batches import (
+    Answered,
+    Keyed,
+    element_of,
+    own_answers,
+    replace_x,
+    with_answers,
+    x_of,
+)
 from keras_distill.teachers.live import LiveTeacher
 from keras_distill.teachers.views import count_of, examples_of
 
@@ -43,14 +51,10 @@ class Arrays(LiveTeacher):
                 f"All answers must be of as many examples. Received: {sorted(sizes)} examples"
             )
         self.examples = sizes.pop()
+        self.tag = f"{name} {self.fingerprint()[:12]}"
 
     def answer(self, inputs, taps=()):
-        if not isinstance(inputs, Answered):
-            raise ValueError(
-                f"The batch brings no answers of the teacher {self.name!r}. "
-                "Train on `teacher.attach(x)`."
-            )
-        return map_outputs(self._readable, inputs.answers), []
+        return map_outputs(self._readable, own_answers(self, inputs)), []
 
     def answer_spec(self, inputs, taps=()):
         answers = keras.tree.map_structure(
@@ -59,12 +63,16 @@ class Arrays(LiveTeacher):
         )
         return tapping.spec_of(lambda answers: map_outputs(self._readable, answers), answers), []
 
+    def contents(self):
+        return [*super().contents(), *contents_of(keras.tree.flatten(self.answers))]
+
     def attach(self, data):
         """Brings each example together with its answers.
 
         Args:
             data: The student's inputs as arrays, in the order of the answers; or a
-                `tf.data.Dataset` in that order, or one of `Keyed` examples or batches of them.
+                `tf.data.Dataset` in that order, or one of `Keyed` examples or batches of them; or
+                what another teacher's `attach` gave.
 
         Returns:
             `Answered` arrays, which `fit` takes as `x`; or the data set with `Answered` in the
@@ -75,15 +83,16 @@ class Arrays(LiveTeacher):
                 there are and they aren't numbered.
         """
         if not isinstance(data, tf.data.Dataset):
-            self._check_count(len(keras.tree.flatten(data)[0]))
-            return Answered(data, self.answers, np.arange(self.examples))
-        if not isinstance(x_of(data.element_spec), Keyed):
+            x = data if isinstance(data, Answered) else Keyed(data, np.arange(self.examples))
+            self._check_count(len(keras.tree.flatten(x.inputs)[0]))
+            return with_answers(x, self.tag, self.answers)
+        if not isinstance(x_of(data.element_spec), (Keyed, Answered)):
             self._check_count(count_of(data))
         answers = keras.tree.map_structure(tf.convert_to_tensor, self.answers)
 
         def answered(x):
             own = keras.tree.map_structure(lambda array: tf.gather(array, x.keys), answers)
-            return Answered(x.inputs, own, x.keys)
+            return with_answers(x, self.tag, own)
 
         return examples_of(data).map(
             lambda *element: replace_x(element_of(element), answered),

@@ -22,13 +22,14 @@ class Keyed(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The `x` of a batch that brings the teacher's answers along.
+    """The `x` of a batch that brings teachers' answers along.
 
     `teachers.Stored.attach` and `teachers.Arrays.attach` make it.
 
     Args:
         inputs: What the student reads, shape `(batch, ...)`, or a structure of tensors.
-        answers: What the teacher said, in the form in which the teacher keeps it.
+        answers: Dict of what each teacher said, in the form in which it keeps it, by the tag of
+            the teacher.
         keys: Integers, shape `(batch,)`, that name the examples in the whole data set.
     """
 
@@ -75,6 +76,32 @@ def keyed(dataset: tf.data.Dataset) -> tf.data.Dataset:
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+
+
+def with_answers(x, tag, answers) -> Answered:
+    """An `x`, `Keyed` or `Answered`, with a teacher's answers beside those that it brings."""
+    others = x.answers if isinstance(x, Answered) else {}
+    return Answered(x.inputs, {**others, tag: answers}, x.keys)
+
+
+def own_answers(teacher, x):
+    """The answers of `teacher`, which has a `tag`, that a batch's `x` brings.
+
+    Raises:
+        ValueError: If it brings none, or those of other teachers.
+    """
+    if not isinstance(x, Answered):
+        raise ValueError(
+            f"The batch brings no answers of the teacher {teacher.name!r}. "
+            "Train on `teacher.attach(x)`."
+        )
+    if teacher.tag not in x.answers:
+        raise ValueError(
+            f"The batch brings answers of {', '.join(map(repr, x.answers))}, not of "
+            f"{teacher.tag!r}. Train on what this teacher attaches; those of several come "
+            "together by `b.attach(a.attach(x))`."
+        )
+    return x.answers[teacher.tag]
 
 
 def element_of(arguments: tuple):

@@ -7,7 +7,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill.teachers.base import BaseTeacher
-from keras_distill.teachers.batches import Answered, Keyed, element_of, replace_x, x_of
+from keras_distill.teachers.batches import (
+    Answered,
+    Keyed,
+    element_of,
+    own_answers,
+    replace_x,
+    with_answers,
+    x_of,
+)
 from keras_distill.teachers.coding import SIGNATURE, Layout
 from keras_distill.teachers.records import Records, check_shard, read_manifest
 from keras_distill.teachers.views import (
@@ -29,18 +37,15 @@ _LOOKED_AT = 8
 class Attached(BaseTeacher):
     """A teacher whose answers come with the batches, as `Answered`.
 
-    Subclasses have a `layout`, which says what the answers hold.
+    Subclasses have a `layout`, which says what the answers hold, and a `tag`, by which a batch
+    tells them from those of other teachers.
     """
 
     layout: Layout
+    tag: str
 
     def answer(self, inputs, taps=()):
-        if not isinstance(inputs, Answered):
-            raise ValueError(
-                f"The batch brings no answers of the teacher {self.name!r}. "
-                "Train on `teacher.attach(dataset)`."
-            )
-        outputs, features = self.layout.decode(inputs.answers)
+        outputs, features = self.layout.decode(own_answers(self, inputs))
         return outputs, [features[path] for path in taps]
 
     def answer_spec(self, inputs, taps=()):
@@ -104,6 +109,10 @@ class Stored(Attached):
             self.layout.record,
             manifest["examples_per_shard"] * manifest["views"],
         )
+        self.tag = f"{self.name} {self.fingerprint()[:12]}"
+
+    def contents(self):
+        return [*super().contents(), self.manifest]
 
     @property
     def examples(self) -> int:
@@ -136,7 +145,7 @@ class Stored(Attached):
 
         Args:
             dataset: A `tf.data.Dataset` of single examples, or of batches of `Keyed` examples
-                (without `augment`), or arrays.
+                (without `augment`), or arrays; or what another teacher's `attach` gave.
             view: Number of the view, from 0, or `None` to draw them. Defaults to `None`.
             seed: Seed by which views are drawn, an integer or an integer tensor. Defaults to `0`.
 
@@ -178,7 +187,9 @@ class Stored(Attached):
                 f"The data set isn't the one that was stored at {self.path}: its examples have "
                 f"inputs {spec}, and the stored ones {stored}."
             )
-        was_keyed = isinstance(data, tf.data.Dataset) and isinstance(x_of(data.element_spec), Keyed)
+        was_keyed = isinstance(data, tf.data.Dataset) and isinstance(
+            x_of(data.element_spec), (Keyed, Answered)
+        )
         count = count_of(dataset)
         if not was_keyed and count >= 0 and count != self.examples:
             raise ValueError(
@@ -203,7 +214,7 @@ class Stored(Attached):
     def _drawn(self, element, view):
         def draw(x):
             inputs = self.augment(x.inputs, seed_of(self.manifest["seed"], x.keys, view))
-            return Keyed(inputs, with_view(x.keys, view))
+            return x._replace(inputs=inputs, keys=with_view(x.keys, view))
 
         return replace_x(element, draw)
 
@@ -223,7 +234,7 @@ class Stored(Attached):
             for name, field in zip(self._fields, fields, strict=True):
                 field.set_shape((keys.shape[0], *self.layout.record.fields[name][0].shape))
                 answers[name] = field
-            return Answered(x.inputs, answers, keys[:, 0])
+            return with_answers(x._replace(keys=keys[:, 0]), self.tag, answers)
 
         return replace_x(element_of(element), answered)
 

@@ -4,18 +4,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.teachers.batches import Keyed, keyed, x_of
+from keras_distill.teachers.batches import Answered, Keyed, keyed, x_of
 
 
 def examples_of(data) -> tf.data.Dataset:
-    """`data` as a data set of single, keyed examples.
+    """`data` as a data set of single, keyed examples; `Answered` ones are keyed as well.
 
     Args:
         data: A `tf.data.Dataset` of examples, or arrays (or a structure of them).
     """
     if not isinstance(data, tf.data.Dataset):
         data = tf.data.Dataset.from_tensor_slices(data)
-    if isinstance(x_of(data.element_spec), Keyed):
+    if isinstance(x_of(data.element_spec), (Keyed, Answered)):
         return data
     return keyed(data)
 

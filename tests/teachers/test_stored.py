@@ -476,6 +476,33 @@ def test_arrays_go_with_their_examples_only(model, dataset, examples):
         arrays.attach(dataset.filter(lambda x, y: y != 2))
 
 
+def test_answers_go_to_the_teacher_that_gave_them(dense, examples, tmp_path, loss_of):
+    """Those of several teachers come together; one's are never taken for another's."""
+    x, models = examples[0], [dense(CLASSES, seed=seed, name="sage") for seed in (3, 4, 5)]
+    a, b = (store(m, x, tmp_path / str(i), verbose=0, **EXACT) for i, m in enumerate(models[:2]))
+    teachers = [a, b, Arrays(models[2].predict(x, verbose=0))]
+    data = x
+    for teacher in teachers:
+        data = teacher.attach(data)
+    batch = next(iter(data.shuffle(300).batch(300)))[0]
+    for teacher, model in zip(teachers, models, strict=True):
+        np.testing.assert_allclose(
+            teacher.answer(batch)[0], model(batch.inputs), rtol=1e-4, atol=1e-5
+        )
+    student = dense(CLASSES, seed=2)
+    live = loss_of(student, Ensemble(models), batch.inputs)
+    assert loss_of(student, Ensemble(teachers), batch) == pytest.approx(live, rel=1e-5)
+    alone = batch_of(a, x)
+    np.testing.assert_array_equal(Stored(tmp_path / "0").answer(alone)[0], a.answer(alone)[0])
+    for other in (b, teachers[2], Ensemble([a, b])):
+        with pytest.raises(ValueError, match=r"answers of 'sage.*not of .*b\.attach\(a\.attach"):
+            other.answer(alone)
+    with pytest.raises(ValueError, match="not of 'sage"):
+        a.answer(teachers[2].attach(x))
+    more = b.attach(a.attach(x).take(3))
+    assert [int(answered.keys) for (answered,) in more] == [0, 1, 2]
+
+
 def test_progress_says_how_fast_and_how_long(model, dataset, tmp_path, capsys):
     store(model, dataset, tmp_path)
     shown = capsys.readouterr().out
