@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import taps as tapping
-from keras_distill.teachers.base import contents_of, map_outputs
+from keras_distill.teachers.base import contents_of
 from keras_distill.teachers.batches import (
     Answered,
     Keyed,
@@ -54,14 +54,14 @@ class Arrays(LiveTeacher):
         self.tag = f"{name} {self.fingerprint()[:12]}"
 
     def answer(self, inputs, taps=()):
-        return map_outputs(self._readable, own_answers(self, inputs)), []
+        return self.readable(own_answers(self, inputs)), []
 
     def answer_spec(self, inputs, taps=()):
         answers = keras.tree.map_structure(
             lambda array: keras.KerasTensor((None, *array.shape[1:]), array.dtype.name),
             self.answers,
         )
-        return tapping.spec_of(lambda answers: map_outputs(self._readable, answers), answers), []
+        return tapping.spec_of(self.readable, answers), []
 
     def contents(self):
         return [*super().contents(), *contents_of(keras.tree.flatten(self.answers))]

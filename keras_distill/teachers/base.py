@@ -11,6 +11,9 @@ from keras_distill.teachers.batches import Answered, Keyed, Views
 class Misfit(ValueError):
     """A teacher's answers don't fit what was said of them."""
 
+    # Without it, AutoGraph makes an error of another kind of one that arises in a `tf.function`.
+    __init__ = Exception.__init__
+
 
 class BaseTeacher:
     """Anything that answers with outputs for a batch.
@@ -129,6 +132,25 @@ def map_outputs(function, outputs, names=None):
 def said_of(option, name, default):
     """What an option, one for all outputs or a dict by name, says of the output `name`."""
     return option.get(name, default) if isinstance(option, dict) else option
+
+
+def check_names(argument, option, names):
+    """Raises if an option, one for all outputs or a dict by name, names one that isn't there.
+
+    Args:
+        argument: Name of the option.
+        option: The option.
+        names: Names of the teacher's outputs, as `map_outputs` gives them.
+
+    Raises:
+        ValueError: Says which outputs there are.
+    """
+    for name in option if isinstance(option, dict) else ():
+        if name not in names:
+            there = "a single output: say it without a name"
+            if names != [None]:
+                there = f"the outputs {', '.join(map(repr, names))}"
+            raise Misfit(f"`{argument}` names the output {name!r}, but the teacher has {there}.")
 
 
 def contents_of(variables):

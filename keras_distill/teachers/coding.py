@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_distill.losses.base import logits_of
-from keras_distill.teachers.base import map_outputs, said_of
+from keras_distill.teachers.base import check_names, map_outputs, said_of
 from keras_distill.teachers.live import probabilities_of
 
 SIGNATURE = "signature"
@@ -79,6 +79,7 @@ class Layout:
             found.append((name, shape, activation, count))
 
         map_outputs(note, outputs, names)
+        check_names("top_k", top_k, [name for name, *_ in found])
         kind = (
             "dict"
             if isinstance(outputs, dict)

@@ -36,7 +36,8 @@ class Ensemble(BaseTeacher):
 
             Defaults to `None`: all the same.
         combine: `"probabilities"` or `"logits"`. Defaults to `"probabilities"`.
-        activation: As in `Teacher`; it holds for all members.
+        activation: As in `Teacher`; it holds for all members and outputs. Where outputs differ,
+            say it of the members.
         name: Name for messages and reports.
 
     Raises:
@@ -57,6 +58,11 @@ class Ensemble(BaseTeacher):
             raise TypeError(f"`teachers` must be a list of teachers. Received: {teachers!r}")
         if len(teachers) < 2:
             raise ValueError(f"An ensemble has two teachers or more. Received: {teachers!r}")
+        if isinstance(activation, dict):
+            raise ValueError(
+                "Say the `activation` of each output to the members: `Teacher(model, "
+                f"activation={{...}})`. Received: activation={activation!r}"
+            )
         if combine not in ("probabilities", "logits"):
             raise ValueError(
                 f'`combine` must be "probabilities" or "logits". Received: combine={combine!r}'

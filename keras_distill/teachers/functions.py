@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.teachers.base import contents_of
+from keras_distill.teachers.base import contents_of, map_outputs, said_of
 from keras_distill.teachers.live import LiveTeacher
 
 
@@ -83,7 +83,8 @@ class SavedModel(Function):
         name: Name for messages and reports. Defaults to the folder's.
 
     Raises:
-        ValueError: If the folder holds no SavedModel, or it has no such signature.
+        ValueError: If the folder holds no SavedModel, or it has no such signature, or if it
+            answers with probabilities and `from_logits` doesn't say so.
     """
 
     def __init__(
@@ -101,14 +102,16 @@ class SavedModel(Function):
             raise ValueError(f"There is no SavedModel at {path}.")
         # Functions hold their variables only as long as what was loaded lives.
         self._loaded = tf.saved_model.load(str(path))
+        function, specs = _serving_function(self._loaded, signature, path)
         super().__init__(
-            _serving_function(self._loaded, signature, path),
-            preprocess,
-            from_logits,
-            activation,
-            class_map,
-            name=name or path.name,
+            function, preprocess, from_logits, activation, class_map, name=name or path.name
         )
+        try:
+            outputs = function(*keras.tree.map_structure(_made_up, specs))
+        except (tf.errors.OpError, TypeError, ValueError):
+            # Some inputs can't be made up: their size isn't known, or they are bound to others.
+            return
+        _check_said(self, path, map_outputs(lambda y, _: _are_probabilities(y.numpy()), outputs))
 
     @property
     def variables(self):
@@ -154,11 +157,7 @@ class LiteRT(Function):
             output_spec=self._file.output_spec,
             name=name or path.stem,
         )
-        if from_logits is True and self._file.answers_with_probabilities:
-            raise ValueError(
-                f"{path} answers with probabilities (rows that add up to 1), not with logits. "
-                "Say so: `LiteRT(path, from_logits=False)`."
-            )
+        _check_said(self, path, self._file.answers_with_probabilities)
         self._path = path
 
     def contents(self):
@@ -193,10 +192,11 @@ class _LiteRTFile:
         ]
         one_by_one = self._one_by_one(probe)
         self._takes_batches = self._agrees(probe, one_by_one)
-        self.answers_with_probabilities = all(
-            y.shape[-1] > 1 and (y >= 0).all() and np.allclose(y.sum(-1), 1, atol=0.02)
-            for y in one_by_one
-        )
+        said = [
+            _are_probabilities(y) or _is_scaled_as_probabilities(details)
+            for y, details in zip(one_by_one, self._outputs, strict=True)
+        ]
+        self.answers_with_probabilities = said if len(said) > 1 else said[0]
 
     def __call__(self, inputs):
         inputs = keras.tree.flatten(inputs)
@@ -235,6 +235,48 @@ class _LiteRTFile:
             self._interpreter.set_tensor(details["index"], _quantized(x, details))
         self._interpreter.invoke()
         return [_dequantized(self._interpreter.get_tensor(y["index"]), y) for y in self._outputs]
+
+
+def _check_said(teacher, path, are_probabilities):
+    """Raises if an output of a file is probabilities and `from_logits` doesn't say so.
+
+    Args:
+        teacher: The teacher.
+        path: The file.
+        are_probabilities: A bool for each output, in the structure of the outputs.
+    """
+
+    def check(is_probability, name):
+        if is_probability and said_of(teacher.from_logits, name, True):
+            what = "" if name is None else f" in its output {name!r}"
+            said = "False" if name is None else f"{{{name!r}: False}}"
+            raise ValueError(
+                f"{path} answers with probabilities{what}, not with logits. "
+                f"Say so: `{type(teacher).__name__}(path, from_logits={said})`."
+            )
+
+    map_outputs(check, are_probabilities)
+
+
+def _are_probabilities(y):
+    """Whether the rows of an output add up to 1."""
+    return y.shape[-1] > 1 and (y >= 0).all() and np.allclose(y.sum(-1), 1, atol=0.02)
+
+
+def _is_scaled_as_probabilities(details):
+    """Whether a file's output has the scale that TFLite gives to 8-bit softmax and sigmoid."""
+    dtype, quantization = details["dtype"], details["quantization"]
+    return np.issubdtype(dtype, np.integer) and quantization == (1 / 256, np.iinfo(dtype).min)
+
+
+def _made_up(spec):
+    """Two rows of inputs for a SavedModel."""
+    if not isinstance(spec, tf.TensorSpec):
+        return spec
+    shape = [size or (32 if axis else 2) for axis, size in enumerate(spec.shape)]
+    if not spec.dtype.is_floating:
+        return tf.zeros(shape, spec.dtype)
+    return tf.cast(np.random.default_rng(0).uniform(size=shape), spec.dtype)
 
 
 def _quantized(x, details):
@@ -279,9 +321,9 @@ def _call_numpy(function, inputs, output_spec):
 
 
 def _serving_function(loaded, signature, path):
-    """The function of a SavedModel that takes what a model of one input takes."""
+    """The function of a SavedModel that takes what a model of one input takes, and its inputs."""
     if signature is None and hasattr(loaded, "serve"):
-        return loaded.serve
+        return loaded.serve, loaded.serve.concrete_functions[0].structured_input_signature[0]
     signature = signature or "serving_default"
     if signature not in loaded.signatures:
         raise ValueError(
@@ -289,10 +331,11 @@ def _serving_function(loaded, signature, path):
             f"It has: {', '.join(loaded.signatures) or 'none'}."
         )
     function = loaded.signatures[signature]
-    names = list(function.structured_input_signature[1])
+    specs = function.structured_input_signature[1]
+    names = list(specs)
 
     def serve(inputs):
         outputs = function(**(inputs if isinstance(inputs, dict) else {names[0]: inputs}))
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
-    return serve
+    return serve, (specs,)

@@ -4,7 +4,14 @@ import keras
 from keras import ops
 
 from keras_distill import taps as tapping
-from keras_distill.teachers.base import BaseTeacher, Misfit, contents_of, map_outputs, said_of
+from keras_distill.teachers.base import (
+    BaseTeacher,
+    Misfit,
+    check_names,
+    contents_of,
+    map_outputs,
+    said_of,
+)
 from keras_distill.teachers.batches import Views
 
 
@@ -48,10 +55,22 @@ class LiveTeacher(BaseTeacher):
         if self.preprocess is not None:
             inputs = self.preprocess(inputs)
         outputs, features = self.run(inputs, taps)
-        return map_outputs(self._readable, outputs, self.output_names), features
+        return self.readable(outputs), features
 
     def contents(self):
         return [*super().contents(), self.from_logits, self.activation, self.class_map]
+
+    def readable(self, outputs):
+        """Outputs as `run` gives them, with their logits behind them, for the student's classes.
+
+        Raises:
+            ValueError: If an option names an output that isn't there.
+        """
+        names = []
+        map_outputs(lambda output, name: names.append(name), outputs, self.output_names)
+        for option in ("from_logits", "activation", "class_map"):
+            check_names(option, getattr(self, option), names)
+        return map_outputs(self._readable, outputs, self.output_names)
 
     def _readable(self, output, name):
         """An output with its logits behind it, for the student's classes alone."""

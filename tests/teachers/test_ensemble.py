@@ -212,6 +212,7 @@ def test_members_with_one_name(dense):
         ({"weights": "votes"}, ValueError, "'votes'"),
         ({"combine": "vote"}, ValueError, "combine='vote'"),
         ({"activation": "tanh"}, ValueError, "activation='tanh'"),
+        ({"activation": {"z": "sigmoid"}}, ValueError, "to the members.*'z'"),
     ],
 )
 def test_bad_arguments(dense, arguments, error, says):

@@ -1,5 +1,7 @@
 """Teachers that aren't Keras models: functions, SavedModels and TFLite files."""
 
+import ast
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_distill
-from keras_distill.teachers import Function, LiteRT, SavedModel, as_teacher
+from keras_distill.teachers import Arrays, Function, LiteRT, SavedModel, Teacher, as_teacher
 
 
 def test_a_function_of_tensors(dense, x, loss_of):
@@ -117,6 +119,73 @@ def test_bad_files_are_named(dense, tmp_path):
         LiteRT(tmp_path / "bad.tflite")
     with pytest.raises(ValueError, match=r"no file .*none\.tflite"):
         as_teacher(tmp_path / "none.tflite")
+
+
+@pytest.mark.parametrize("kind", [SavedModel, LiteRT])
+def test_probabilities_of_a_file_must_be_said(dense, x, tmp_path, kind):
+    """Also beside an output of another kind, and of a signature."""
+    given = keras.Input((4,))
+    head = layers.Dense(3, activation="softmax")(given)
+    options = [{}]
+    for name, model in (
+        ("one", dense(activation="softmax")),
+        ("two", keras.Model(given, [layers.Dense(2)(given), head])),
+    ):
+        path = tmp_path / name
+        if kind is LiteRT:
+            tflite(model, path)
+        else:
+            model.export(path, verbose=False)
+            options = [{}, {"signature": "serving_default"}]
+        for option in options:
+            with pytest.raises(
+                ValueError, match=rf"{name} answers with prob.*from_logits="
+            ) as error:
+                kind(path, **option)
+            said = ast.literal_eval(str(error.value).split("from_logits=")[1].split(")")[0])
+            assert (said is False) == (name == "one")
+            teacher = kind(path, from_logits=said, **option)
+            for answer in keras.tree.flatten(teacher.answer(x)[0]):
+                assert hasattr(answer, "_keras_logits") == (answer.shape[-1] == 3)
+
+
+def test_a_saved_model_that_cannot_be_probed_is_taken_as_it_is(tmp_path):
+    given = keras.Input((None, None, 3))
+    z = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 64)(given))
+    keras.Model(given, layers.Softmax()(z)).export(tmp_path, verbose=False)
+    assert SavedModel(tmp_path).answer(np.zeros((1, 64, 64, 3), "float32"))[0].shape == (1, 3)
+
+
+def test_int8_probabilities_of_many_classes_must_be_said(x, tmp_path):
+    """Those below 1/512 are 0 in int8, so that rows don't add up to 1."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2000, activation="softmax")])
+    path = tflite(model, tmp_path / "many.tflite", quantize=x)
+    with pytest.raises(ValueError, match="answers with probabilities"):
+        LiteRT(path)
+
+
+@pytest.mark.parametrize("option", ["from_logits", "activation", "class_map"])
+def test_options_of_outputs_that_are_not_there_are_refused(dense, x, option):
+    said = {"from_logits": False, "activation": "sigmoid", "class_map": [0, 1]}[option]
+    given = keras.Input((4,))
+    outputs = {"kind": layers.Dense(3)(given), "size": layers.Dense(2)(given)}
+    model, model_list = (
+        keras.Model(given, outputs if is_dict else list(outputs.values()), name="two")
+        for is_dict in (True, False)
+    )
+    for make, name, there in (
+        (lambda o: Teacher(model, **o), "knid", "'kind', 'size'"),
+        (lambda o: Teacher(model_list, **o), "kind", ", ".join(map(repr, model_list.output_names))),
+        (lambda o: Function(model_list, **o), "kind", "0, 1"),
+        (lambda o: Teacher(dense(), **o), "scores", "a single output"),
+    ):
+        with pytest.raises(ValueError, match=rf"`{option}` names.*'{name}'.*{there}"):
+            make({option: {name: said}}).answer(x)
+    arrays = Arrays([np.zeros((16, 3)), np.zeros((16, 2))], **{option: {"a": said}})
+    with pytest.raises(ValueError, match=rf"`{option}` names.*'a'.*0, 1"):
+        arrays.answer(arrays.attach(x))
+    with pytest.raises(ValueError, match=rf"`{option}` names.*'scores'.*a single output"):
+        keras_distill.Distiller(dense(), Teacher(dense(), **{option: {"scores": said}}))
 
 
 def test_the_reference_model_of_mlperf_tiny(data_dir):

@@ -417,6 +417,7 @@ def test_another_data_set_is_found(model, dataset, examples, copy):
         ({"dtype": "float8"}, "dtype='float8'"),
         ({"top_k": 6}, r"top_k=6.*\(None, 5\)"),
         ({"top_k": 0}, "top_k=0"),
+        ({"top_k": {"scores": 2}}, "`top_k` names the output 'scores'.*a single output"),
         ({"views": 2}, "need `augment`"),
         ({"views": 0}, "views=0"),
         ({"batch_size": 0}, "batch_size=0"),
