@@ -130,7 +130,8 @@ class Layout:
             values, classes = tf.math.top_k(logits, output.top_k)
             fields[f"{output.field}/values"] = values
             fields[f"{output.field}/classes"] = classes
-            fields[f"{output.field}/rest"] = _rest(logits, classes, self.temperature)
+            sigmoid = getattr(tensor, "_is_sigmoid", False)
+            fields[f"{output.field}/rest"] = _rest(logits, classes, self.temperature, sigmoid)
         for path in self.features:
             fields[f"layer:{path}"] = features[path]
         return {name: tf.cast(x, self.record[name].base.type) for name, x in fields.items()}
@@ -171,18 +172,25 @@ def _leaves(outputs):
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
-def _rest(logits, classes, temperature):
+def _rest(logits, classes, temperature, sigmoid):
     """One logit that stands for each class outside of the top k.
 
     At `temperature`, the probabilities of these classes then add up to what they were.
     """
     width = logits.shape[-1]
-    flat = tf.reshape(logits, (-1, width))
+    flat = tf.reshape(logits, (-1, width)) / temperature
     rows = tf.repeat(tf.range(tf.shape(flat)[0])[:, None], classes.shape[-1], axis=1)
     index = tf.stack([rows, tf.reshape(classes, tf.shape(rows))], axis=-1)
-    tail = tf.tensor_scatter_nd_update(flat, index, tf.fill(tf.shape(rows), -np.inf))
-    tail = tf.reduce_logsumexp(tail / temperature, axis=-1) - np.log(width - classes.shape[-1])
-    return tf.reshape(temperature * tail, tf.shape(logits)[:-1])
+
+    def log_sum(log_p):
+        tail = tf.tensor_scatter_nd_update(log_p, index, tf.fill(tf.shape(rows), -np.inf))
+        return tf.reduce_logsumexp(tail, axis=-1)
+
+    if sigmoid:
+        rest = log_sum(tf.math.log_sigmoid(flat)) - log_sum(tf.math.log_sigmoid(-flat))
+    else:
+        rest = log_sum(flat) - np.log(width - classes.shape[-1])
+    return tf.reshape(temperature * rest, tf.shape(logits)[:-1])
 
 
 def _dense(values, classes, rest, width):

@@ -158,7 +158,9 @@ class Ensemble(BaseTeacher):
         are_probabilities = all(hasattr(part, "_keras_logits") for part in parts)
         if self.averages == "logits":
             mean = sum(weight * z for weight, z in zip(weights, logits, strict=True))
-            return probabilities_of(mean, sigmoid) if are_probabilities else mean
+            mean = probabilities_of(mean, sigmoid) if are_probabilities else mean
+            mean._is_sigmoid = sigmoid
+            return mean
 
         def logits_at(temperature):
             return mean_logits(logits, weights, sigmoid, temperature)
@@ -166,6 +168,7 @@ class Ensemble(BaseTeacher):
         mean = logits_at(1.0)
         if are_probabilities:
             mean = probabilities_of(mean, sigmoid)
+        mean._is_sigmoid = sigmoid
         mean._mean_logits_at = logits_at
         return mean
 

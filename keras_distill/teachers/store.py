@@ -56,7 +56,8 @@ def store(
     set, and opens it. What it writes doesn't depend on interruptions.
 
     Answers are kept as logits; what a teacher gives as probabilities is given back as such. With
-    `top_k`, all other classes share what is left of the probability evenly.
+    `top_k`, all other classes share what is left of the probability evenly: of a softmax, or of
+    sigmoids, where the teacher has them or says `activation="sigmoid"`.
 
     Args:
         teacher: A teacher, a Keras model, or whatever else `Distiller` takes.

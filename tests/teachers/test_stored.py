@@ -143,6 +143,33 @@ def test_top_k_keeps_the_head_and_the_mass_of_the_tail(
     np.testing.assert_allclose(tail, np.repeat(1 - head.sum(1), 3).reshape(-1, 3) / 3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("kind", ["sigmoid", "said", "ensemble"])
+def test_top_k_of_a_sigmoid_keeps_the_sum_of_the_tail(rng, tmp_path, temperature, kind):
+    """Each label is a probability of its own: those left out keep their mean."""
+    x = rng.normal(size=(30, 4)).astype("float32")
+    kernel, bias = keras.initializers.RandomNormal(stddev=2.0), keras.initializers.Constant(-7.0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1000, None, True, kernel, bias)])
+    z = model.predict(x, verbose=0)
+    sigmoid = keras.Model(model.inputs, keras.activations.sigmoid(model.outputs[0]))
+    teacher = {
+        "sigmoid": sigmoid,
+        "said": Teacher(model, activation="sigmoid"),
+        "ensemble": Ensemble([sigmoid, sigmoid], combine="logits"),
+    }[kind]
+    stored = store(teacher, x, tmp_path, top_k=5, temperature=temperature, verbose=0, **EXACT)
+    output = stored.answer(batch_of(stored, x))[0]
+    if kind != "said":
+        np.testing.assert_allclose(output, 1 / (1 + np.exp(-output._keras_logits)), rtol=1e-4)
+        output = output._keras_logits
+    p, q = (1 / (1 + np.exp(-np.asarray(y, "float64") / temperature)) for y in (z, output))
+    np.testing.assert_allclose(q.sum(1), p.sum(1), rtol=1e-4)
+    top = np.argsort(-z, axis=1)[:, :5]
+    np.testing.assert_allclose(
+        np.take_along_axis(q, top, 1), np.take_along_axis(p, top, 1), rtol=1e-4
+    )
+
+
 def test_top_k_of_all_classes_is_live(model, dense, examples, tmp_path, loss_of):
     stored = store(model, examples[0], tmp_path, top_k=CLASSES, verbose=0, **EXACT)
     student = dense(CLASSES, seed=2)
