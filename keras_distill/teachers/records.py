@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import pathlib
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -19,12 +20,19 @@ from keras_distill._files import write_text
 
 FORMAT = "keras_distill.answers"
 VERSION = 1
+# Ends the names of shards that are being written.
+_TEMPORARY = ".tmp"
 # Bytes of files that may be mapped before they are let go, so that memory stays flat.
 _MAPPED = 64 * 2**20
 
 
 def shard_name(number: int) -> str:
     return f"answers-{number:05d}.tfrecord"
+
+
+def entry_path(shard: pathlib.Path) -> pathlib.Path:
+    """The file beside a shard that says that it is complete, until the manifest does."""
+    return shard.with_name(f"{shard.name}.json")
 
 
 def framed(record: np.dtype) -> np.dtype:
@@ -100,13 +108,13 @@ def check_shard(path: pathlib.Path, entry: dict, record: np.dtype, checksum=True
 
 
 class ShardWriter:
-    """Writes one shard, whole or not at all."""
+    """Writes one shard, whole or not at all, also where several processes or threads write it."""
 
     def __init__(self, path: pathlib.Path, number: int):
-        self.entry_path = path / f"{shard_name(number)}.json"
         self.file = path / shard_name(number)
         self.records = 0
-        self._temporary = self.file.with_suffix(".tmp")
+        writer = f"{os.getpid()}.{threading.get_ident()}"
+        self._temporary = self.file.with_suffix(f".{writer}{_TEMPORARY}")
         self._writer = tf.io.TFRecordWriter(str(self._temporary))
 
     def write(self, records: np.ndarray) -> None:
@@ -118,15 +126,25 @@ class ShardWriter:
     def finish(self) -> None:
         """Closes the shard and writes down that it is complete."""
         self._writer.close()
-        with self._temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        entry = {
-            "file": self.file.name,
-            "records": self.records,
-            "sha256": sha256(self._temporary),
-        }
-        os.replace(self._temporary, self.file)
-        write_json(self.entry_path, entry)
+        try:
+            with self._temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            entry = {
+                "file": self.file.name,
+                "records": self.records,
+                "sha256": sha256(self._temporary),
+            }
+            os.replace(self._temporary, self.file)
+        except FileNotFoundError:
+            return  # Another process wrote all shards meanwhile, and tidied up.
+        write_json(entry_path(self.file), entry)
+
+
+def tidy_up(path: pathlib.Path) -> None:
+    """Removes what isn't needed once the manifest names all shards: also of killed processes."""
+    for pattern in (f"*{_TEMPORARY}", entry_path(path / "*.tfrecord").name):
+        for file in path.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 class Records:
@@ -147,9 +165,6 @@ class Records:
                 self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             self._frames.append(np.frombuffer(self._maps[-1], framed(record))["record"])
         self._mapped = 0
-
-    def __len__(self):
-        return sum(map(len, self._frames))
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """The records at `rows`, integers from 0, in their order."""

@@ -18,10 +18,12 @@ from keras_distill.teachers.records import (
     Records,
     ShardWriter,
     check_shard,
+    entry_path,
     manifest_path,
     read_json,
     read_manifest,
     shard_name,
+    tidy_up,
     write_json,
 )
 from keras_distill.teachers.stored import Stored, describe
@@ -102,7 +104,7 @@ def store(
     from keras_distill.teachers import as_teacher
 
     temperature = positive("temperature", temperature)
-    _check_arguments(dtype, views, augment, batch_size, examples_per_shard)
+    _check_arguments(dtype, views, augment, batch_size, examples_per_shard, worker)
     teacher = as_teacher(teacher)
     examples = _examples(dataset)
     count = _count(examples)
@@ -303,14 +305,21 @@ class _Shards:
 
     def entries(self) -> dict:
         """What is known of the shards that are there, by number."""
+        files = [self.path / shard_name(number) for number in range(self.count)]
+        entries = [self._entry(file) for file in files]
+        # Read after them: what the chief removes is in the manifest before.
         known = read_manifest(self.path)["shards"] or [None] * self.count
-        entries = {}
-        for number in range(self.count):
-            file = self.path / shard_name(number)
-            entry = read_json(_entry_path(file)) if _entry_path(file).exists() else known[number]
-            if entry is not None and file.exists():
-                entries[number] = entry
-        return entries
+        return {
+            number: entry or known[number]
+            for number, (file, entry) in enumerate(zip(files, entries, strict=True))
+            if (entry or known[number]) and file.exists()
+        }
+
+    def _entry(self, file):
+        try:
+            return read_json(entry_path(file))
+        except FileNotFoundError:
+            return None
 
     def missing(self) -> list:
         """The numbers of the shards that are still to be written."""
@@ -355,8 +364,7 @@ class _Shards:
             entries = self.entries()
             shards = [entries[number] for number in range(self.count)]
             write_json(manifest_path(self.path), {**self.settings, "shards": shards})
-            for number in range(self.count):
-                _entry_path(self.path / shard_name(number)).unlink(missing_ok=True)
+            tidy_up(self.path)
         while read_manifest(self.path)["shards"] is None:
             time.sleep(0.2)
 
@@ -415,10 +423,6 @@ def _progress(verbose):
     )
 
 
-def _entry_path(file):
-    return file.with_name(f"{file.name}.json")
-
-
 def _shard_size(count, example_bytes, batch_size):
     """How many examples to a shard, a multiple of the batch size."""
     size = max(1, min(_SHARD_BYTES // example_bytes, -(-count // _SHARDS)))
@@ -436,7 +440,7 @@ def _worker():
     return (index if resolver.task_type == "chief" else chiefs + index), max(chiefs + workers, 1)
 
 
-def _check_arguments(dtype, views, augment, batch_size, examples_per_shard):
+def _check_arguments(dtype, views, augment, batch_size, examples_per_shard, worker):
     if dtype not in ("float16", "float32"):
         raise ValueError(f'`dtype` must be "float16" or "float32". Received: dtype={dtype!r}')
     for name, value in (("views", views), ("batch_size", batch_size)):
@@ -451,4 +455,9 @@ def _check_arguments(dtype, views, augment, batch_size, examples_per_shard):
             "`examples_per_shard` must be a multiple of `batch_size`, so that the teacher sees "
             f"the same batches after an interruption. Received: {examples_per_shard} and "
             f"batch_size={batch_size}"
+        )
+    if worker is not None and not 0 <= worker[0] < worker[1]:
+        raise ValueError(
+            "`worker` must be `(index, count)`, the index from 0 to count - 1. "
+            f"Received: worker={worker!r}"
         )

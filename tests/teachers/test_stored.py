@@ -368,6 +368,38 @@ def test_several_workers_write_their_own_shards(written, model, dataset, tmp_pat
     assert contents(tmp_path) == contents(written)
 
 
+def test_two_processes_that_store_the_same_do_not_disturb_each_other(model, dataset, tmp_path):
+    """In step, so that both write each shard at once."""
+    step, failed = threading.Barrier(2, timeout=60), []
+
+    def in_step(x):
+        step.wait()
+        return x
+
+    def answer(x):
+        return model(tf.ensure_shape(tf.numpy_function(in_step, [x], tf.float32), x.shape))
+
+    def work():
+        try:
+            store(answer, dataset, tmp_path / "both", verbose=0, **EXACT)
+        except Exception as error:
+            step.abort()
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    store(model, dataset, tmp_path / "one", verbose=0, **EXACT)
+    both, one = (
+        {name: data for name, data in contents(tmp_path / folder).items() if "manifest" not in name}
+        for folder in ("both", "one")
+    )
+    assert both == one
+
+
 @pytest.fixture
 def copy(written, tmp_path):
     return shutil.copytree(written, tmp_path / "answers")
@@ -450,6 +482,9 @@ def test_another_data_set_is_found(model, dataset, examples, copy):
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 32, "examples_per_shard": 40}, "multiple of `batch_size`"),
         ({"temperature": 0}, "temperature=0"),
+        ({"worker": (1, 1)}, r"worker=\(1, 1\)"),
+        ({"worker": (2, 2)}, r"worker=\(2, 2\)"),
+        ({"worker": (-1, 2)}, r"worker=\(-1, 2\)"),
         ({"features": ["head"]}, "no layer 'head'"),
     ],
 )
