@@ -23,13 +23,15 @@ def log_mel(
         max_hz: Highest frequency. Defaults to half the sample rate.
 
     Returns:
-        A function from a waveform, shape `(samples,)`, integer or float from -1 to 1, to
-        `ln(energy + 1e-6)`, float32, shape `(frames, bands)`.
+        A function from a waveform, shape `(samples,)`, int16 or float from -1 to 1, to
+        `ln(energy + 1e-6)`, float32, shape `(frames, bands)`. It raises a `ValueError` for other
+        integers, which may be of any scale: TensorFlow Datasets gives 16-bit samples as int64.
 
     Example:
 
     >>> spectrogram = keras_distill.data.log_mel(sample_rate=8000, seconds=1.0)
-    >>> dataset = dataset.map(lambda audio, label: (spectrogram(audio), label))
+    >>> sounds = keras_distill.data.load("spoken_digit")
+    >>> train = sounds.train.map(lambda x, y: (spectrogram(tf.cast(x, tf.int16)), y))
     """
     length, size = round(sample_rate * seconds), round(sample_rate * window)
     fft_length = 1 << (size - 1).bit_length()
@@ -39,8 +41,13 @@ def log_mel(
 
     def spectrogram(audio):
         audio = tf.convert_to_tensor(audio)
-        scale = audio.dtype.max if audio.dtype.is_integer else 1
-        audio = tf.cast(audio, tf.float32) / tf.cast(scale, tf.float32)
+        if audio.dtype.is_integer and audio.dtype != tf.int16:
+            raise ValueError(
+                f"`audio` must be int16 or float from -1 to 1. Received: {audio.dtype.name}. Where "
+                "it holds 16-bit samples (as TensorFlow Datasets gives them): "
+                "`tf.cast(audio, tf.int16)`; else divide it by its largest value."
+            )
+        audio = tf.cast(audio, tf.float32) / (2**15 if audio.dtype == tf.int16 else 1)
         start = tf.maximum(tf.shape(audio)[0] - length, 0) // 2
         audio = audio[start : start + length]
         missing = length - tf.shape(audio)[0]

@@ -29,10 +29,21 @@ def test_log_mel_scales_cuts_and_fills():
         spectrogram(tf.constant(wave)),
         atol=5e-3,
     )
+    pcm = tf.constant([-32768, 32767] * 2500, "int16")
+    exact = tf.constant([-1, 32767 / 32768] * 2500, "float32")
+    np.testing.assert_array_equal(spectrogram(pcm), spectrogram(exact))
     silence = spectrogram(tf.zeros([10])).numpy()
     np.testing.assert_allclose(silence, np.log(1e-6), rtol=1e-6)
     long = np.concatenate([np.zeros(1000), np.pad(wave, 1500), np.ones(1000)]).astype("float32")
     np.testing.assert_array_equal(spectrogram(long), spectrogram(wave))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+def test_integers_of_unknown_scale_are_refused(dtype):
+    """As TensorFlow Datasets gives 16-bit samples as int64, they would all be silence."""
+    sounds = tf.data.Dataset.from_tensors(tf.ones([8000], dtype))
+    with pytest.raises(ValueError, match=rf"{dtype}.*tf.cast\(audio, tf.int16\)"):
+        sounds.map(data.log_mel(8000, seconds=1.0))
 
 
 def test_log_mel_of_spoken_digits(data_dir):
