@@ -25,7 +25,7 @@ class Augmentation:
 
     Raises:
         TypeError: If a step is neither a layer nor a function.
-        ValueError: If a step is `keras.layers.AugMix`, which can't obey a seed.
+        ValueError: If a step is or holds `keras.layers.AugMix`, which can't obey a seed.
 
     Example:
 
@@ -45,7 +45,7 @@ class Augmentation:
                     "`steps` must be Keras layers or functions `(x, seed) -> x`. "
                     f"Received: {step!r} of type {type(step).__name__}"
                 )
-            if isinstance(step, keras.layers.AugMix):
+            if any(isinstance(part, keras.layers.AugMix) for part in _parts(step)):
                 raise ValueError(
                     "`keras.layers.AugMix` draws from Python's own `random`, so it can't obey a "
                     "seed. Use `keras.layers.RandAugment`."
@@ -83,6 +83,7 @@ class Mixer:
 
     Raises:
         TypeError: If `layer` is neither of the two.
+        ValueError: If `images` isn't a batch of images, of rank 4.
 
     Example:
 
@@ -102,6 +103,13 @@ class Mixer:
         shares = []
 
         def mixed(view):
+            if len(view.shape) != 4:
+                # Keras takes a batch of rank 3 for one image, and leaves it as it is.
+                raise ValueError(
+                    f"{type(self.layer).__name__} mixes images of shape (batch, height, width, "
+                    f"channels). Received: {tuple(view.shape)}. Where channels are missing, add an "
+                    "axis: `x[..., None]`."
+                )
             # Each view starts from the same seed, so that partners and shares are the same.
             both = _run(self.layer, {"images": view, "labels": labels}, _Draws(seed))
             shares.append(both["labels"])
@@ -194,15 +202,24 @@ class _Draws(keras.random.SeedGenerator):
         return tf.random.experimental.stateless_fold_in(self._seed, self._count)
 
 
+def _parts(step):
+    """A layer and all that are inside it; nothing of a function."""
+    return step._flatten_layers() if isinstance(step, keras.layers.Layer) else ()
+
+
 def _run(layer, x, draws):
     """Calls a layer in training mode with `draws` in place of its seed generators."""
-    owners = [part for part in layer._flatten_layers() if hasattr(part, "generator")]
-    own = [part.generator for part in owners]
+    own = [
+        (part, name, value)
+        for part in _parts(layer)
+        for name, value in vars(part).items()
+        if isinstance(value, keras.random.SeedGenerator)
+    ]
     try:
         # Past Keras' attribute tracking: the state of the layers isn't to change.
-        for part in owners:
-            vars(part)["generator"] = draws
+        for part, name, _ in own:
+            vars(part)[name] = draws
         return layer(x, training=True)
     finally:
-        for part, generator in zip(owners, own, strict=True):
-            vars(part)["generator"] = generator
+        for part, name, generator in own:
+            vars(part)[name] = generator

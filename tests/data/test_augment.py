@@ -48,6 +48,12 @@ def test_crop_and_flip_give_exactly_the_windows_of_the_padded_image(images):
         keras.layers.RandAugment(value_range=(0, 1)),
         keras.layers.RandomColorJitter(value_range=(0, 1), brightness_factor=0.5),
         keras.layers.RandomRotation(0.5),
+        keras.layers.GaussianNoise(0.1),
+        keras.layers.Dropout(0.5),
+        keras.layers.AlphaDropout(0.5),
+        keras.layers.Pipeline(
+            [keras.layers.GaussianDropout(0.5), keras.layers.SpatialDropout2D(0.5)]
+        ),
     ],
     ids=lambda layer: type(layer).__name__,
 )
@@ -76,10 +82,21 @@ def test_bytes_and_floats_give_the_same_view(images):
 def test_what_cannot_obey_a_seed_is_refused():
     with pytest.raises(ValueError, match="AugMix"):
         data.Augmentation(keras.layers.AugMix())
+    with pytest.raises(ValueError, match="AugMix"):
+        data.Augmentation(keras.layers.Pipeline([keras.layers.AugMix()]))
     with pytest.raises(TypeError, match="steps"):
         data.Augmentation(["flip"])
     with pytest.raises(TypeError, match="MixUp"):
         data.Mixer(keras.layers.RandomFlip())
+
+
+@pytest.mark.parametrize("layer", [keras.layers.MixUp(0.8), keras.layers.CutMix()])
+def test_only_batches_of_images_are_mixed(layer, images):
+    mixer = data.Mixer(layer)
+    with pytest.raises(ValueError, match=r"(MixUp|CutMix).*\(64, 8, 8\).*add an axis"):
+        mixer(images[..., 0], np.eye(64), seed=4)
+    with pytest.raises(ValueError, match=r"\(64, 8\)"):
+        mixer({"one": images, "two": images[:, 0, :, 0]}, np.eye(64), seed=4)
 
 
 def test_mixup_is_a_convex_sum_of_two_and_labels_follow(images):
