@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -45,7 +46,8 @@ def load(
     """Loads labelled examples for training, validation and test.
 
     Where the source has no split of its own for validation or test, a random share of the
-    training examples is held out for it, always the same for a seed.
+    training examples is held out for it, always the same for a seed. Of TensorFlow Datasets,
+    which shuffled them once, it is the last ones, whatever the seed.
 
     Args:
         source: One of
@@ -56,7 +58,7 @@ def load(
             - the path of a `.csv` or `.tsv` file whose first line names the columns;
             - the name of a dataset of TensorFlow Datasets, such as `"cifar10"`.
         holdout: Share of the training examples held out for each split that is missing.
-        seed: Seed of the random splits.
+        seed: Seed of the random splits of files.
         data_dir: Where TensorFlow Datasets keeps its data. Defaults to its own choice.
         download: Whether TensorFlow Datasets may download what isn't there.
         image_size: `(height, width)` to which images are resized. Defaults to `None`: as they are.
@@ -190,12 +192,13 @@ def from_table(path, target, text=None, holdout=0.1, seed=0) -> Data:
             )
     y = columns.pop(target)
     class_names = None
+    blank = np.char.strip(y) == "" if y.dtype.kind == "U" else np.isnan(y)
+    if blank.any():
+        line = int(np.flatnonzero(blank)[0]) + 2
+        raise ValueError(f"{path}, line {line}: the column {target!r} is blank.")
     if y.dtype.kind == "U":
         class_names, y = np.unique(y, return_inverse=True)
         class_names, y = tuple(class_names.tolist()), y.astype("int32")
-    elif np.isnan(y).any():
-        line = int(np.flatnonzero(np.isnan(y))[0]) + 2
-        raise ValueError(f"{path}, line {line}: the column {target!r} is blank.")
     order = np.random.default_rng(seed).permutation(len(y))
     rest = (order,)
     size = round(holdout * len(y))
@@ -375,7 +378,7 @@ def _npz_arrays(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} can't be read as NPZ: {error}") from error
 
 

@@ -193,9 +193,13 @@ def test_npz_says_what_is_wrong(tmp_path, arrays, says):
 def test_npz_that_is_none(tmp_path):
     with pytest.raises(ValueError, match="no file"):
         data.load(tmp_path / "none.npz")
-    (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match="can't be read"):
-        data.load(tmp_path / "text.npz")
+    np.savez_compressed(tmp_path / "whole.npz", x=np.arange(9999), y=np.arange(9999))
+    altered = bytearray((tmp_path / "whole.npz").read_bytes())
+    altered[200:2000] = bytes(1800)
+    for content in (b"hello", b"", bytes(altered)):
+        (tmp_path / "text.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"text\.npz can't be read"):
+            data.load(tmp_path / "text.npz")
     with pytest.raises(ValueError, match="holdout"):
         data.load(tmp_path / "text.npz", holdout=0.7)
 
@@ -277,6 +281,7 @@ def test_california_housing(data_dir, tmp_path):
         ([(1, 2)], None, "must name a column"),
         ([(1, 2), (1,)], "b", "line 3: 1 values where the first line names 2"),
         ([(1, 2), (1, "")], "b", "line 3: the column 'b' is blank"),
+        ([(1, "yes"), (1, "no"), (1, " ")], "b", "line 4: the column 'b' is blank"),
         ([], "b", "holds no examples"),
         ([(1, 2)], "b", "too few examples"),
     ],
