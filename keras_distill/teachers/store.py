@@ -65,7 +65,7 @@ def store(
         teacher: A teacher, a Keras model, or whatever else `Distiller` takes.
         dataset: A `tf.data.Dataset` of single examples, `x`, `(x, y)` or
             `(x, y, sample_weight)`, which come in the same order each time and may be `keyed`;
-            or an array of inputs, or a structure of them.
+            or an array of inputs, or a dict of them.
         path: Folder to write to.
         features: Paths of layers of the teacher whose outputs are stored as well.
         dtype: `"float16"` or `"float32"`. Defaults to `"float16"`.

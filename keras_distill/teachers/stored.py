@@ -145,7 +145,8 @@ class Stored(Attached):
 
         Args:
             dataset: A `tf.data.Dataset` of single examples, or of batches of `Keyed` examples
-                (without `augment`), or arrays; or what another teacher's `attach` gave.
+                (without `augment`), or an array of inputs, or a dict of them; or what another
+                teacher's `attach` gave.
             view: Number of the view, from 0, or `None` to draw them. Defaults to `None`.
             seed: Seed by which views are drawn, an integer or an integer tensor. Defaults to `0`.
 

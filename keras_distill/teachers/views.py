@@ -11,7 +11,7 @@ def examples_of(data) -> tf.data.Dataset:
     """`data` as a data set of single, keyed examples; `Answered` ones are keyed as well.
 
     Args:
-        data: A `tf.data.Dataset` of examples, or arrays (or a structure of them).
+        data: A `tf.data.Dataset` of examples, or an array of inputs, or a dict of them.
     """
     if not isinstance(data, tf.data.Dataset):
         data = tf.data.Dataset.from_tensor_slices(data)
