@@ -177,8 +177,12 @@ class Plan:
         stored = keras_distill.teachers.store(
             teacher, self.examples, flags.answers, **store_settings(flags, augment), verbose=0
         )
-        examples = stored.attach(self.examples, seed=flags.seed)
-        return stored, lambda epoch: self._batches(examples, None, epoch)
+
+        def batches(epoch):
+            examples = stored.attach(self.examples, seed=self._seed(epoch))
+            return self._batches(examples, None, epoch)
+
+        return stored, batches
 
     def distiller(self, teacher, temperature, alpha):
         """The student, with the weights that it starts from, and its teacher."""
@@ -206,8 +210,11 @@ class Plan:
             augment=augment,
             mix=self.mix,
             classes=self.classes,
-            seed=1_000_003 * self.flags.seed + epoch,
+            seed=self._seed(epoch),
         )
+
+    def _seed(self, epoch):
+        return 1_000_003 * self.flags.seed + epoch
 
     def validation_batches(self):
         """Batches to validate on, labels in the form that the loss takes."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,8 +62,11 @@ def test_settings_give_the_same_run_again(trained, capsys):
         np.testing.assert_array_equal(a, b)
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace):
-    flags = [*SMALL, "--epochs=6", "--batch_size=16", "--augment=crop", "--verbosity=0"]
+@pytest.mark.parametrize("answers", [[], ["--answers=told_to_the_end", "--views=3"]])
+def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace, answers):
+    flags = [*SMALL, "--epochs=6", "--batch_size=16", "--augment=crop", "--verbosity=0", *answers]
+    shutil.rmtree(workplace / "stopped", ignore_errors=True)
+    shutil.rmtree(workplace / "straight", ignore_errors=True)
     command = [sys.executable, "-c", "from keras_distill import cli; cli.run()", "train", *flags]
     process = subprocess.Popen(
         [*command, "--output=stopped"],
