@@ -214,11 +214,13 @@ class _Writer(_File):
     def __init__(self, export, tflite):
         super().__init__(tflite)
         self.markers = export.markers
-        self.kernels = {}
+        #: By their bytes: several layers may have the same, and come in the same order.
+        self.kernels = collections.defaultdict(list)
         for kernel in export.kernels:
             # With one input channel the converter makes a convolution of a depthwise one.
-            for floats in (kernel.floats, np.moveaxis(kernel.floats, -1, 0)):
-                self.kernels.setdefault(floats.tobytes(), kernel)
+            forms = (kernel.floats, np.moveaxis(kernel.floats, -1, 0))
+            for floats in {form.tobytes() for form in forms}:
+                self.kernels[floats].append(kernel)
         #: For each tensor of float origin: None while raw, its `Marker`, or "float".
         self.state = {i: None for i in self.graph.inputs if self._is_float(i)}
         #: Raw tensors that take the range of a tensor further on.
@@ -405,9 +407,10 @@ class _Writer(_File):
         for place, index in enumerate(operator.inputs):
             if index < 0 or index == bias or self.constant(index) is None:
                 continue
-            kernel = self.kernels.get(self.constant(index).tobytes())
-            if place != _WEIGHTS.get(name) or kernel is None:
+            kernels = self.kernels[self.constant(index).tobytes()]
+            if place != _WEIGHTS.get(name) or not kernels:
                 self._raise_rangeless(index)
+            kernel = kernels.pop(0) if len(kernels) > 1 else kernels[0]
             data = self.state[operator.inputs[_DATA.get(name, 0)]]
             scales = self._kernel_scales(kernel, data, bias)
             operator.inputs[place] = self._add_kernel(index, kernel, scales)

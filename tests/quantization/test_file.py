@@ -247,3 +247,22 @@ def test_nested_and_shared_layers(tmp_path, split):
     again = keras.saving.load_model(tmp_path / "branches.keras", safe_mode=True)
     for name, values in again.predict(inputs, verbose=0).items():
         np.testing.assert_array_equal(values, simulated[name])
+
+
+def test_layers_with_the_same_constants(rng):
+    """Each has its name in the file, though its factors are the very bytes of another's."""
+    layers = keras.layers
+    given = keras.Input((6, 4))
+    x = layers.LayerNormalization(name="before")(layers.Dense(4, name="first")(given))
+    x = layers.Activation("hard_sigmoid", name="gate")(layers.Dense(4, name="middle")(x))
+    x = layers.PReLU(shared_axes=[1], name="slope")(x)
+    x = layers.LayerNormalization(name="after")(layers.Dense(4, name="last")(x))
+    x = layers.Activation("hard_sigmoid", name="second_gate")(x)
+    x = layers.PReLU(shared_axes=[1], name="second_slope")(x)
+    data = rng.normal(size=(200, 6, 4)).astype("float32")
+    model = quantization.quantize_aware(keras.Model(given, x), data)
+    made = tflite.convert(model, io="int8")
+    names = {name.rpartition("/")[0] for name in by_name(made.tflite) if "/" in name}
+    assert {"before_epsilon", "after_epsilon", "gate", "second_gate", "slope"} <= names
+    assert "second_slope" in names
+    assert steps_apart(model, made.tflite, [data]).max() <= 2
