@@ -5,7 +5,6 @@ import functools
 import importlib.metadata
 import importlib.util
 import pathlib
-import re
 import tempfile
 import warnings
 
@@ -155,7 +154,7 @@ def convert(
         named = flatbuffer.fed_bytes(named)
     found = inspect(named)
     _refuse(student, target, quantization, found)
-    notes += _left_float(found, quantization, precision or {})
+    notes += _left_float(found, quantization, precision or {}, job.named)
     result, errors = _run(target, named, exported, whole, labels, arrays, quantization)
     notes += _judge(errors, quantization)
     result._examples = {name: array[:5] for name, array in (met or whole.made_up(5)).items()}
@@ -197,17 +196,13 @@ class _Job:
         self.batch_size = batch_size
         self.quantization = quantization
         self.io = io
+        #: The operators that each key of `precision` names, known when they are quantized.
+        self.named = {}
 
     def save(self, recurrent):
         """Saves the graph, and refuses recurrent layers that the converter is known to crash on."""
-        self.saved = graph.save(
-            self.exported,
-            self.folder / "saved_model",
-            self.batch_size,
-            tanh_gelu=self.target.runtime == "micro",
-            fuse=self.quantization != "int16x8",
-            unroll=recurrent == "unroll",
-        )
+        self.recurrent = recurrent
+        self.saved = self._save(self.folder)
         if self.saved.recurrent and self.quantization not in _FLOAT:
             layer = self.saved.recurrent[0]
             raise ValueError(
@@ -217,6 +212,17 @@ class _Job:
                 "computes one step, the caller keeps the state). An `LSTM` with default "
                 "activations, without mask or initial state, has an operator of its own in int8."
             )
+
+    def _save(self, folder, marked=False):
+        return graph.save(
+            self.exported,
+            folder / "saved_model",
+            self.batch_size,
+            marked=marked,
+            tanh_gelu=self.target.runtime == "micro",
+            fuse=self.quantization != "int16x8",
+            unroll=self.recurrent == "unroll",
+        )
 
     def convert(self, quantization, arrays=None):
         """Runs TensorFlow's converter. Returns the file."""
@@ -269,7 +275,9 @@ class _Job:
             },
         )
         (self.folder / "float32.tflite").write_bytes(float32)
-        rules = recipe.build(self.quantization, self.io, precision, self.target.runtime == "micro")
+        self.named = self._named(precision, found)
+        micro = self.target.runtime == "micro"
+        rules = recipe.build(self.quantization, self.io, precision, self.named, micro)
         try:
             tflite = worker.run(self.folder, "quantize", recipe=rules)
         except worker.ConverterError as error:
@@ -278,6 +286,16 @@ class _Job:
                 f"{self.quantization}: {error}"
             ) from None
         return flatbuffer.tidied(tflite, names, self.saved.outputs)
+
+    def _named(self, precision, found):
+        """The operators of the float32 file that each key of `precision` names."""
+        if not precision:
+            return {}
+        folder = self.folder / "marked"
+        scopes = self._save(folder, marked=True).scopes
+        types = {"quantization": "float32", "io": ("float32", "float32")}
+        tflite = worker.run(folder, "convert", batch_size=self.batch_size, **types)
+        return recipe.named(precision, scopes, found.operators, graph.unmarked(inspect(tflite)))
 
 
 def _float32_file(exported, target, batch_size, recurrent, quantization):
@@ -335,7 +353,7 @@ def _refuse(student, target, quantization, found):
         )
 
 
-def _left_float(found, quantization, precision):
+def _left_float(found, quantization, precision, named):
     """Says which operators compute in float though integers were asked for."""
     if quantization in ("float32", "float16"):
         return []
@@ -345,13 +363,14 @@ def _left_float(found, quantization, precision):
         ]
         left = [op for op in left if op.macs]
     else:
-        asked = [name for name, value in precision.items() if value == "float32"]
+        floats = [key for key, value in precision.items() if value == "float32"]
+        asked = {op.layer for key in floats for op in named[key]}
         left = [
             op
             for op in found.operators
             if op.name not in ("QUANTIZE", "DEQUANTIZE")
             and any(t.dtype == "FLOAT32" for t in op.outputs)
-            and not any(_is_named(op, name) for name in asked)
+            and op.layer not in asked
         ]
     if not left:
         return []
@@ -362,10 +381,6 @@ def _left_float(found, quantization, precision):
     if quantization != "dynamic":
         warnings.warn(f"Not everything is {quantization}; {note}.", stacklevel=3)
     return [note]
-
-
-def _is_named(op, name):
-    return op.name == name or re.search(recipe.layer_pattern(name), op.layer) is not None
 
 
 def _errors(result, arrays):

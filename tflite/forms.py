@@ -46,6 +46,30 @@ def all_layers(model) -> list:
     return list(model._flatten_layers(include_self=False))
 
 
+@contextlib.contextmanager
+def scopes(model):
+    """Finds where in a graph that is traced inside this context the layers of `model` put theirs.
+
+    Yields:
+        A dict to which the name scopes of each layer and of those inside it are added, by name.
+    """
+    found = {}
+
+    def call(layer, original, *args, **kwargs):
+        for name in owners[id(layer)]:
+            found.setdefault(name, set()).add(tf.get_current_name_scope())
+        return original(*args, **kwargs)
+
+    layers, owners = all_layers(model), {}
+    for layer in layers:
+        for inner in layer._flatten_layers():
+            owners.setdefault(id(inner), set()).add(layer.name)
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(calling(layer, call))
+        yield found
+
+
 def _recurrent(fuse, unroll, looped):
     """The `call` of a recurrent layer in its export form."""
 

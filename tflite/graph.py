@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from keras_distill.tflite.forms import export_forms
+from keras_distill.tflite.forms import export_forms, scopes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,32 +198,45 @@ class Saved:
         outputs: Names of the outputs, in the student's order.
         recurrent: Recurrent layers that became loops.
         loops: Names of all loops in the graph.
+        scopes: Name scopes of each layer's operators, by the layer's name.
     """
 
     outputs: list
     recurrent: list
     loops: list
+    scopes: dict
 
 
-def save(wrapped, folder, batch_size=1, **options) -> Saved:
+#: The exponent of the operators that `save` puts behind outputs.
+_MARK = 1000.0
+
+
+def save(wrapped, folder, batch_size=1, marked=False, **options) -> Saved:
     """Saves the inference graph as a SavedModel with one signature, `serving_default`.
 
     Args:
         wrapped: A `Wrapped` student, or a `steps.Step` of one.
         folder: Folder of the SavedModel.
         batch_size: Static batch size, or `None`.
+        marked: Puts an operator behind each float output, so that the converter leaves the one
+            that computes it the name of its layer. `unmarked` knows it.
         **options: As in `forms.export_forms`.
     """
     specs = [
         tf.TensorSpec((batch_size, *i.shape), wrapped.dtype(i), i.name) for i in wrapped.inputs
     ]
-    names, recurrent = [], []
+    names, recurrent, found = [], [], {}
 
     def serve(*tensors):
         given = {i.name: x for i, x in zip(wrapped.inputs, tensors, strict=True)}
-        with export_forms(wrapped.student, **options) as looped:
+        with export_forms(wrapped.student, **options) as looped, scopes(wrapped.student) as met:
             outputs = wrapped(given)
         names[:], recurrent[:] = outputs, looped
+        found.update(met)
+        if marked:
+            outputs = {
+                name: tf.pow(x, _MARK) if x.dtype.is_floating else x for name, x in outputs.items()
+            }
         return {name: tf.identity(x, name=name) for name, x in outputs.items()}
 
     module = tf.Module()
@@ -232,7 +245,17 @@ def save(wrapped, folder, batch_size=1, **options) -> Saved:
     module.serve = tf.function(serve, input_signature=specs, autograph=False)
     function = module.serve.get_concrete_function()
     tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
-    return Saved(names, recurrent, _loops(function.graph))
+    return Saved(names, recurrent, _loops(function.graph), found)
+
+
+def unmarked(found) -> list:
+    """The operators of a file that was saved `marked`, without the marks.
+
+    Args:
+        found: The file's `Inspection`.
+    """
+    outputs = [id(tensor) for tensor in found.outputs]
+    return [op for op in found.operators if op.name != "POW" or id(op.outputs[0]) not in outputs]
 
 
 def _loops(graph):

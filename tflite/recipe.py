@@ -6,7 +6,6 @@ from keras_distill.tflite import forms, targets
 
 #: Bits of weights and activations.
 _BITS = {"float32": (None, None), "int4": (4, 8), "int8": (8, 8), "int16": (8, 16)}
-_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 
 
 def check(student, precision):
@@ -18,30 +17,58 @@ def check(student, precision):
                 f"`precision` must be one of {list(_BITS)} for each layer or operator. "
                 f"Received: precision[{name!r}]={value!r}"
             )
-        if name not in known and not is_operator(name):
+        if name not in known and not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
             raise ValueError(
                 f"`precision` names {name!r}, which is neither a layer of the student nor an "
                 f'operator such as "CONV_2D".{targets.suggestion(name, known)}'
             )
 
 
-def is_operator(name) -> bool:
-    """Whether a key of `precision` names an operator and not a layer."""
-    return re.fullmatch(r"[A-Z][A-Z0-9_]*", name) is not None
+def named(precision, scopes, operators, twins) -> dict:
+    """The operators that each key of `precision` names.
+
+    Args:
+        precision: Precision by layer or operator.
+        scopes: Name scopes of each layer, by the layer's name.
+        operators: Operators of the file.
+        twins: The same operators, their tensors called what the converter calls them.
+
+    Returns:
+        Lists of operators by key.
+
+    Raises:
+        ValueError: A key names none.
+    """
+    result = {}
+    for key in precision:
+        # A layer may have the name of an operator.
+        inside = tuple(f"{scope}/" for scope in scopes.get(key, ()))
+        result[key] = [
+            op
+            for op, twin in zip(operators, twins, strict=True)
+            if (_is_inside(twin.layer, inside) if inside else op.name == key)
+        ]
+        if not result[key]:
+            raise ValueError(
+                f"`precision` names {key!r}, which has no operator of its own in the file: there "
+                "is none, or the converter made it part of another layer's. The operators are "
+                f"{sorted({op.name for op in operators})}."
+            )
+    return result
 
 
-def layer_pattern(layer) -> str:
-    """Pattern of the names of the tensors that a layer computes."""
-    return rf"(^|/|;){re.escape(layer)}(_\d+)?(/|;|:|$)"
+def _is_inside(tensor, scopes):
+    return any(targets.without_call(part).startswith(scopes) for part in tensor.split(";"))
 
 
-def build(quantization, io, precision, micro=False) -> list:
+def build(quantization, io, precision, named, micro=False) -> list:
     """Rules `(pattern, operator or None, weight bits, activation bits)`; later ones win.
 
     Args:
         quantization: `"int8"` or `"int4"`.
         io: Types of inputs and outputs.
         precision: Precision by layer or operator.
+        named: The operators that its keys name.
         micro: For TFLite Micro, which has no dense layer of 4-bit weights.
     """
     rules: list = [(".", None, 8, 8)]
@@ -51,10 +78,9 @@ def build(quantization, io, precision, micro=False) -> list:
         if micro:
             rules.append((".*$", "FULLY_CONNECTED", 8, 8))
     for name, value in precision.items():
-        if is_operator(name):
-            rules.append((f"(?#{name})", _NAMES.get(name, name), *_BITS[value]))
-        else:
-            rules.append((layer_pattern(name), None, *_BITS[value]))
+        # ai-edge-quantizer knows an operator by the names of what it computes.
+        scopes = ["".join(f"{t.name};" for t in op.outputs) for op in named[name]]
+        rules.append((f"^({'|'.join(map(re.escape, scopes))})$", None, *_BITS[value]))
     for name, dtype in zip(("INPUT", "OUTPUT"), io, strict=True):
         if dtype == "float32":
             rules.append((f"(?#{name})", name, None, None))

@@ -139,4 +139,9 @@ def _at(op):
 def layer_of(tensor) -> str:
     """The part of a tensor's name that names its layer."""
     name = tensor.split(";")[0]
-    return re.sub(r"^(StatefulPartitionedCall|PartitionedCall)[^/]*/?", "", name) or name
+    return without_call(name) or name
+
+
+def without_call(tensor) -> str:
+    """A tensor's name without the call of a function that TensorFlow may put before it."""
+    return re.sub(r"^(StatefulPartitionedCall|PartitionedCall)[^/]*/?", "", tensor)

@@ -195,6 +195,30 @@ class TestPrecision:
         ]
         assert artifact.verify(*split[1])["runtimes"]["litert"]["accuracy"] > 0.85
 
+    def test_layers_are_told_apart(self, rng):
+        """The last one, too, and those whose name is another's scope, or like an operator's."""
+        keras.backend.clear_session()
+        layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(16), keras.layers.Dense(10)]
+        model = keras.Sequential([keras.Input((20,)), *layers])
+        layers[1].name = "FULLY_CONNECTED"
+        assert [layer.name for layer in layers] == ["dense", "FULLY_CONNECTED", "dense_2"]
+        model.layers[2].name = "dense_1"  # as is the scope of `dense`
+        x = rng.random((50, 20), "float32")
+        for i, layer in enumerate(layers):
+            artifact = tflite.convert(
+                model, quantization="int8", calibration=x, precision={layer.name: "float32"}
+            )
+            kernels = [op for op in tflite.inspect(artifact.tflite).operators if op.macs]
+            types = ["INT8"] * 3
+            types[i] = "FLOAT32"
+            assert [op.inputs[1].dtype for op in kernels] == types
+            assert artifact.report["warnings"] == []
+
+    def test_operator_that_is_not_in_the_file(self, student, split):
+        options = {"calibration": split[0][0][:20], "precision": {"SOFTMAX": "float32"}}
+        with pytest.raises(ValueError, match=r"names 'SOFTMAX', which has no .* are \['CONV_2D', "):
+            tflite.convert(student, "android", "int8", **options)
+
     def test_4_bit_dense_layer_on_micro(self, student, split):
         options = {"calibration": split[0][0][:20], "precision": {"logits": "int4"}}
         with pytest.raises(ValueError, match="no FULLY_CONNECTED of 4-bit weights .at 'logits'"):
