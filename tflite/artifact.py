@@ -1,5 +1,6 @@
 """A TFLite file with the evidence that it does what the student does."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -291,12 +292,13 @@ def write(folder, files) -> pathlib.Path:
     return folder
 
 
-def load(path, target="android", *, student=None, labels=None) -> Artifact:
+def load(path, target=None, *, student=None, labels=None) -> Artifact:
     """Wraps an existing TFLite file, ours or from elsewhere.
 
     Args:
         path: Path or bytes of the file.
-        target: Target it is to run on; see `convert`.
+        target: Target it is to run on; see `convert`. Defaults to the one that `report.json` beside
+            the file names, if `save` wrote both, and else to `"android"`.
         student: Keras model to `verify` it against.
         labels: Names of the classes.
 
@@ -306,8 +308,8 @@ def load(path, target="android", *, student=None, labels=None) -> Artifact:
     Raises:
         ValueError: Not a TFLite file, or one that the target refuses.
     """
-    targets.get(target)
     tflite = read(path)
+    target = targets.get(_reported_target(path, tflite) if target is None else target).name
     found = inspect(tflite)
     refused = targets.refusals(found, target)
     if refused:
@@ -327,6 +329,16 @@ def load(path, target="android", *, student=None, labels=None) -> Artifact:
         student = graph.Wrapped(student, graph.inputs_of(student))
     return Artifact(tflite, target, report, inputs=inputs, outputs=outputs, student=student,
                     labels=labels)  # fmt: skip
+
+
+def _reported_target(path, tflite):
+    """The target that the report beside a file names, where it is a report of that file."""
+    report = {}
+    if isinstance(path, (str, os.PathLike)):
+        with contextlib.suppress(OSError, ValueError):
+            report = json.loads(pathlib.Path(path).with_name("report.json").read_text())
+    known = isinstance(report, dict) and report.get("bytes") == len(tflite)
+    return report.get("target", "android") if known else "android"
 
 
 def ports(interpreter):

@@ -79,6 +79,20 @@ def test_save_then_load(converted, split, tmp_path):
     np.testing.assert_array_equal(loaded.predict(x), artifact.predict(x))
 
 
+def test_target_of_a_file_is_that_of_its_report(converted, tmp_path):
+    artifact = converted("micro", "int8")
+    folder = artifact.save(tmp_path / "kit")
+    assert tflite.load(folder / "student.tflite").target == "micro"
+    assert tflite.load(folder / "student.tflite", "android").target == "android"
+    assert tflite.load(artifact.tflite).target == "android"
+    other = converted("micro", "float32").tflite
+    (folder / "other.tflite").write_bytes(other)
+    assert tflite.load(folder / "other.tflite").target == "android"
+    for text in ("[]", "{", f'{{"bytes": {len(other)}}}'):
+        (folder / "report.json").write_text(text)
+        assert tflite.load(folder / "other.tflite").target == "android"
+
+
 class TestBadInput:
     def test_student_is_not_a_model(self):
         with pytest.raises(TypeError, match=r"`student` must be a Keras model.*int"):
