@@ -65,14 +65,15 @@ class Artifact:
         Args:
             x: Samples as `fit` takes them: an array, or a list or dict of arrays. They are values
                 and are quantized here as the file needs.
-            runtime: `"litert"`, `"litert-reference"` or `"micro"`. Defaults to the target's.
+            runtime: `"litert"`, `"litert-reference"` or `"micro"`. Defaults to the target's, and to
+                `"litert-reference"` where TFLite Micro's isn't installed.
 
         Returns:
             An array of shape `(samples, ...)`, or a dict of them by name where the file has
             several outputs. Quantized outputs are given as floats.
         """
         inputs, _ = samples.read(x, self._shapes(), argument="x")
-        outputs = self._run(inputs, runtime or self.runtime)[1]
+        outputs = self._run(inputs, runtime or runtimes.on_host(self.runtime))[1]
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def _shapes(self):
@@ -172,7 +173,7 @@ class Artifact:
         Returns:
             Inputs and outputs, each a list by port of lists of arrays.
         """
-        micro = self.runtime == "micro" and runtimes.micro_available()
+        micro = runtimes.on_host(self.runtime) == "micro"
         interpreter = runtimes.open_file(self.tflite, "micro" if micro else "litert-reference")
         given, expected = [], []
         for i in range(5):
@@ -299,14 +300,16 @@ def load(path, target=None, *, student=None, labels=None) -> Artifact:
         path: Path or bytes of the file.
         target: Target it is to run on; see `convert`. Defaults to the one that `report.json` beside
             the file names, if `save` wrote both, and else to `"android"`.
-        student: Keras model to `verify` it against.
+        student: Keras model to `verify` it against. Where its inputs and outputs have other names
+            than the file's, they are taken to be in the same order.
         labels: Names of the classes.
 
     Returns:
         An `Artifact`.
 
     Raises:
-        ValueError: Not a TFLite file, or one that the target refuses.
+        ValueError: Not a TFLite file, or one that the target refuses or that has other inputs or
+            outputs than the student.
     """
     tflite = read(path)
     target = targets.get(_reported_target(path, tflite) if target is None else target).name
@@ -326,7 +329,7 @@ def load(path, target=None, *, student=None, labels=None) -> Artifact:
     if student is not None:
         from keras_distill.tflite import graph
 
-        student = graph.Wrapped(student, graph.inputs_of(student))
+        student = graph.beside_file(student, inputs, outputs)
     return Artifact(tflite, target, report, inputs=inputs, outputs=outputs, student=student,
                     labels=labels)  # fmt: skip
 

@@ -388,8 +388,7 @@ def _errors(result, arrays):
     output's largest value."""
     inputs = {name: array[:4] for name, array in arrays.items()}
     expected = result.student.predict(inputs)
-    micro = result.runtime == "micro" and runtimes.micro_available()
-    _, got = result._run(inputs, "micro" if micro else "litert")
+    _, got = result._run(inputs, runtimes.on_host(result.runtime))
     return {
         name: float(np.abs(got[name] - wanted).max() / (np.abs(wanted).max() + 1e-6))
         for name, wanted in expected.items()

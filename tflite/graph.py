@@ -113,6 +113,7 @@ class Wrapped:
         cast: Dtype of float inputs in the file where it isn't their own: raw bytes that become
             floats inside a float file.
         named_by: Model whose layers name the outputs, or `None`: the student's.
+        outputs: Names of the outputs where they aren't those of layers.
     """
 
     student: keras.Model
@@ -121,6 +122,7 @@ class Wrapped:
     postprocessing: object = None
     cast: str | None = None
     named_by: keras.Model | None = None
+    outputs: list | None = None
 
     def __call__(self, tensors, check=True):
         """Outputs by name, from inputs by name.
@@ -132,7 +134,7 @@ class Wrapped:
             flat = [self.preprocessing(flat[0]), *flat[1:]]
         student = self.student if check else self.student.call
         outputs = student(self._packed(flat), training=False)
-        names = _output_names(self.named_by or self.student, outputs)
+        names = self.outputs or _output_names(self.named_by or self.student, outputs)
         if isinstance(outputs, dict):
             outputs = [outputs[key] for key in sorted(outputs)]
         outputs = keras.tree.flatten(outputs)
@@ -188,6 +190,47 @@ class Wrapped:
             }
             parts.append(self._function(block))
         return {n: np.concatenate([part[n].numpy() for part in parts]) for n in parts[0]}
+
+
+def beside_file(student, inputs, outputs) -> Wrapped:
+    """A student under the names of a file's inputs and outputs, to be compared with it.
+
+    Where the names aren't the student's own, they are paired in order.
+
+    Args:
+        student: A built Keras model.
+        inputs: The file's inputs, as `artifact.ports` gives them.
+        outputs: Its outputs.
+
+    Raises:
+        ValueError: The file has inputs or outputs of another number or shape.
+    """
+    whole = Wrapped(student, inputs_of(student))
+    given = _paired("input", {i.name: i.shape for i in whole.inputs}, inputs)
+    results = {name: x.shape[1:] for name, x in whole.predict(whole.made_up(1)).items()}
+    return dataclasses.replace(
+        whole,
+        inputs=[dataclasses.replace(i, name=given[i.name]) for i in whole.inputs],
+        outputs=list(_paired("output", results, outputs).values()),
+    )
+
+
+def _paired(kind, shapes, ports):
+    """The file's name for each of the student's `shapes`."""
+    known = {port["name"]: tuple(port["shape"][1:]) for port in ports}
+    names = shapes if known.keys() == shapes.keys() else known
+    pairs = dict(zip(shapes, names, strict=False))
+    fit = len(known) == len(shapes) and all(
+        len(shape) == len(known[pairs[name]])
+        and all(b in (a, None) for a, b in zip(shape, known[pairs[name]], strict=True))
+        for name, shape in shapes.items()
+    )
+    if not fit:
+        raise ValueError(
+            f"The {kind}s of the file, {known}, aren't those of the student, {shapes} (shapes "
+            "without batch axis): it belongs to another student."
+        )
+    return pairs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -286,6 +286,12 @@ def of_target(runtime) -> list[str]:
     return ["micro", *names] if runtime == "micro" and micro_available() else names
 
 
+def on_host(runtime) -> str:
+    """The runtime of this host that stands for a target's: where TFLite Micro isn't installed,
+    LiteRT's reference kernels do."""
+    return "litert-reference" if runtime == "micro" and not micro_available() else runtime
+
+
 def survive(tflite, runtime):
     """Runs a file once in a child process, for some files bring their interpreter down.
 

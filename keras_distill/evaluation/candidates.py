@@ -129,8 +129,10 @@ class File:
     """A TFLite file, run in its target's runtime on this host."""
 
     def __init__(self, artifact):
+        from keras_distill.tflite import runtimes
+
         self.artifact = artifact
-        self.runtime = artifact.runtime
+        self.runtime = runtimes.on_host(artifact.runtime)
 
     def outputs(self, x, batch_size):
         return self.artifact.predict(x)

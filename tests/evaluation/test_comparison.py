@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 
 import keras_distill
 from keras_distill.evaluation import compare
+from keras_distill.evaluation.candidates import as_candidate
 
 
 def row(comparison, name):
@@ -38,6 +39,20 @@ def test_files_run_in_their_own_runtimes(comparison, micro_file, held_out):
         assert row(comparison, name)["accuracy"] == sk.accuracy_score(y, predicted)
     arena = keras_distill.tflite.runtimes.TFLiteMicro(micro_file.tflite).arena["total"]
     assert row(comparison, "int8 micro")["arena"] == arena
+
+
+def test_micro_files_where_micro_is_not_installed(micro_file, held_out, monkeypatch):
+    x, y = held_out
+    expected = micro_file.predict(x, runtime="litert-reference").argmax(-1)
+
+    def missing():
+        raise ImportError
+
+    monkeypatch.setattr(keras_distill.tflite.runtimes, "_micro_runtime", missing)
+    assert as_candidate(micro_file, "micro").runtime == "litert-reference"
+    found = row(compare({"micro": micro_file}, held_out), "micro")
+    assert found["accuracy"] == sk.accuracy_score(y, expected)
+    assert found.get("arena") is None
 
 
 def test_costs(comparison, micro_file):

@@ -226,6 +226,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match="differ in their quantization"):
             one.save(tmp_path / "kit", variants=[one])
 
+    def test_variant_of_a_loaded_file(self, converted, tmp_path):
+        one = converted("android", "int8")
+        for kit, other in ((tflite.load(one.tflite), one), (one, tflite.load(one.tflite))):
+            with pytest.raises(ValueError, match="give artefacts that `convert` made"):
+                kit.save(tmp_path / "kit", variants=[other])
+
     def test_package(self, converted, tmp_path):
         with pytest.raises(ValueError, match="`package` must be a Kotlin package"):
             converted("android", "int8").save(tmp_path / "kit", package="app")

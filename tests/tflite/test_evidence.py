@@ -7,7 +7,8 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from keras_distill.tflite import calibration, flatbuffer
+import zoo
+from keras_distill.tflite import calibration, flatbuffer, runtimes
 
 from keras_distill import tflite
 
@@ -50,6 +51,36 @@ def test_load_with_a_student_verifies(converted, student, split):
     file = converted("android", "int8").tflite
     loaded = tflite.load(file, student=student)
     assert loaded.verify(*split[1]) == converted("android", "int8").verify(*split[1])
+
+
+def test_load_with_a_student_of_other_names_verifies(converted, student, split):
+    """Files for microcontrollers have none: their inputs and outputs are known by their order."""
+    made = converted("micro", "int8")
+    loaded = tflite.load(made.tflite, "micro", student=student)
+    outputs = loaded.verify(*split[1])["runtimes"]["micro"]["outputs"]
+    assert [row.pop("name") for row in outputs] == ["output_0"]
+    expected = made.verify(*split[1])["runtimes"]["micro"]["outputs"][0]
+    assert outputs == [{key: expected[key] for key in expected if key != "name"}]
+    model = zoo.several()
+    file = tflite.convert(model, "micro").tflite
+    report = tflite.load(file, "micro", student=model).verify(list(zoo.data(model).values()))
+    assert [row["largest"] < 1e-5 for row in report["runtimes"]["micro"]["outputs"]] == [True] * 2
+    with pytest.raises(ValueError, match="inputs of the file, .*input_1.* belongs to another"):
+        tflite.load(file, "micro", student=student)
+
+
+def test_micro_files_where_micro_is_not_installed(converted, split, monkeypatch):
+    x, made = split[1][0][:50], converted("micro", "int8")
+    expected = made.predict(x, "litert-reference")
+
+    def missing():
+        raise ImportError
+
+    monkeypatch.setattr(runtimes, "_micro_runtime", missing)
+    np.testing.assert_array_equal(made.predict(x), expected)
+    assert "arena" not in tflite.load(made.tflite, "micro").report
+    with pytest.raises(ImportError):
+        made.predict(x, "micro")
 
 
 def test_file_of_another_student_is_found_out(converted, student, split):

@@ -77,6 +77,12 @@ def _check_variant(artifact, other):
 
     if other.target != "android":
         raise ValueError(f"A variant must be for android. Received: {other!r}")
+    for one in (artifact, other):
+        if "quantization" not in one.report:
+            raise ValueError(
+                "Variants are told apart by their quantization, which files given to `load` don't "
+                f"name: give artefacts that `convert` made. Received: {one!r}"
+            )
     if other.report["quantization"] == artifact.report["quantization"]:
         raise ValueError(
             "Variants must differ in their quantization. Received: "
