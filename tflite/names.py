@@ -72,8 +72,14 @@ _KOTLIN_KEYWORDS = frozenset(
 )
 
 
+#: What the Kotlin class calls its own members and the arguments of its lambdas.
+_KOTLIN_MEMBERS = frozenset("bytes inputs it model normalized outputs".split())  # noqa: SIM905
+
+
 def kotlin_identifier(name) -> str:
-    """A name as a Kotlin identifier; keywords and underscores alone are put in backticks."""
+    """A name as a Kotlin identifier that is no keyword, and none that the class has already."""
+    if name in _KOTLIN_MEMBERS:
+        return f"{name}_"
     if name in _KOTLIN_KEYWORDS or not name.strip("_"):
         return f"`{name}`"
     return name

@@ -176,6 +176,38 @@ def test_kotlin_names_tensors_normalization_and_labels(kit):
     assert "Reads digits * / of 8 x 8 pixels." in source
 
 
+def test_state_is_not_normalized(tmp_path):
+    artifact = tflite.convert(zoo.gru(), recurrent="step")
+    folder = artifact.save(tmp_path / "kit", normalization=(1.0, 16.0))
+    source = (folder / "Student.kt").read_text()
+    assert 'getValue("window").writeFloat(FloatArray(3) { (window[it] - 1f) / 16f })' in source
+    assert 'getValue("memory_state").writeFloat(memory_state)' in source
+    vectors = json.loads((folder / "app/app/src/main/assets/test_vectors.json").read_text())
+    given, _ = artifact.example_values()
+    np.testing.assert_allclose(vectors["inputs"]["memory_state"], given["memory_state"], atol=1e-6)
+    x = np.array(vectors["inputs"]["window"]).reshape(given["window"].shape)
+    np.testing.assert_allclose((x - 1) / 16, given["window"], atol=1e-6)
+    model = flatbuffer_utils.read_model(str(folder / "student.tflite"))
+    [entry] = [m for m in model.metadata if m.name == b"TFLITE_METADATA"]
+    root = Table.root(bytearray(bytes(model.buffers[entry.buffer].data)))
+    window, state = root.tables(3)[0].tables(2)
+    assert window.tables(4)[0].table(1).floats(1) == [16.0]
+    with pytest.raises(AssertionError, match="field 4 is missing"):
+        state.table(4)
+
+
+def test_tensors_called_like_members_of_the_class(tmp_path):
+    given = [keras.Input((2,), name=name) for name in ("inputs", "model", "it")]
+    model = keras.Model(given, keras.layers.Add(name="outputs")(given))
+    folder = tflite.convert(model).save(tmp_path / "kit", normalization=(0, 2))
+    source = (folder / "Student.kt").read_text()
+    assert "fun run(inputs_: FloatArray, model_: FloatArray, it_: FloatArray): Result" in source
+    assert "class Result(val outputs_: FloatArray)" in source
+    assert "FloatArray(2) { (it_[it] - 0f) / 2f }" in source
+    assert 'inputs.getValue("inputs")' in source
+    assert '"outputs" to result.outputs_' in source
+
+
 @pytest.fixture(scope="module")
 def kotlinc():
     compiler = os.environ.get("KOTLINC") or shutil.which("kotlinc")

@@ -202,6 +202,35 @@ def test_cmake_builds_the_program(kit, root, tmp_path):
     assert "PASS" in run([str(tmp_path / "class_student_test")])
 
 
+def sketch_of(artifact, folder):
+    return (artifact.save(folder) / "arduino/student/student.ino").read_text()
+
+
+def test_sketch_carries_state_and_fills_every_input(tmp_path):
+    model = zoo.gru()
+    options = {"calibration": zoo.data(model), "recurrent": "step"}
+    sketch = sketch_of(tflite.convert(model, "micro", "int8", **options), tmp_path / "step")
+    parts = [
+        "student::MemoryStateInput::Type state_1[student::MemoryStateInput::kSize];",
+        "    state_1[i] = student::MemoryStateInput::kZeroPoint;",
+        "    Input<student::WindowInput>()[i] = "
+        "student::Quantize<student::WindowInput>(Sensor(0, i));",
+        "    Input<student::MemoryStateInput>()[i] = state_1[i];",
+        "interpreter->Invoke()",
+        "    state_1[i] = student::Quantize<student::MemoryStateInput>("
+        "student::Dequantize<student::MemoryStateOutOutput>("
+        "Output<student::MemoryStateOutOutput>()[i]));",
+        "Serial.println",
+    ]
+    places = [sketch.rindex(part) for part in parts]
+    assert places == sorted(places)
+    sketch = sketch_of(tflite.convert(zoo.several(), "micro"), tmp_path / "several")
+    for i, name in enumerate(("LeftInput", "RightInput")):
+        value = f"static_cast<student::{name}::Type>(Sensor({i}, i))"
+        assert f"    Input<student::{name}>()[i] = {value};" in sketch
+    assert "state" not in sketch
+
+
 def test_sketch_compiles(kit, root, tmp_path):
     _, folder = kit
     (tmp_path / "sketch.cc").write_text(

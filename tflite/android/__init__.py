@@ -107,7 +107,12 @@ class _Kit:
         self.kotlin_class = names.camel_case(self.base)
         self._artifact = artifact
         normalization = tuple(float(x) for x in normalization)
-        self._inputs = [_Port(p, normalization) for p in artifact._inputs]
+        # State isn't what the app measures, but what the file gave it the step before.
+        self._states = [i for i, _ in artifact._states]
+        self._inputs = [
+            _Port(p, (0.0, 1.0) if i in self._states else normalization)
+            for i, p in enumerate(artifact._inputs)
+        ]
         self._outputs = [_Port(p, (0.0, 1.0)) for p in artifact._outputs]
         self.assets = {f"{self.base}.tflite": artifact} | {
             f"{self.base}_{other.report['quantization']}.tflite": other for other in variants
@@ -172,8 +177,13 @@ class _Kit:
 
     def input_infos(self):
         return [
-            TensorInfo(p.name, p.documented(), tuple(p.shape), normalization=p.normalization)
-            for p in self._inputs
+            TensorInfo(
+                p.name,
+                p.documented(),
+                tuple(p.shape),
+                normalization=None if i in self._states else p.normalization,
+            )
+            for i, p in enumerate(self._inputs)
         ]
 
     def output_infos(self):

@@ -29,7 +29,7 @@ class TensorInfo:
         description: What it means.
         shape: Shape, batch axis first.
         normalization: `(mean, std)` of an input: the file takes `(value - mean) / std`. `None`
-            for outputs.
+            for state and for outputs.
         labels: Name of the file of labels of an output, or `None`.
     """
 

@@ -73,6 +73,7 @@ class _Port:
         self.scale = port["scale"]
         self.zero_point = port["zero_point"]
         self.struct = f"{names.camel_case(port['name'])}{kind}"
+        self.buffer = f"state_{index}"
 
     def declaration(self):
         shape = " x ".join(map(str, self.shape))
@@ -97,6 +98,12 @@ class _Kit:
         self._outputs = [_Port(p, i, "Output") for i, p in enumerate(artifact._outputs)]
         given, expected = artifact.test_vectors()
         operators = sorted(set(inspect(tflite).counts))
+        states = [(self._inputs[i], self._outputs[o]) for i, o in artifact._states]
+        kept = [given for given, _ in states]
+        filled = [
+            (p, f"{p.buffer}[i]" if p in kept else _encoded(f"Sensor({p.index}, i)", p, name))
+            for p in self._inputs
+        ]
         first_in, first_out = self._inputs[0], self._outputs[0]
         labels = artifact.labels or []
         self._values = {
@@ -122,8 +129,15 @@ class _Kit:
                 for p in self._inputs
             ),
             "CHECKS": "\n".join(map(self._check, self._outputs)),
-            "ENCODE": _encode(first_in, name),
-            "DECODE": _decode(first_out, name),
+            "STATES": _states(states, name),
+            "ZEROS": "\n".join(
+                _each(p, name, p.buffer, f"{name}::{p.struct}::kZeroPoint") for p, _ in states
+            ),
+            "FILLS": "\n".join(
+                _each(p, name, f"Input<{name}::{p.struct}>()", value) for p, value in filled
+            ),
+            "CARRIES": "\n".join(_carried(*pair, name) for pair in states),
+            "DECODE": _decoded("output[i]", first_out, name),
             "RESET": "  // Forgets the state that recurrent operators keep between invocations.\n"
             "  interpreter->Reset();"
             if "UNIDIRECTIONAL_SEQUENCE_LSTM" in operators
@@ -204,11 +218,34 @@ def _literal(value, dtype):
     return _float(value) if dtype == "float32" else str(int(value))
 
 
-def _encode(port, name):
+def _encoded(value, port, name):
     if port.scale:
-        return f"{name}::Quantize<Input>(Sensor(i))"
-    return "static_cast<Input::Type>(Sensor(i))"
+        return f"{name}::Quantize<{name}::{port.struct}>({value})"
+    return f"static_cast<{name}::{port.struct}::Type>({value})"
 
 
-def _decode(port, name):
-    return f"{name}::Dequantize<Output>(output[i])" if port.scale else "output[i]"
+def _decoded(value, port, name):
+    return f"{name}::Dequantize<{name}::{port.struct}>({value})" if port.scale else value
+
+
+def _each(port, name, array, value):
+    """A loop over the elements of a port."""
+    size = f"{name}::{port.struct}::kSize"
+    return f"  for (size_t i = 0; i < {size}; ++i) {{\n    {array}[i] = {value};\n  }}"
+
+
+def _states(states, name):
+    """Where the state is kept: the arena's inputs are overwritten while the file runs."""
+    if not states:
+        return ""
+    return "// The state that each step hands to the next. It starts at 0.\n" + "\n".join(
+        f"{name}::{p.struct}::Type {p.buffer}[{name}::{p.struct}::kSize];" for p, _ in states
+    )
+
+
+def _carried(given, result, name):
+    """Keeps a state that a step gave, in the steps of the input that it is for."""
+    value = f"Output<{name}::{result.struct}>()[i]"
+    if (given.scale, given.zero_point) != (result.scale, result.zero_point):
+        value = _encoded(_decoded(value, result, name), given, name)
+    return _each(given, name, given.buffer, value)

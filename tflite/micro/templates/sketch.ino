@@ -10,8 +10,20 @@ alignas(16) uint8_t arena[@NAME@::kArenaSize];
 @NAME@::Resolver resolver;
 tflite::MicroInterpreter* interpreter = nullptr;
 
-// Replace by what your sensor gives: a value for each element of the input.
-float Sensor(size_t element) { return static_cast<float>(element % 2); }
+@STATES@
+
+// Replace by what your sensors give: a value for each element of each input.
+float Sensor(size_t input, size_t element) { return static_cast<float>((input + element) % 2); }
+
+template <typename Port>
+typename Port::Type* Input() {
+  return reinterpret_cast<typename Port::Type*>(interpreter->input(Port::kIndex)->data.raw);
+}
+
+template <typename Port>
+const typename Port::Type* Output() {
+  return reinterpret_cast<const typename Port::Type*>(interpreter->output(Port::kIndex)->data.raw);
+}
 
 }  // namespace
 
@@ -27,25 +39,21 @@ void setup() {
     Serial.println("the arena is too small");
     return;
   }
+@ZEROS@
   interpreter = &created;
 }
 
 void loop() {
   if (interpreter == nullptr) return;
-  using Input = @NAME@::@FIRST_INPUT@;
-  using Output = @NAME@::@FIRST_OUTPUT@;
-  Input::Type* input = reinterpret_cast<Input::Type*>(interpreter->input(Input::kIndex)->data.raw);
-  for (size_t i = 0; i < Input::kSize; ++i) {
-    input[i] = @ENCODE@;
-  }
 @RESET@
+@FILLS@
   if (interpreter->Invoke() != kTfLiteOk) {
     Serial.println("the model did not run");
     return;
   }
-  const Output::Type* output =
-      reinterpret_cast<const Output::Type*>(interpreter->output(Output::kIndex)->data.raw);
-  for (size_t i = 0; i < Output::kSize; ++i) {
+@CARRIES@
+  const @NAME@::@FIRST_OUTPUT@::Type* output = Output<@NAME@::@FIRST_OUTPUT@>();
+  for (size_t i = 0; i < @NAME@::@FIRST_OUTPUT@::kSize; ++i) {
 @PRINT_LABEL@
     Serial.println(@DECODE@);
   }
