@@ -122,7 +122,9 @@ def convert(
         quantization = _trained(student, quantization)
     _check_quantization(target, quantization, calibration, aware)
     io = _check_io(target, quantization, io)
-    _check_calibration(student, quantization, calibration_samples, ranges, percentile, precision)
+    _check_calibration(calibration_samples, ranges, percentile)
+    if ranges != "minmax" or precision:
+        _check_quantizer(student, quantization, ranges, precision or {}, io, aware)
     _check_shape(target, batch_size, recurrent, aware)
     max_flash, max_arena = budget.size("max_flash", max_flash), budget.size("max_arena", max_arena)
     _check_arena(target, max_arena)
@@ -446,7 +448,7 @@ def _check_quantization(target, quantization, calibration, aware):
         )
 
 
-def _check_calibration(student, quantization, count, ranges, percentile, precision):
+def _check_calibration(count, ranges, percentile):
     if not isinstance(count, int) or count < 1:
         raise ValueError(
             f"`calibration_samples` must be an integer of at least 1. Received: {count!r}"
@@ -457,13 +459,28 @@ def _check_calibration(student, quantization, count, ranges, percentile, precisi
         )
     if not 50 < percentile <= 100:
         raise ValueError(f"`percentile` must be from 50 to 100. Received: {percentile!r}")
-    if (ranges != "minmax" or precision) and quantization not in ("int8", "int4"):
+
+
+def _check_quantizer(student, quantization, ranges, precision, io, aware):
+    """Refuses what `ranges` and `precision` can't be applied to."""
+    received = f"Received: ranges={ranges!r}, precision={precision!r}"
+    if aware:
+        raise ValueError(
+            "A quantize-aware student is exported with the ranges and the precision that it was "
+            "trained with: leave `ranges` and `precision` out, or give `quantize_aware` other "
+            f"`layers`. {received}"
+        )
+    if quantization not in ("int8", "int4"):
         raise ValueError(
             '`ranges` and `precision` are for quantization="int8" and "int4". '
             f"Received: quantization={quantization!r}"
         )
-    if precision:
-        recipe.check(student, precision)
+    if "uint8" in io:
+        raise ValueError(
+            '`io="uint8"` is not for files with `ranges` or `precision`, whose inputs and outputs '
+            f'are int8 or float: use `io="int8"` or `io="float32"`. {received}'
+        )
+    recipe.check(student, precision)
 
 
 def _check_shape(target, batch_size, recurrent, aware):

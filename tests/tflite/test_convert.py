@@ -124,6 +124,14 @@ class TestBadInput:
         with pytest.raises(ValueError, match="`io` must be one of"):
             tflite.convert(student, io="int4")
 
+    @pytest.mark.parametrize("io", ["uint8", ("uint8", "float32")])
+    @pytest.mark.parametrize("options", [{"ranges": "mse"}, {"precision": {"stem": "float32"}}])
+    def test_bytes_beside_given_ranges(self, student, split, io, options):
+        with pytest.raises(ValueError, match='`io="uint8"` is not for files with `ranges` or'):
+            tflite.convert(
+                student, quantization="int8", io=io, calibration=split[0][0][:20], **options
+            )
+
     @pytest.mark.parametrize("quantization", ["dynamic", "float16"])
     def test_what_micro_cannot_run(self, student, quantization):
         with pytest.raises(ValueError, match=f"'micro' can't run quantization='{quantization}'"):
