@@ -74,6 +74,12 @@ class Step:
         left, after = list(self.states), {}
 
         def call(layer, original, sequences, initial_state=None, mask=None, training=False):
+            if mask is not None:
+                raise ValueError(
+                    f"Layer {layer.name!r} ({type(layer).__name__}) is given a mask, by which it "
+                    "leaves time steps out: it can't be run step by step. Use "
+                    '`recurrent="unroll"`, or train the student without masks.'
+                )
             names = [left.pop(0) for _ in self._sizes[layer.name]]
             states = [tensors[name] for name in names]
             output, states = layer.cell(sequences[:, 0], states)

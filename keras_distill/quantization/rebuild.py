@@ -279,6 +279,8 @@ class _Level:
             keywords.get(name) for name in ("use_causal_mask", "return_attention_scores")
         ):
             self._refuse(step, "Masks and returned scores have no integer form here.")
+        if step.operation._use_gate or step.operation._sliding_window:
+            self._refuse(step, "`use_gate` and `sliding_window` have no integer form here.")
         shape = step.inputs[0].shape
         if len(shape) != 3 or None in [n for x in step.inputs for n in x.shape[1:]]:
             self._refuse(step, "Its inputs must have the static shape (steps, features).")

@@ -48,6 +48,13 @@ def test_layers(function, message):
         quantization.quantize_aware(model_of(function))
 
 
+@pytest.mark.parametrize("option", [{"use_gate": True}, {"sliding_window": 2}], ids=str)
+def test_attention(option):
+    model = model_of(lambda x: layers.MultiHeadAttention(2, 2, name="a", **option)(x, x), (6, 4))
+    with pytest.raises(ValueError, match=f"'a' .*`{next(iter(option))}`.* no integer form"):
+        quantization.quantize_aware(model)
+
+
 def test_recurrent_layers_and_masks():
     with pytest.raises(ValueError, match=r"'rnn' \(LSTM\).*Conv1D"):
         quantization.quantize_aware(model_of(lambda x: layers.LSTM(3, name="rnn")(x), (5, 4)))

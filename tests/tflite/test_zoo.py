@@ -124,6 +124,11 @@ def test_steps_that_are_not_steps(students):
     student, x = students["lstm"]
     with pytest.raises(ValueError, match="reads the sequence backwards"):
         tflite.convert(student, "micro", "int8", calibration=x, recurrent="step")
+    masked = keras.layers.Masking()(inputs)
+    with pytest.raises(ValueError, match="'memory' .GRU. is given a mask"):
+        tflite.convert(
+            keras.Model(inputs, keras.layers.GRU(4, name="memory")(masked)), recurrent="step"
+        )
     student, x = students["conv"]
     with pytest.raises(ValueError, match="needs a recurrent layer"):
         tflite.convert(student, recurrent="step")
