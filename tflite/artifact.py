@@ -11,6 +11,9 @@ from keras_distill.tflite import cost, layers, names, runtimes, samples, targets
 from keras_distill.tflite.inspect import inspect, read
 from keras_distill.tflite.report import Report
 
+#: How many test vectors are stored.
+VECTORS = 5
+
 
 class Artifact:
     """A TFLite file for a target. `convert` and `load` make it.
@@ -176,7 +179,7 @@ class Artifact:
         micro = runtimes.on_host(self.runtime) == "micro"
         interpreter = runtimes.open_file(self.tflite, "micro" if micro else "litert-reference")
         given, expected = [], []
-        for i in range(5):
+        for i in range(VECTORS):
             arrays = [
                 port.quantize(self._example(port, n, i))
                 for n, port in enumerate(interpreter.inputs)
@@ -190,7 +193,8 @@ class Artifact:
         """Values of input `n` for test vector `i`: calibration data, else made up."""
         if self._examples is not None:
             array = self._examples[self._inputs[n]["name"]]
-            return array[i % len(array)][None]
+            batch = port.shape[0] or 1
+            return array.take(range(i * batch, (i + 1) * batch), axis=0, mode="wrap")
         shape = [size or 1 for size in port.shape]
         return np.random.default_rng(i).random(shape, "float32")
 
@@ -198,7 +202,7 @@ class Artifact:
         """The test vectors as values.
 
         Returns:
-            Inputs and outputs by name, each of shape `(vectors, ...)`.
+            Inputs and outputs by name, each of shape `(samples, ...)`.
         """
         given, expected = self.test_vectors()
         interpreter = runtimes.LiteRT(self.tflite)

@@ -143,6 +143,7 @@ def convert(
         met = exported.rollout(arrays or whole.made_up(4), calibration_samples)
     elif aware:
         exported = dataclasses.replace(whole, student=_export_form(student), named_by=student)
+    _check_count(arrays and met, batch_size)
     with tempfile.TemporaryDirectory() as folder:
         job = _Job(exported, pathlib.Path(folder), target, batch_size, quantization, io)
         job.save(recurrent)
@@ -459,6 +460,15 @@ def _check_calibration(count, ranges, percentile):
         )
     if not 50 < percentile <= 100:
         raise ValueError(f"`percentile` must be from 50 to 100. Received: {percentile!r}")
+
+
+def _check_count(arrays, batch_size):
+    count = len(next(iter(arrays.values()))) if arrays else batch_size
+    if batch_size is not None and count < batch_size:
+        raise ValueError(
+            f"`calibration` has {count} samples, fewer than the batch of {batch_size} that they "
+            "are run in: give more of them."
+        )
 
 
 def _check_quantizer(student, quantization, ranges, precision, io, aware):

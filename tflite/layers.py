@@ -23,8 +23,10 @@ def errors(float32, tflite, inputs) -> list[dict]:
     watched = _twins(inspect(float32), found)
     floats, quantized = _Runner(float32, watched.values()), _Runner(tflite, watched)
     sums = {name: np.zeros(4) for name in watched}
-    for i in range(len(inputs[0])):
-        sample = [array[i : i + 1] for array in inputs]
+    for start in range(0, len(inputs[0]), floats.batch):
+        rows = range(start, start + floats.batch)
+        # The last sample fills the last batch.
+        sample = [array.take(rows, axis=0, mode="clip") for array in inputs]
         floats.run(sample)
         quantized.run(sample)
         for name, twin in watched.items():
@@ -90,6 +92,7 @@ class _Runner:
         )
         self._interpreter.allocate_tensors()
         self._ports = self._interpreter.get_input_details()
+        self.batch = self._ports[0]["shape"][0]
         details = self._interpreter.get_tensor_details()
         self._details = {d["name"]: d for d in details if d["name"] in names}
 

@@ -356,7 +356,11 @@ def _steps(interpreter, block, states):
     ports = interpreter.inputs
     fed = [i for i, _ in states]
     data = [i for i in range(len(ports)) if i not in fed]
-    arrays = [port.quantize(np.zeros(port.shape, "float32")) for port in ports]
+    samples = len(block[0])
+    arrays = [
+        port.quantize(np.zeros([size or samples for size in port.shape], "float32"))
+        for port in ports
+    ]
     for t in range(block[0].shape[1]):
         for i, array in zip(data, block, strict=True):
             arrays[i] = ports[i].quantize(array[:, t : t + 1])

@@ -310,6 +310,37 @@ class TestShapes:
         assert artifact.predict(x).shape == (7, 10)
         np.testing.assert_array_equal(artifact.predict(x)[5:], artifact.predict(x[5:]))
 
+    @pytest.mark.parametrize("target", ["android", "micro"])
+    def test_static_batch_is_saved_and_looked_into(self, student, split, tmp_path, target):
+        x = split[0][0][:50]
+        options = {"quantization": "int8", "calibration": x, "batch_size": 4}
+        artifact = tflite.convert(student, target, **options)
+        given, expected = artifact.example_values()
+        assert expected["logits"].shape == (20, 10)
+        got = artifact.predict(given["image"], "litert-reference")
+        np.testing.assert_allclose(got, expected["logits"], atol=1e-6)
+        folder = artifact.save(tmp_path / "kit")
+        if target == "android":
+            path = folder / "app/app/src/main/assets/test_vectors.json"
+            vectors = json.loads(path.read_text())
+            assert vectors["count"] == 5
+            rows = expected["logits"].reshape(5, 40)
+            np.testing.assert_allclose(vectors["outputs"]["logits"], rows, atol=1e-6)
+        rows = artifact.layers(x, count=8)
+        alone = tflite.convert(student, target, "int8", calibration=x).layers(x, count=8)
+        assert [row["error"] for row in rows] == pytest.approx([row["error"] for row in alone])
+        assert len(artifact.layers(x, count=3)) == len(rows)
+        with pytest.raises(ValueError, match="3 samples, fewer than the batch of 4"):
+            tflite.convert(student, target, **{**options, "calibration": x[:3]})
+
+    def test_dynamic_batch_of_steps(self):
+        model = zoo.gru()
+        x = zoo.data(model, 6)["window"]
+        artifact = tflite.convert(model, recurrent="step", batch_size=None)
+        expected = model.predict(x, verbose=0)
+        np.testing.assert_allclose(artifact.predict(x), expected, atol=1e-5)
+        assert artifact.verify(x)["runtimes"]["litert"]["outputs"][0]["largest"] < 1e-5
+
     def test_model_without_known_inputs(self):
         class Plain(keras.Model):
             def __init__(self):

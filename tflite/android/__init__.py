@@ -8,6 +8,7 @@ import numpy as np
 from keras_distill.tflite import names
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
 from keras_distill.tflite.android.npu import compile_for_npu
+from keras_distill.tflite.artifact import VECTORS
 
 __all__ = ["compile_for_npu", "files"]
 
@@ -96,7 +97,8 @@ def _check_variant(artifact, other):
 
 
 def _lists(array):
-    return np.asarray(array).reshape(len(array), -1).astype("float64").round(7).tolist()
+    """A row per test vector, which holds a whole batch."""
+    return np.asarray(array).reshape(VECTORS, -1).astype("float64").round(7).tolist()
 
 
 class _Kit:
@@ -170,7 +172,7 @@ class _Kit:
             mean, std = port.normalization
             given[port.name] = given[port.name].astype("float64") * std + mean
         return {
-            "count": len(next(iter(given.values()))),
+            "count": VECTORS,
             "inputs": {name: _lists(array) for name, array in given.items()},
             "outputs": {name: _lists(array) for name, array in expected.items()},
         }
