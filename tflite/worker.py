@@ -34,6 +34,8 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             text=True,
             env=environment,
+            # Ctrl-C is for the parent, which ends the child where it waits for it.
+            start_new_session=True,
         )
 
     def stop(self):
@@ -50,13 +52,22 @@ class _Worker:
 
     def run(self, folder):
         """Has the request in `folder` done and returns the bytes of the file."""
+        if self.process is not None and self.process.poll() is not None:
+            self._close()
         if self.process is None:
             self._start()
         answer = ""
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(f"{folder}\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write(f"{folder}\n")
+                self.process.stdin.flush()
+                answer = self.process.stdout.readline()
+        except BaseException:
+            # Its answer would be taken for that to the next request.
+            self.process.kill()
+            self.process.wait()
+            self._close()
+            raise
         if not answer:
             code = self.process.wait()
             self._close()

@@ -1,8 +1,10 @@
 import os
+import signal
 
 import keras
 import numpy as np
 import pytest
+from keras_distill.tflite import worker
 
 from keras_distill import tflite
 
@@ -91,6 +93,44 @@ def test_target_of_a_file_is_that_of_its_report(converted, tmp_path):
     for text in ("[]", "{", f'{{"bytes": {len(other)}}}'):
         (folder / "report.json").write_text(text)
         assert tflite.load(folder / "other.tflite").target == "android"
+
+
+class TestChild:
+    """The child process that converters and first inferences run in."""
+
+    @pytest.fixture
+    def child(self, converted, tmp_path, monkeypatch):
+        """One that nobody else uses, and a folder with a request for it."""
+        (tmp_path / "file.tflite").write_bytes(converted("micro", "int8").tflite)
+        monkeypatch.setattr(worker, "_WORKER", worker._Worker())
+        yield worker._WORKER, tmp_path
+        worker._WORKER.stop()
+
+    def test_that_died_idle_is_replaced(self, child):
+        child, folder = child
+        assert worker.run(folder, "run", runtime="litert") == b""
+        # Ctrl-C is sent to the whole group of the terminal's process.
+        assert os.getpgid(child.process.pid) != os.getpgid(0)
+        child.process.kill()
+        child.process.wait()
+        assert worker.run(folder, "run", runtime="litert") == b""
+
+    def test_dies_with_an_interrupted_request(self, child):
+        """Its answer would else be taken for that to the next request."""
+        child, folder = child
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                worker.run(folder, "convert", quantization="float32")  # imports TensorFlow
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert worker.run(folder, "run", runtime="litert") == b""
 
 
 class TestBadInput:
