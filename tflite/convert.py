@@ -364,7 +364,7 @@ def _left_float(found, quantization, precision, named):
         left = [
             op for op in found.operators if any(t.dtype == "FLOAT32" for t in op.inputs[1:2] if t)
         ]
-        left = [op for op in left if op.macs]
+        left = [op for op in left if op.macs != 0]
     else:
         floats = [key for key, value in precision.items() if value == "float32"]
         asked = {op.layer for key in floats for op in named[key]}

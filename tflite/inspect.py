@@ -49,7 +49,8 @@ class Operator:
         name: Name in the schema, such as `"CONV_2D"`; custom operators by their own name.
         inputs: `Tensor`s, `None` for an input left out.
         outputs: `Tensor`s.
-        macs: Multiply-accumulates of one invocation.
+        macs: Multiply-accumulates of one invocation of the file; `None` inside of a loop whose
+            number of turns isn't known.
         custom: Whether it is a custom or Flex operator.
         subgraph: Index of its subgraph.
     """
@@ -57,7 +58,7 @@ class Operator:
     name: str
     inputs: tuple
     outputs: tuple
-    macs: int
+    macs: int | None
     custom: bool
     subgraph: int
 
@@ -78,7 +79,7 @@ class Inspection:
         signatures: Names of inputs and outputs by signature: `{key: (inputs, outputs)}`.
         parameters: Number of weights and biases: the elements of the constant tensors that
             operators compute with, without shapes, axes and paddings.
-        macs: Multiply-accumulates of one invocation.
+        macs: Multiply-accumulates of one invocation, `None` where they aren't known.
         bytes: Bytes by part: `total`, `weights`, `metadata`, `structure`.
         refusals: By target, why it refuses the file; an empty list where it takes it.
     """
@@ -88,7 +89,7 @@ class Inspection:
     outputs: tuple
     signatures: dict
     parameters: int
-    macs: int
+    macs: int | None
     bytes: dict
     refusals: dict
 
@@ -105,7 +106,7 @@ class Inspection:
     def __str__(self):
         sizes = ", ".join(f"{part} {size:,}" for part, size in self.bytes.items())
         lines = [
-            f"{self.parameters:,} parameters, {self.macs:,} multiply-accumulates",
+            f"{self.parameters:,} parameters, {_count(self.macs)} multiply-accumulates",
             f"bytes: {sizes}",
             *(f"signature {key!r}: {i} -> {o}" for key, (i, o) in self.signatures.items()),
             *(f"input {_described(t)}" for t in self.inputs),
@@ -118,7 +119,7 @@ class Inspection:
                         op.name,
                         " ".join(str(t) for t in op.inputs if t),
                         " ".join(map(str, op.outputs)),
-                        f"{op.macs:,}",
+                        _count(op.macs),
                         f"{sum(t.bytes for t in op.inputs if t):,}",
                     )
                     for op in self.operators
@@ -131,6 +132,10 @@ class Inspection:
             ),
         ]
         return "\n".join(lines)
+
+
+def _count(macs):
+    return "unknown" if macs is None else f"{macs:,}"
 
 
 def _described(tensor):
@@ -176,8 +181,9 @@ def _inspected(tflite):
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
     graphs = [[_tensor(model, t) for t in graph.tensors] for graph in model.subgraphs]
+    runs = _runs(model)
     operators = [
-        _operator(model, op, graphs[g], g)
+        _operator(model, op, graphs[g], g, runs.get(g, 1))
         for g, graph in enumerate(model.subgraphs)
         for op in graph.operators or []
     ]
@@ -195,7 +201,7 @@ def _inspected(tflite):
             for s in model.signatureDefs or []
         },
         parameters=sum(t.elements for t in used.values()),
-        macs=sum(op.macs for op in operators),
+        macs=None if any(op.macs is None for op in operators) else sum(op.macs for op in operators),
         bytes=_bytes_by_part(model, tflite),
         refusals={},
     )
@@ -249,15 +255,74 @@ def _buffer_size(buffer):
     return len(buffer.data) if buffer.data is not None else int(buffer.size or 0)
 
 
-def _operator(model, op, tensors, subgraph):
+def _runs(model, graph=0, times=1):
+    """How often each body of a loop runs in one invocation, by subgraph; `None`: nobody knows."""
+    runs = {}
+    for op in model.subgraphs[graph].operators or []:
+        if _name(model, op) == "WHILE":
+            body = op.builtinOptions.bodySubgraphIndex
+            turns = None if times is None else _turns(model, model.subgraphs[graph], op)
+            runs[body] = None if turns is None else times * turns
+            runs |= _runs(model, body, runs[body])
+    return runs
+
+
+def _turns(model, graph, op):
+    """How often a loop turns that counts from one constant to another, else `None`."""
+    cond = model.subgraphs[op.builtinOptions.condSubgraphIndex]
+    body = model.subgraphs[op.builtinOptions.bodySubgraphIndex]
+    makers = {o: (_name(model, m), list(m.inputs)) for m in cond.operators for o in m.outputs}
+    steps = {o: (_name(model, m), list(m.inputs)) for m in body.operators for o in m.outputs}
+    pending, turns = [cond.outputs[0]], []
+    while pending:
+        name, inputs = makers.get(pending.pop(), ("", []))
+        if name == "LOGICAL_AND":
+            pending += inputs
+            continue
+        if name != "LESS" or inputs[0] not in cond.inputs:
+            return None
+        counter = list(cond.inputs).index(inputs[0])
+        kind, added = steps.get(body.outputs[counter], ("", []))
+        if kind != "ADD" or body.inputs[counter] not in added:
+            return None
+        added.remove(body.inputs[counter])
+        start = _integer(model, graph, op.inputs[counter])
+        end, step = _integer(model, cond, inputs[1]), _integer(model, body, added[0])
+        if start is None or end is None or not step or step < 0:
+            return None
+        turns.append(max(0, math.ceil((end - start) / step)))
+    return min(turns)
+
+
+def _integer(model, graph, index):
+    """The value of a constant of one integer, else `None`."""
     from ai_edge_litert.tools import flatbuffer_utils
 
-    code = model.operatorCodes[op.opcodeIndex]
-    custom = _text(code.customCode)
-    name = custom or flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
+    tensor = graph.tensors[index]
+    data = model.buffers[tensor.buffer].data
+    size = {"INT32": 4, "INT64": 8}.get(flatbuffer_utils.type_to_name(tensor.type))
+    if data is None or len(data) != size:
+        return None
+    return int.from_bytes(bytes(data), "little", signed=True)
+
+
+def _name(model, op):
+    """Name of an operator, custom ones by their own."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    custom = _text(model.operatorCodes[op.opcodeIndex].customCode)
+    return custom or flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
+
+
+def _operator(model, op, tensors, subgraph, runs):
+    custom = bool(model.operatorCodes[op.opcodeIndex].customCode)
+    name = _name(model, op)
     inputs = tuple(tensors[i] if i >= 0 else None for i in op.inputs)
     outputs = tuple(tensors[i] for i in op.outputs)
-    return Operator(name, inputs, outputs, _macs(name, op, inputs, outputs), bool(custom), subgraph)
+    macs = _macs(name, op, inputs, outputs)
+    if macs:
+        macs = None if runs is None else macs * runs
+    return Operator(name, inputs, outputs, macs, custom, subgraph)
 
 
 def _size(tensor):
@@ -266,7 +331,7 @@ def _size(tensor):
 
 
 def _macs(name, op, inputs, outputs):
-    """Multiply-accumulates of one invocation: products of weights or activations summed up."""
+    """Multiply-accumulates of one run: products of weights or activations summed up."""
     if name in ("CONV_2D", "CONV_3D"):
         return _size(outputs[0]) * _size(inputs[1]) // _channels(name, inputs[1])
     if name == "DEPTHWISE_CONV_2D":

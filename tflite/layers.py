@@ -24,9 +24,9 @@ def errors(float32, tflite, inputs) -> list[dict]:
     floats, quantized = _Runner(float32, watched.values()), _Runner(tflite, watched)
     sums = {name: np.zeros(4) for name in watched}
     for start in range(0, len(inputs[0]), floats.batch):
-        rows = range(start, start + floats.batch)
+        places = range(start, start + floats.batch)
         # The last sample fills the last batch.
-        sample = [array.take(rows, axis=0, mode="clip") for array in inputs]
+        sample = [array.take(places, axis=0, mode="clip") for array in inputs]
         floats.run(sample)
         quantized.run(sample)
         for name, twin in watched.items():

@@ -102,7 +102,7 @@ def refusals(inspection, target) -> list[str]:
 
 def _ethos_refusals(inspection):
     for op in inspection.operators:
-        if op.macs and any(t.dtype == "FLOAT32" for t in op.outputs):
+        if op.macs != 0 and any(t.dtype == "FLOAT32" for t in op.outputs):
             yield _ETHOS_REFUSED["float32"]
         if any(t and t.dtype == "INT4" for t in op.inputs):
             yield _ETHOS_REFUSED["int4"]

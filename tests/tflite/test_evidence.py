@@ -378,6 +378,30 @@ class TestInspect:
         assert found.refusals["android"] == found.refusals["micro"] == []
         assert found.refusals["ethos-u55-128"] == ["the NPU computes in int8 and int16 only"]
 
+    def test_loops_count_for_each_turn(self):
+        """A GRU of 4 steps: 3 gates of 4 units, from 3 features and 4 units; then 4 outputs."""
+        artifact = tflite.convert(zoo.gru(), "micro")
+        assert artifact.report["operators"]["WHILE"] == 1
+        assert artifact.report["multiply_accumulates"] == 4 * 12 * (3 + 4) + 16
+
+    def test_loops_of_unknown_length(self):
+        class UntilZero(keras.layers.Layer):
+            def build(self, shape):
+                self.kernel = self.add_weight(shape=(4, 4), initializer="zeros")
+
+            def call(self, x):
+                import tensorflow as tf
+
+                kernel = tf.convert_to_tensor(self.kernel.value)
+                return tf.while_loop(
+                    lambda h: tf.reduce_sum(h) > 0, lambda h: (tf.matmul(h, kernel),), (x,)
+                )[0]
+
+        inputs = keras.Input((4,))
+        found = tflite.inspect(tflite.convert(keras.Model(inputs, UntilZero()(inputs))).tflite)
+        assert found.macs is None
+        assert "parameters, unknown multiply-accumulates" in str(found)
+
     def test_what_targets_refuse(self, converted):
         found = tflite.inspect(converted("android", "float16").tflite)
         assert found.refusals["micro"] == ["TFLite Micro has no float16 DEQUANTIZE"]
