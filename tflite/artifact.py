@@ -284,8 +284,13 @@ def check_folder(folder):
 def write(folder, files) -> pathlib.Path:
     """Writes files, text or bytes by relative path: all of them, or none."""
     folder = check_folder(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as staging:
+    for name in files:
+        check_folder((folder / name).parent)
+        if (folder / name).is_dir():
+            raise ValueError(f"`folder` can't be written: {folder} ({name} is in the way).")
+    folder.mkdir(parents=True, exist_ok=True)
+    # Inside: the folder may be a mount point, or its parent read-only.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished.") as staging:
         for name, content in files.items():
             path = pathlib.Path(staging, name)
             path.parent.mkdir(parents=True, exist_ok=True)

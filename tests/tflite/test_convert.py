@@ -1,4 +1,5 @@
 import os
+import pathlib
 import signal
 
 import keras
@@ -95,6 +96,22 @@ def test_target_of_a_file_is_that_of_its_report(converted, tmp_path):
         assert tflite.load(folder / "other.tflite").target == "android"
 
 
+def test_kit_is_staged_inside_its_folder(converted, tmp_path, monkeypatch):
+    """Which may be a mount point, or the only folder that can be written."""
+    (tmp_path / "kit").mkdir()
+    sources, replace = [], os.replace
+
+    def recorded(source, target):
+        sources.append(pathlib.Path(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", recorded)
+    folder = converted("micro", "float32").save(tmp_path / "kit")
+    assert {source.relative_to(folder).parts[0][0] for source in sources} == {"."}
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+    assert os.listdir(tmp_path) == ["kit"]
+
+
 class TestChild:
     """The child process that converters and first inferences run in."""
 
@@ -182,6 +199,16 @@ class TestBadInput:
         with pytest.raises(ValueError, match="`folder` can't be written"):
             converted("micro", "int8").save(tmp_path / "file" / "kit")
         assert os.listdir(tmp_path) == ["file"]
+
+    @pytest.mark.parametrize("conflict", ["arduino", "report.md"])
+    def test_what_is_in_the_way_of_a_kit(self, converted, tmp_path, conflict):
+        if conflict == "arduino":
+            (tmp_path / conflict).write_text("a file where a folder is needed")
+        else:
+            (tmp_path / conflict / "notes").mkdir(parents=True)
+        with pytest.raises(ValueError, match=f"`folder` can't be written.*{conflict} is in the"):
+            converted("micro", "int8").save(tmp_path)
+        assert os.listdir(tmp_path) == [conflict]
 
     def test_file_that_is_none(self, tmp_path):
         with pytest.raises(ValueError, match="Not a TFLite file"):
