@@ -260,10 +260,8 @@ class Distiller(keras.Model):
         """As `keras.Model.compile`. Without a `loss`, only for a distiller with `alpha=0`."""
         has_loss = kwargs.get("loss") is not None or (len(args) > 1 and args[1] is not None)
         self.require_loss(has_loss)
-        if self.missing_label is not None and kwargs.get("metrics") is not None:
-            kwargs["weighted_metrics"] = _joined(
-                kwargs.pop("metrics"), kwargs.get("weighted_metrics")
-            )
+        if self.missing_label is not None:
+            kwargs = weighted_metrics_only(kwargs)
         super().compile(*args, **kwargs)
 
     def require_loss(self, has_loss):
@@ -744,12 +742,17 @@ def _masked_weight(known, weight=None):
     return known * weight
 
 
-def _joined(metrics, weighted_metrics):
-    """Two `metrics` arguments of `compile` in one."""
+def weighted_metrics_only(arguments) -> dict:
+    """Arguments of `compile` with all metrics among the weighted ones."""
+    arguments = dict(arguments)
+    metrics = arguments.pop("metrics", None)
+    weighted_metrics = arguments.get("weighted_metrics")
+    if metrics is None:
+        return arguments
     if weighted_metrics is None:
-        return metrics
+        return {**arguments, "weighted_metrics": metrics}
     if isinstance(metrics, list) and isinstance(weighted_metrics, list):
-        return metrics + weighted_metrics
+        return {**arguments, "weighted_metrics": metrics + weighted_metrics}
     raise ValueError(
         "With `missing_label` all metrics are weighted: give them as one list or dict. "
         f"Received: metrics={metrics!r}, weighted_metrics={weighted_metrics!r}"

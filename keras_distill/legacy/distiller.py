@@ -5,6 +5,7 @@ import tensorflow as tf
 import tf_keras
 
 import keras_distill
+from keras_distill.distiller import weighted_metrics_only
 from keras_distill.teachers import BaseTeacher
 
 
@@ -32,9 +33,12 @@ class _Shell(keras.Model):
 
     @property
     def input(self):
-        """What the model reads, as `keras.KerasTensor`s."""
+        """What the model reads, as `keras.KerasTensor`s, or `None` before it was called."""
+        spec = self.model.save_spec()
+        if spec is None:
+            return None
         return tf.nest.map_structure(
-            lambda x: keras.KerasTensor(tuple(x.shape), x.dtype.name), self.model.input
+            lambda x: keras.KerasTensor(tuple(x.shape), x.dtype.name), spec[0][0]
         )
 
     def call(self, inputs, training=None):
@@ -95,7 +99,8 @@ class Distiller(tf_keras.Model):
                 "`student` must be a `tf_keras.Model`; for `keras.Model`s there is "
                 f"`keras_distill.Distiller`. Received: student={student!r}"
             )
-        if not student.built:
+        shell = _Shell(student)
+        if not student.built or shell.input is None:
             raise ValueError(
                 f"The student {student.name!r} isn't built: call it once on a batch, or use the "
                 "functional API."
@@ -115,12 +120,15 @@ class Distiller(tf_keras.Model):
                 "`teacher` must be a `tf_keras.Model`, a `keras.Model` or one of "
                 f"`keras_distill.teachers`. Received: teacher={teacher!r}"
             )
-        core = _Core(_Shell(student), teacher, losses, alpha, **kwargs)
+        core = _Core(shell, teacher, losses, alpha, **kwargs)
+        # Says what is wrong where the teacher can't read what the student reads.
+        core.build_for(shell.input)
         core.outer = lambda: self
         self._core = lambda: core
         self.adapter_variables = [v.value for v in core.trainable_variables]
+        # Held by the core: `tf_keras` takes what it finds here for metrics of `evaluate` too.
         names = ["loss", "student_loss", *(pair.name for pair in core._plan.pairs)]
-        self._reported = {name: tf_keras.metrics.Mean(name=name) for name in names}
+        core._plan.trackers = {name: tf_keras.metrics.Mean(name=name) for name in names}
 
     @property
     def hyperparameters(self) -> dict:
@@ -132,9 +140,12 @@ class Distiller(tf_keras.Model):
 
     def compile(self, optimizer="rmsprop", loss=None, **kwargs):
         """As `tf_keras.Model.compile`. Without a `loss`, only for a distiller with `alpha=0`."""
-        self._core().require_loss(loss is not None)
+        core = self._core()
+        core.require_loss(loss is not None)
+        if core.missing_label is not None:
+            kwargs = weighted_metrics_only(kwargs)
         super().compile(optimizer, loss, **kwargs)
-        self._core()._compile_loss = None if loss is None else self._labels_loss
+        core._compile_loss = None if loss is None else self._labels_loss
 
     def train_step(self, data):
         x, y, sample_weight = tf_keras.utils.unpack_x_y_sample_weight(data)
@@ -146,22 +157,33 @@ class Distiller(tf_keras.Model):
             values = core.compute_losses(x, y, answer, teacher_answer, sample_weight)
         variables = [*self.student.trainable_variables, *self.adapter_variables]
         self.optimizer.minimize(values["loss"], variables, tape=tape)
-        return self._report(values, y, answer.outputs, sample_weight)
+        return self._report(values, x, y, answer.outputs, sample_weight)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        """The student's own loss, as `evaluate` reports it."""
+        y, sample_weight = self._core()._known_labels(y, y_pred, sample_weight)
+        return super().compute_loss(x, y, y_pred, sample_weight)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight):
+        if y is None:  # The compiled metrics need labels.
+            return self.get_metrics_result()
+        y, sample_weight = self._core()._known_labels(y, y_pred, sample_weight)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def reset_metrics(self):
+        super().reset_metrics()
+        for tracker in self._core()._plan.trackers.values():
+            tracker.reset_state()
 
     def _labels_loss(self, y, outputs, sample_weight):
         return self.compiled_loss(y, outputs, sample_weight)
 
-    def _report(self, values, y, outputs, sample_weight):
+    def _report(self, values, x, y, outputs, sample_weight):
+        """Updates what `fit` reports and returns it."""
+        trackers = self._core()._plan.trackers
+        size = tf.shape(tf.nest.flatten(x)[0])[0]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        logs = {}
         for name, value in values.items():
-            self._reported[name].update_state(value * replicas)
-            logs[name] = self._reported[name].result()
-        if y is not None:
-            self.compiled_metrics.update_state(y, outputs, sample_weight)
-            logs.update({metric.name: metric.result() for metric in self.compiled_metrics.metrics})
-        return logs
-
-    @property
-    def metrics(self):
-        return [*super().metrics, *getattr(self, "_reported", {}).values()]
+            trackers[name].update_state(value * replicas, sample_weight=size)
+        logs = self.compute_metrics(x, y, outputs, sample_weight)
+        return {**logs, **{name: trackers[name].result() for name in values}}

@@ -124,6 +124,92 @@ def test_options_of_the_distiller(trained, split):
         np.testing.assert_array_equal(a, b)
 
 
+def small(x):
+    """A student and a teacher of 10 classes, built."""
+    models = [
+        tf_keras.Sequential([tf_keras.layers.Flatten(), tf_keras.layers.Dense(n), *more])
+        for n, more in ((10, []), (8, [tf_keras.layers.Dense(10)]))
+    ]
+    for model in models:
+        model(x)
+    return models
+
+
+def test_validation_reports_the_students_own_loss(split):
+    x, y = (part[:40] for part in split[0])
+    model, teacher = small(x)
+    distiller = legacy.Distiller(model, teacher, keras_distill.losses.SoftTargets(2.0), alpha=0.3)
+    distiller.compile(tf_keras.optimizers.SGD(0.0), LOSS, metrics=["accuracy"])
+    logs = distiller.fit(x, y, batch_size=32, validation_data=(x, y), verbose=0).history
+    z, t = model.predict(x, verbose=0), teacher.predict(x, verbose=0)
+    hard, right = float(LOSS(y, z)), np.mean(z.argmax(-1) == y)
+    soft = float(keras_distill.losses.SoftTargets(2.0)(t, z))
+    # The last batch of 8 counts for 8 samples.
+    expected = {
+        "loss": 0.3 * hard + 0.7 * soft,
+        "student_loss": hard,
+        "soft_targets": soft,
+        "accuracy": right,
+        "val_loss": hard,
+        "val_accuracy": right,
+    }
+    assert {name: values[0] for name, values in logs.items()} == pytest.approx(expected, rel=1e-4)
+    results = distiller.evaluate(x, y, verbose=0, return_dict=True)
+    assert results == pytest.approx({"loss": hard, "accuracy": right}, rel=1e-4)
+    assert len(distiller.weights) == len(model.weights)
+
+
+def test_evaluation_without_labels(split):
+    model, teacher = small(split[0][0][:8])
+    distiller = legacy.Distiller(model, teacher, alpha=0)
+    distiller.compile("sgd")
+    assert distiller.evaluate(split[0][0][:8], verbose=0) == 0
+
+
+def test_missing_labels_weigh_nothing(split):
+    x, y = (part[:40] for part in split[0])
+    known = np.arange(40) % 3 > 0
+    model, teacher = small(x)
+    distiller = legacy.Distiller(model, teacher, alpha=0.5, missing_label=-1)
+    distiller.compile(tf_keras.optimizers.SGD(0.0), LOSS, metrics=["accuracy"])
+    labels = np.where(known, y, -1)
+    z = model.predict(x, verbose=0)
+    hard = float(LOSS(np.where(known, y, 0), z, known))
+    right = np.mean(z.argmax(-1)[known] == y[known])
+    results = distiller.evaluate(x, labels, verbose=0, return_dict=True)
+    assert results == pytest.approx({"loss": hard, "accuracy": right}, rel=1e-4)
+    logs = distiller.train_on_batch(x, labels, return_dict=True)
+    assert logs["student_loss"] == pytest.approx(hard, rel=1e-4)
+    assert logs["accuracy"] == pytest.approx(right, rel=1e-4)
+
+
+class Subclassed(tf_keras.Model):
+    """A student of 10 classes that isn't a graph of layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.head = tf_keras.layers.Flatten(), tf_keras.layers.Dense(10)
+
+    def call(self, inputs):
+        return self.head(self.flat(inputs))
+
+
+def test_subclassed_student(split):
+    x, y = (part[:32] for part in split[0])
+    model, teacher = Subclassed(), small(x)[1]
+    with pytest.raises(ValueError, match="call it once on a batch"):
+        legacy.Distiller(model, teacher)
+    # Built, but nothing is known of the shape of its inputs.
+    model.build((None, 8, 8, 1))
+    with pytest.raises(ValueError, match="call it once on a batch"):
+        legacy.Distiller(model, teacher)
+    model(x)
+    distiller = legacy.Distiller(model, teacher)
+    distiller.compile("adam", LOSS)
+    losses = distiller.fit(x, y, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
 def test_distilled_student_learns(trained, split, accuracy):
     keras.utils.set_random_seed(0)
     model = legacy.to_tf_keras(student())
