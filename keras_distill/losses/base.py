@@ -296,11 +296,15 @@ def _reduce(values, mask, sample_weight, reduction, dtype):
 
     Keras multiplies values of shape `(batch, steps)` by weights of shape `(batch,)` along the
     wrong axis. Here weights of lower rank hold for all positions of their row; weights and masks
-    of higher rank count by their mean over the positions that a value sums up.
+    of higher rank count by their mean over the positions that a value sums up. A scalar stands for
+    the mean of the batch; Keras would count it once for each replica.
     """
     rank = len(values.shape)
     if sample_weight is not None and rank:
         sample_weight = _to_rank(ops.cast(sample_weight, dtype), rank)
+        sample_weight = sample_weight * ops.ones_like(values)
+    if not rank and reduction not in (None, "none"):
+        values = ops.reshape(values, (1,))
     if mask is not None and rank:
         mask = _to_rank(mask, rank)
         values = ops.where(mask, values, ops.zeros_like(values))

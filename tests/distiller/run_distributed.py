@@ -56,6 +56,11 @@ def difference(teacher, student):
     return keras.ops.mean(keras.ops.abs(teacher - student), axis=-1)
 
 
+def scalar_difference(teacher, student):
+    """A function that returns one value for the whole batch."""
+    return keras.ops.mean(keras.ops.square(teacher - student))
+
+
 with strategy.scope() if strategy else contextlib.nullcontext():
     student, teacher = model(5), model(9)
     losses = [
@@ -74,6 +79,11 @@ with strategy.scope() if strategy else contextlib.nullcontext():
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
+    unweighted = keras_distill.Distiller(model(5), teacher, scalar_difference, alpha=0)
+    unweighted.compile(keras.optimizers.SGD(0.1))
 history = distiller.fit(data, validation_data=data, epochs=3, verbose=0).history
-weights = {f"weight/{i}": w for i, w in enumerate(distiller.get_weights())}
+other = unweighted.fit(data.map(lambda x, y, weight: x), verbose=0).history
+history |= {f"unweighted_{name}": values for name, values in other.items()}
+weights = distiller.get_weights() + unweighted.get_weights()
+weights = {f"weight/{i}": w for i, w in enumerate(weights)}
 np.savez(path, **weights, **{f"log/{name}": np.ravel(v) for name, v in history.items()})

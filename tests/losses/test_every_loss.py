@@ -13,6 +13,8 @@ from loss_cases import (
     value_and_gradient,
 )
 
+import keras_distill
+
 every_loss = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -71,6 +73,17 @@ def test_sample_weights_and_rows_of_weight_0(case):
     assert_structures_close(changed_gradient, gradient, rtol=1e-6, atol=1e-7)
     for leaf in keras.tree.flatten(gradient):
         np.testing.assert_array_equal(leaf[1], 0)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 3.0], [[0.5, 0.0, 1.0], [2.0, 1.0, 1.5]]])
+def test_mean_with_sample_weight(rng, weights):
+    """Weights of rows and of steps: the sum of weighted values over the sum of weights."""
+    teacher, student = rng.normal(size=(2, 2, 3, 4))
+    values = np.square(teacher - student).mean(-1)
+    loss = keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")
+    loss = keras_distill.match.as_loss(loss)
+    want = np.average(values, weights=np.broadcast_to(np.array(weights).reshape(2, -1), (2, 3)))
+    assert float(loss(teacher, student, weights)) == pytest.approx(want, rel=1e-5)
 
 
 @every_loss
