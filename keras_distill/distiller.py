@@ -21,6 +21,9 @@ from keras_distill.match import Answer, Match, ModelTaps, Pair, Tap, paths
 from keras_distill.teachers import as_teacher
 from keras_distill.teachers.base import Misfit
 
+#: What `fit` reports beside the distillation losses.
+_RESERVED = ("loss", "student_loss")
+
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Distiller(keras.Model):
@@ -435,11 +438,14 @@ class Distiller(keras.Model):
         )
         teacher_taps = ModelTaps(self.teacher.tap_path, teacher.outputs, self.teacher.output_names)
         pairs = []
+        taken = [*_RESERVED, *plan.names]
         for match, name in zip(plan.matches, plan.names, strict=True):
             if match.student is None and match.teacher is None:
                 for output, suffix in _leaves(student.outputs):
                     tap = Tap(output=output)
-                    pairs.append(Pair(match, name + suffix, tap, tap))
+                    own = _numbered(name + suffix, taken) if suffix else name
+                    taken.append(own)
+                    pairs.append(Pair(match, own, tap, tap))
             else:
                 pairs.append(
                     Pair(
@@ -638,17 +644,22 @@ def _as_matches(losses) -> list[Match]:
 
 
 def _unique_names(matches) -> list[str]:
-    """A name for each match: its own, with the place or a number behind it where two agree."""
-    names = []
+    """A name for each match: its own, with the place or a number behind it where it is taken."""
+    taken = list(_RESERVED)
     for match in matches:
         name = match.name
-        if name in names and isinstance(match.student, str):
+        if name in taken and isinstance(match.student, str):
             name = f"{name}_{match.student.replace('/', '_')}"
-        stem, number = name, 2
-        while name in names:
-            name, number = f"{stem}_{number}", number + 1
-        names.append(name)
-    return names
+        taken.append(_numbered(name, taken))
+    return taken[len(_RESERVED) :]
+
+
+def _numbered(name, taken) -> str:
+    """`name`, with a number behind it where it is taken."""
+    stem, number = name, 2
+    while name in taken:
+        name, number = f"{stem}_{number}", number + 1
+    return name
 
 
 def _bind(instance, attribute) -> Bound:

@@ -29,7 +29,8 @@ class Match:
             and never exported. `"auto"` builds it from the shapes. Defaults to `None`.
         weight: Weight of the loss, at least 0: a number, or a `keras.optimizers.schedules`
             schedule. Defaults to `1.0`.
-        name: Name under which `fit` reports the loss. Defaults to the loss' own.
+        name: Name under which `fit` reports the loss. Defaults to the loss' own. Where another
+            loss has it, the place or a number is put behind it.
 
     Raises:
         TypeError: If `loss` is neither a loss nor a function, or `adapter` isn't a layer.
@@ -111,7 +112,7 @@ class KerasLoss(DistillationLoss):
     def __init__(self, loss, name=None, reduction=None, dtype=None):
         self.loss = loss
         super().__init__(
-            name=name or getattr(loss, "name", None) or loss.__name__.strip("<>"),
+            name=name or getattr(loss, "name", None) or _name_of(loss),
             reduction=reduction or getattr(loss, "reduction", "sum_over_batch_size"),
             dtype=dtype or getattr(loss, "dtype", None),
         )
@@ -308,6 +309,11 @@ class Pair:
             f"{self.name}: the student's {self.student} has shape {student} but the teacher's "
             f"{self.teacher} has shape {teacher}. {mend}."
         )
+
+
+def _name_of(function):
+    """The name of a function, or of the class of another thing that can be called."""
+    return getattr(function, "__name__", type(function).__name__).strip("<>")
 
 
 def _as_tuple(x):

@@ -1,5 +1,7 @@
 """Models of every kind and structure; the teacher stays as it was."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -77,6 +79,52 @@ def test_none_skips_an_output_and_one_loss_compares_each(inputs, labels, cross_e
     each.compile("sgd")
     logs = each.train_on_batch(inputs, return_dict=True)
     assert set(logs) == {"loss", "soft_targets_x", "soft_targets_y"}
+
+
+def test_losses_with_one_name_count_once_each(inputs, formulas):
+    """A loss of both outputs beside one of an output by name."""
+    student, teacher = two_heads(5, "dict"), two_heads(9, "dict")
+    more = keras_distill.Match(SoftTargets(1.0), student="y")
+    distiller = keras_distill.Distiller(student, teacher, [SoftTargets(4.0), more], alpha=0)
+    distiller.compile("sgd")
+    z, t = student.predict(inputs, verbose=0), teacher.predict(inputs, verbose=0)
+    logs = distiller.train_on_batch(inputs, return_dict=True)
+    expected = {
+        "soft_targets_x": formulas.soft_targets(t["x"], z["x"], 4.0).mean(),
+        "soft_targets_y_2": formulas.soft_targets(t["y"], z["y"], 4.0).mean(),
+        "soft_targets_y": formulas.soft_targets(t["y"], z["y"], 1.0).mean(),
+    }
+    expected["loss"] = sum(expected.values())
+    assert logs == pytest.approx(expected, rel=1e-4)
+    assert float(distiller.hyperparameters["soft_targets_y/temperature"]) == 1.0
+
+
+def test_names_of_the_objective_are_not_given_to_losses(dense, batch, cross_entropy):
+    x, y, _ = batch
+
+    def loss(teacher, student):
+        return keras.ops.mean(keras.ops.square(teacher - student), axis=-1)
+
+    class Difference:
+        def __call__(self, teacher, student):
+            return loss(teacher, student)
+
+    mse = keras.losses.MeanSquaredError()
+    losses = [
+        loss,
+        keras_distill.Match(mse, name="student_loss"),
+        functools.partial(loss),
+        Difference(),
+    ]
+    student, teacher = dense(), dense(9)
+    difference = np.square(teacher.predict(x, verbose=0) - student.predict(x, verbose=0)).mean()
+    hard = float(cross_entropy(y, student.predict(x, verbose=0)))
+    distiller = keras_distill.Distiller(student, teacher, losses, alpha=0.5)
+    distiller.compile("sgd", cross_entropy)
+    expected = dict.fromkeys(["loss_2", "student_loss_2", "partial", "Difference"], difference)
+    expected |= {"student_loss": hard, "loss": 0.5 * hard + 2 * difference}
+    logs = distiller.train_on_batch(x, y, return_dict=True)
+    assert logs == pytest.approx(expected, rel=1e-4)
 
 
 def test_weights_per_output(inputs, labels, cross_entropy, formulas):
