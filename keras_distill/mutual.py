@@ -5,12 +5,11 @@ from keras import ops
 
 from keras_distill import taps as tapping
 from keras_distill.distiller import Distiller
-from keras_distill.losses.base import PACKAGE
+from keras_distill.losses.base import PACKAGE, logits_of
 from keras_distill.losses.response import SoftTargets
 from keras_distill.match import Answer
 from keras_distill.teachers.base import BaseTeacher, Misfit
-from keras_distill.teachers.ensemble import Ensemble
-from keras_distill.teachers.live import is_sigmoid_of
+from keras_distill.teachers.ensemble import mean_logits
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -18,7 +17,8 @@ class MutualDistiller(Distiller):
     """Trains two or more students at once, each on the labels and on what the others say.
 
     `loss = sum over students of alpha * student_loss + (1 - alpha) * distillation_loss`, where a
-    student's teacher is the mean of the others' answers in the same step, taken as given. All
+    student's teacher is the mean of the others' answers in the same step, taken as given: of
+    their softened probabilities for losses with a temperature, else of the values compared. All
     students are updated together, from one forward pass of each. `fit` and `evaluate` report
     losses and metrics by the students' names; `predict` gives a dict of their answers. Each
     student can be saved and exported by itself.
@@ -65,7 +65,9 @@ class MutualDistiller(Distiller):
         return Answer(None, {})
 
     def compute_losses(self, x, y, answer, teacher_answer, sample_weight=None):
-        said = Answer(self.teacher.mean_of_others(answer.outputs), {})
+        losses = [match.loss for match in self._plan.matches]
+        sigmoid = any(getattr(loss, "activation", None) == "sigmoid" for loss in losses)
+        said = Answer(self.teacher.mean_of_others(answer.outputs, sigmoid), {})
         return super().compute_losses(x, y, answer, said, sample_weight)
 
     def train_step(self, data):
@@ -158,9 +160,6 @@ class Peers(BaseTeacher):
     def __init__(self, cohort):
         self.cohort = cohort
         self.output_names = cohort.output_names
-        others = len(cohort.students) - 1
-        # Members that aren't run: their answers are handed in.
-        self._mean = Ensemble([BaseTeacher() for _ in range(others)]) if others > 1 else None
 
     def answer_spec(self, inputs, taps=()):
         outputs = tapping.spec_of(lambda x: self.cohort(x, training=False), inputs)
@@ -172,13 +171,18 @@ class Peers(BaseTeacher):
             )
         return outputs, []
 
-    def mean_of_others(self, outputs) -> dict:
-        """For each student, the mean answer of all others, through which no gradient flows."""
+    def mean_of_others(self, outputs, sigmoid) -> dict:
+        """For each student, the mean answer of all others, through which no gradient flows.
+
+        Args:
+            outputs: What the students answer, by name.
+            sigmoid: Whether losses with a temperature compare sigmoids, not softmaxes.
+        """
         outputs = {name: _as_given(output) for name, output in outputs.items()}
         means = {}
         for name in outputs:
             others = [output for other, output in outputs.items() if other != name]
-            means[name] = others[0] if self._mean is None else self._mean.combine(others)
+            means[name] = others[0] if len(others) == 1 else _mean(others, sigmoid)
         return means
 
 
@@ -188,8 +192,19 @@ def _as_given(output):
     logits = getattr(output, "_keras_logits", None)
     if logits is not None:
         given._keras_logits = ops.stop_gradient(logits)
-        given._is_sigmoid = is_sigmoid_of(output, logits)
     return given
+
+
+def _mean(answers, sigmoid):
+    """The mean of several answers, with what losses on logits read behind it."""
+    share = 1 / len(answers)
+    mean = share * sum(ops.cast(answer, "float32") for answer in answers)
+    logits = [ops.cast(logits_of(answer), "float32") for answer in answers]
+    mean._keras_logits = share * sum(logits)
+    mean._mean_logits_at = lambda temperature: mean_logits(
+        logits, [share] * len(logits), sigmoid, temperature
+    )
+    return mean
 
 
 def _copy(metric):

@@ -111,15 +111,19 @@ def fraction(name, value) -> float:
     return value
 
 
-def logits_of(outputs, temperature=1.0):
+def logits_of(outputs, temperature=None):
     """The logits behind `outputs`, where a softmax or sigmoid of Keras made them.
 
     Keras leaves the logits on the tensors that its softmax and sigmoid return, so nothing is lost
     where a probability rounds to 0 or 1. Several teachers' answers carry a function that gives
     the logits of their mean at a temperature. Other tensors are returned as they are.
+
+    Args:
+        outputs: A tensor.
+        temperature: Of the loss that reads them, or `None` where it has none.
     """
     mean_at = getattr(outputs, "_mean_logits_at", None)
-    if mean_at is not None:
+    if mean_at is not None and temperature is not None:
         return mean_at(temperature)
     return getattr(outputs, "_keras_logits", outputs)
 
@@ -161,7 +165,7 @@ class DistillationLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         mask = keras_mask(y_pred)
         if self.takes_logits:
-            temperature = getattr(self, "temperature", 1.0)
+            temperature = getattr(self, "temperature", None)
             y_true = keras.tree.map_structure(lambda x: logits_of(x, temperature), y_true)
             y_pred = keras.tree.map_structure(logits_of, y_pred)
         with keras.name_scope(self.name):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_distill
-from keras_distill.losses import SoftTargets
+from keras_distill.losses import LogitMSE, SoftTargets
 
 
 @pytest.fixture
@@ -72,6 +72,34 @@ def test_students_that_end_in_softmax(dense, x):
         losses = mutual.compute_losses(x, None, answer, mutual.ask_teacher(x))
         values.append(float(losses["loss"]))
     assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("check_numerics", [False, True])
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_sigmoid_losses_read_the_mean_of_sigmoids(dense, x, activation, check_numerics):
+    students = [dense(activation=activation, seed=seed, name=f"s{seed}") for seed in (1, 2, 3)]
+    loss = SoftTargets(2.0, activation="sigmoid")
+    mutual = keras_distill.MutualDistiller(students, loss, 0.0, check_numerics=check_numerics)
+    mutual.compile(keras.optimizers.SGD(0.0))
+    logits = [np.asarray(dense(seed=seed)(x), "float64") for seed in (1, 2, 3)]
+    p = [1 / (1 + np.exp(-z / 2)) for z in logits]
+    logs = mutual.train_on_batch(x, return_dict=True)
+    for i, q in enumerate(p):
+        mean = (sum(p) - q) / 2
+        kl = mean * np.log(mean / q) + (1 - mean) * np.log((1 - mean) / (1 - q))
+        assert logs[f"soft_targets_s{i + 1}"] == pytest.approx(4 * kl.mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", [keras.losses.MeanSquaredError(), LogitMSE()])
+def test_losses_on_values_read_the_mean_of_values(dense, x, loss):
+    students = [dense(seed=seed, name=f"s{seed}") for seed in (1, 2, 3)]
+    mutual = keras_distill.MutualDistiller(students, loss, alpha=0.0)
+    mutual.compile(keras.optimizers.SGD(0.0))
+    z = [student.predict(x, verbose=0) for student in students]
+    logs = mutual.train_on_batch(x, return_dict=True)
+    for own, student in zip(z, students, strict=True):
+        expected = np.square((sum(z) - own) / 2 - own).mean()
+        assert logs[f"{loss.name}_{student.name}"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_bad_students(dense):
