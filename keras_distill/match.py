@@ -321,10 +321,12 @@ def _as_tuple(x):
 
 
 def _place(taps):
-    """What a user would write for taps."""
+    """What a user would write for taps. The only output is 0: `None` stands for all outputs."""
     if not isinstance(taps, Tap):
         return [_place(tap) for tap in taps]
-    return taps.output if taps.path is None else taps.path
+    if taps.path is not None:
+        return taps.path
+    return 0 if taps.output is None else taps.output
 
 
 def _specs_at(answer, taps, role):

@@ -146,3 +146,19 @@ def test_a_killed_run_ends_with_the_same_weights(digits, cross_entropy, tmp_path
     alone.fit(steps(digits), epochs=4, verbose=0)
     interrupted = np.load(tmp_path / "interrupted.npz")
     assert_same([interrupted[name] for name in interrupted.files], alone.get_weights())
+
+
+def test_a_layer_compared_with_the_only_output(dense, batch, tmp_path):
+    """The teacher's `0` isn't loaded as the default, the student's place."""
+    teacher = dense(9)
+    match = keras_distill.Match(
+        keras.losses.MeanSquaredError(), student="hidden", teacher=0, adapter="auto"
+    )
+    distiller = keras_distill.Distiller(dense(), teacher, match, alpha=0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+    loaded.teacher = teacher
+    logs = [model.train_on_batch(batch[0], return_dict=True) for model in (distiller, loaded)]
+    assert logs[0] == logs[1]
+    assert logs[0]["loss"] > 0
