@@ -224,6 +224,7 @@ class Distiller(keras.Model):
         )
         alpha = ops.convert_to_tensor(self.alpha)
         values = {}
+        sample_weight = self._conformed(sample_weight, answer.outputs)
         y, label_weight = self._known_labels(y, answer.outputs, sample_weight)
         if y is not None and self._compile_loss is not None:
             values["student_loss"] = self._compile_loss(y, answer.outputs, label_weight)
@@ -523,8 +524,18 @@ class Distiller(keras.Model):
     def _student_inputs(self, x):
         return x if self.teacher is None else self.teacher.student_inputs(x)
 
+    def _conformed(self, x, outputs):
+        """Labels or weights in the containers of the outputs, as far as Keras takes others."""
+        if isinstance(x, dict) and isinstance(outputs, (list, tuple)):
+            names = getattr(self, "output_names", None) or ()
+            x = [x[name] for name in names] if set(x) == set(names) else x
+        if isinstance(x, (list, tuple)) and len(x) == len(keras.tree.flatten(outputs)):
+            return keras.tree.pack_sequence_as(outputs, x)
+        return x
+
     def _known_labels(self, y, outputs, sample_weight):
         """Labels and weights of a batch, in which `missing_label` has weight 0."""
+        y, sample_weight = (self._conformed(part, outputs) for part in (y, sample_weight))
         if y is None or self.missing_label is None:
             return y, sample_weight
         known = keras.tree.map_structure(self._is_known, y, outputs)

@@ -77,3 +77,46 @@ def test_missing_labels_of_one_hot_rows_steps_and_values(rng):
     logs = distiller.train_on_batch(x, y, return_dict=True)
     expected = np.where(missing, 0, np.square(y - z).mean(-1)).mean()
     np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("structure", ["list", "tuple", "dict"])
+@pytest.mark.parametrize("form", ["list", "dict"])
+def test_missing_labels_of_several_outputs(batch, cross_entropy, formulas, structure, form):
+    """Labels and weights in the containers that Keras takes, whatever those of the outputs."""
+    from keras import layers
+
+    def model(width):
+        inputs = keras.Input((4,))
+        h = layers.Dense(width, activation="tanh")(inputs)
+        a, b = layers.Dense(3, name="a")(h), layers.Dense(3, name="b")(h)
+        return keras.Model(
+            inputs, {"list": [a, b], "tuple": (a, b), "dict": {"a": a, "b": b}}[structure]
+        )
+
+    x, y, weight = batch
+    known = [np.arange(32) % 3 > 0, np.arange(32) % 5 > 0]
+    student, teacher = model(5), model(9)
+    labels = [np.where(k, y, -1) for k in known]
+    weights = [weight, 2 * weight]
+    expected = sum(
+        np.mean(w * k * formulas.labels_loss(y, z))
+        for w, k, z in zip(
+            weights, known, keras.tree.flatten(student.predict(x, verbose=0)), strict=True
+        )
+    )
+    if form == "dict":
+        labels, weights = ({"a": part[0], "b": part[1]} for part in (labels, weights))
+    distiller = keras_distill.Distiller(
+        student, teacher, keras_distill.losses.DKD(), alpha=0.5, missing_label=-1
+    )
+    losses = {"a": cross_entropy, "b": cross_entropy}
+    distiller.compile(
+        keras.optimizers.SGD(0.0), losses if structure == "dict" else list(losses.values())
+    )
+    results = distiller.evaluate(x, labels, sample_weight=weights, verbose=0, return_dict=True)
+    history = distiller.fit(x, labels, sample_weight=weights, verbose=0).history
+    assert results["loss"] == pytest.approx(expected, rel=1e-5)
+    assert history["student_loss"] == [pytest.approx(expected, rel=1e-5)]
+    total = history["dkd_" + ("a" if structure == "dict" else "0")][0]
+    total += history["dkd_" + ("b" if structure == "dict" else "1")][0]
+    assert history["loss"] == [pytest.approx(0.5 * (expected + total), rel=1e-5)]
