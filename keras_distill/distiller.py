@@ -116,6 +116,8 @@ class Distiller(keras.Model):
     def __setattr__(self, name, value):
         if name == "teacher":
             value = None if value is None else as_teacher(value)
+            if value is not None and _alike(value.state, self._plan.teacher_state):
+                value.state = self._plan.teacher_state
             self.train_function = None
             self._plan.pairs = None
             super().__setattr__("supports_jit", value is None or value.supports_jit)
@@ -311,7 +313,7 @@ class Distiller(keras.Model):
             tracker.reset_state()
 
     def get_config(self):
-        return {
+        config = {
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "student": keras.saving.serialize_keras_object(self.student),
@@ -320,18 +322,30 @@ class Distiller(keras.Model):
             "missing_label": self.missing_label,
             "check_numerics": self.check_numerics,
         }
+        state = self._teacher_state()
+        if state is not None:
+            config["teacher_state"] = keras.saving.serialize_keras_object(state)
+        return config
 
     @classmethod
     def from_config(cls, config):
-        return cls(teacher=None, **keras.saving.deserialize_keras_object(config))
+        config = keras.saving.deserialize_keras_object(config)
+        state = config.pop("teacher_state", None)
+        distiller = cls(teacher=None, **config)
+        distiller._plan.teacher_state = state
+        distiller._track_adapters()
+        return distiller
 
     def _match_config(self, match):
         """A match, with its adapters as they were built."""
         pairs = [pair for pair in self._plan.pairs or () if pair.match is match]
-        # One that compares several outputs stands for all its pairs.
         if len(pairs) == 1:
             return pairs[0].config()
-        return keras.saving.serialize_keras_object(match)
+        config = keras.saving.serialize_keras_object(match)
+        if pairs and match.adapter == "auto":  # One for each output.
+            adapters = tuple(pair.adapters[0] for pair in pairs)
+            config["config"]["adapter"] = keras.saving.serialize_keras_object(adapters)
+        return config
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
@@ -382,8 +396,10 @@ class Distiller(keras.Model):
     def make_train_function(self, force=False):
         """As in Keras, behind the optimizer, which would make variables in the trace."""
         optimizer = self.optimizer
-        if self._plan.pairs is not None and optimizer is not None and not optimizer.built:
-            optimizer.build(self.trainable_variables)
+        if self._plan.pairs is not None and optimizer is not None:
+            if not optimizer.built:
+                optimizer.build(self.trainable_variables)
+            self._check_known(optimizer)
         return super().make_train_function(force)
 
     # Building.
@@ -412,7 +428,7 @@ class Distiller(keras.Model):
         if not self.student.built:
             return
         self.built = True
-        self._track(layer for match in self._plan.matches for layer in match.layers)
+        self._track_adapters()
         spec, is_certain = _input_spec(self.student)
         if self.teacher is None or spec is None:
             return
@@ -442,11 +458,15 @@ class Distiller(keras.Model):
         taken = [*_RESERVED, *plan.names]
         for match, name in zip(plan.matches, plan.names, strict=True):
             if match.student is None and match.teacher is None:
-                for output, suffix in _leaves(student.outputs):
+                leaves = _leaves(student.outputs)
+                for index, (output, suffix) in enumerate(leaves):
                     tap = Tap(output=output)
                     own = _numbered(name + suffix, taken) if suffix else name
                     taken.append(own)
-                    pairs.append(Pair(match, own, tap, tap))
+                    pair = Pair(match, own, tap, tap)
+                    if len(pair.adapters) == len(leaves):
+                        pair.adapters = pair.adapters[index : index + 1]
+                    pairs.append(pair)
             else:
                 pairs.append(
                     Pair(
@@ -462,13 +482,11 @@ class Distiller(keras.Model):
             student, teacher = self._answer_specs(spec)
         for pair in pairs:
             pair.build(student, teacher, self.student.dtype_policy)
-        self._track(layer for pair in pairs for layer in pair.layers)
-        if self.teacher.state is not None:
-            self._track([self.teacher.state])
         names = (pair.name for pair in pairs)
         for name in ("student_loss", *names, *self.teacher.figure_names):
             plan.trackers.setdefault(name, keras.metrics.Mean(name=name))
         plan.pairs = pairs
+        self._track_adapters()
 
     def _answer_specs(self, spec):
         """What both models would answer, shapes and dtypes alone."""
@@ -494,16 +512,41 @@ class Distiller(keras.Model):
             return place
         return tapping.path_of(self.student, place, "student")
 
-    def _track(self, layers):
-        """Makes layers beside the student part of this model: trained, saved, not exported."""
-        tracked = {id(layer) for layer in self.adapters}
-        new = [layer for layer in _unique(layers) if id(layer) not in tracked]
+    def _teacher_state(self):
+        """The layer of the teacher that is trained along, or `None`."""
+        return self._plan.teacher_state if self.teacher is None else self.teacher.state
+
+    def _track_adapters(self):
+        """Makes the layers beside the student part of this model: trained, saved, not exported.
+
+        Their order, by which optimizers are saved, is that of a loaded distiller.
+        """
+        plan, layers = self._plan, []
+        for match in plan.matches:
+            pairs = [pair for pair in plan.pairs or () if pair.match is match]
+            built = [adapter for pair in pairs for adapter in pair.adapters]
+            layers += [x for x in built if isinstance(x, keras.layers.Layer)] + match.layers
+        layers = _unique(x for x in (*layers, self._teacher_state()) if x is not None)
+        if list(map(id, layers)) == list(map(id, self.adapters)):
+            return
         # Keras locks a model once it is built; what depends on the teacher's shapes comes later.
         was_locked = self._tracker.locked
         self._tracker.unlock()
-        self.adapters.extend(new)
+        self.adapters.clear()
+        self.adapters.extend(layers)
         if was_locked:
             self._tracker.lock()
+
+    def _check_known(self, optimizer):
+        """Raises if there are weights to train that came after the optimizer was built."""
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        known = {id(variable) for variable in optimizer._trainable_variables}
+        new = [v.path for v in self.trainable_variables if id(v) not in known]
+        if new:
+            raise ValueError(
+                f"The optimizer doesn't know the weights {', '.join(new)}: they came with another "
+                "teacher, or weren't trained before. Call `compile` again, with a new optimizer."
+            )
 
     def _check_shared_layers(self):
         """Raises if training the student would change the teacher."""
@@ -636,6 +679,8 @@ class _Plan:
         self.hyperparameters = {}
         self.trackers = {}
         self.needs_labels = False
+        #: What a loaded distiller learned of its teacher's `state`, until the teacher is given.
+        self.teacher_state = None
 
 
 def _as_matches(losses) -> list[Match]:
@@ -721,6 +766,14 @@ def _leaves(outputs):
     if isinstance(outputs, (list, tuple)):
         return [(index, f"_{index}") for index in range(len(outputs))]
     return [(None, "")]
+
+
+def _alike(state, other) -> bool:
+    """Whether two layers have weights for the same."""
+    if state is None or other is None:
+        return False
+    shapes = [[tuple(weight.shape) for weight in layer.weights] for layer in (state, other)]
+    return type(state) is type(other) and shapes[0] == shapes[1]
 
 
 def _unique(layers):

@@ -208,12 +208,6 @@ class Pair:
         self.teacher = teacher
         self.adapters = _as_tuple(match.adapter)
 
-    @property
-    def layers(self) -> list:
-        """The layers with weights of its own: adapters and the loss' state."""
-        built = [layer for layer in self.adapters if isinstance(layer, keras.layers.Layer)]
-        return built if self.loss.state is None else [*built, self.loss.state]
-
     def build(self, student, teacher, dtype):
         """Builds adapters and the loss' state, and checks that the two sides fit.
 

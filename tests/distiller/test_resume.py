@@ -162,3 +162,61 @@ def test_a_layer_compared_with_the_only_output(dense, batch, tmp_path):
     logs = [model.train_on_batch(batch[0], return_dict=True) for model in (distiller, loaded)]
     assert logs[0] == logs[1]
     assert logs[0]["loss"] > 0
+
+
+def two_outputs(width):
+    inputs = keras.Input((4,))
+    h = layers.Dense(5, activation="tanh")(inputs)
+    return keras.Model(
+        inputs, {"a": layers.Dense(width, name="a")(h), "b": layers.Dense(width, name="b")(h)}
+    )
+
+
+@pytest.mark.parametrize("kind", ["learned weights", "several outputs"])
+def test_what_depends_on_the_teacher_goes_on(dense, batch, tmp_path, kind):
+    x = batch[0]
+    if kind == "learned weights":
+        members = [dense(9), dense(7)]
+
+        def teacher():
+            return keras_distill.teachers.Ensemble(members, weights="learned")
+
+        distiller = keras_distill.Distiller(dense(), teacher(), alpha=0)
+    else:
+        model = two_outputs(6)
+
+        def teacher():
+            return model
+
+        match = keras_distill.Match(keras.losses.MeanSquaredError(), adapter="auto")
+        distiller = keras_distill.Distiller(two_outputs(3), model, match, alpha=0)
+    distiller.compile(keras.optimizers.Adam(0.1))
+    distiller.fit(x, epochs=3, verbose=0, shuffle=False)
+    path = tmp_path / "distiller.keras"
+    distiller.save(path)
+    # A loaded one is saved with all it has, too, before it has a teacher.
+    keras.models.load_model(path).save(path)
+    loaded = keras.models.load_model(path)
+    loaded.teacher = teacher()
+    one, other = (
+        model.fit(x, epochs=2, verbose=0, shuffle=False).history for model in (distiller, loaded)
+    )
+    assert one == other
+    assert_same(distiller.variables, loaded.variables)
+    assert_same(distiller.optimizer.variables, loaded.optimizer.variables)
+
+
+def test_adapters_to_another_teacher_need_compile(dense, batch, tmp_path):
+    x = batch[0]
+    tap = keras_distill.Match(keras.losses.MeanSquaredError(), student="hidden", adapter="auto")
+    distiller = keras_distill.Distiller(dense(), dense(9), tap, alpha=0)
+    distiller.compile("adam")
+    distiller.fit(x, verbose=0)
+    distiller.teacher = dense(11)
+    with pytest.raises(ValueError, match=r"doesn't know .*mean_squared_error_adapter.*`compile`"):
+        distiller.fit(x, verbose=0)
+    distiller.compile("adam")
+    losses = distiller.fit(x, epochs=9, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert [adapter.output_shape for adapter in distiller.adapters] == [(None, 11)]
+    assert len(distiller.trainable_variables) == 4 + 2
