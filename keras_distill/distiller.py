@@ -1,5 +1,6 @@
 """The `Distiller`: a Keras model that trains a student on labels and on what a teacher says."""
 
+import functools
 import math
 
 import keras
@@ -417,11 +418,12 @@ class Distiller(keras.Model):
     def _bind_hyperparameters(self):
         """Gives every hyperparameter a variable, which a traced training step reads."""
         plan = self._plan
-        plan.hyperparameters["alpha"] = _bind(self, "alpha")
+        bind = functools.cache(_bind)  # A loss in two places has one variable under two names.
+        plan.hyperparameters["alpha"] = bind(self, "alpha")
         for match, name in zip(plan.matches, plan.names, strict=True):
-            plan.hyperparameters[f"{name}/weight"] = _bind(match, "weight")
+            plan.hyperparameters[f"{name}/weight"] = bind(match, "weight")
             for attribute in hyperparameters(match.loss):
-                plan.hyperparameters[f"{name}/{attribute}"] = _bind(match.loss, attribute)
+                plan.hyperparameters[f"{name}/{attribute}"] = bind(match.loss, attribute)
 
     def _build_from_student(self):
         """Builds at construction, where the student says what it reads."""
@@ -480,7 +482,14 @@ class Distiller(keras.Model):
         plan.teacher_paths = paths(pair.teacher for pair in pairs)
         if plan.student_paths or plan.teacher_paths:
             student, teacher = self._answer_specs(spec)
+        places = {}
         for pair in pairs:
+            if pair.loss.state is not None and places.setdefault(id(pair.loss), pair) is not pair:
+                raise ValueError(
+                    f"The loss {pair.name!r} has weights of its own, which "
+                    f"{places[id(pair.loss)].name!r} trains already. Give each `Match` of one "
+                    "output or layer a loss that is an object of its own."
+                )
             pair.build(student, teacher, self.student.dtype_policy)
         names = (pair.name for pair in pairs)
         for name in ("student_loss", *names, *self.teacher.figure_names):
@@ -686,14 +695,14 @@ class _Plan:
 def _as_matches(losses) -> list[Match]:
     """What a user writes for `losses`, as a list of matches."""
     if isinstance(losses, dict):
-        return [
+        matches = [
             Match(loss, student=output, teacher=output)
             for output, loss in losses.items()
             if loss is not None
         ]
-    if not isinstance(losses, (list, tuple)):
-        losses = [losses]
-    matches = [x if isinstance(x, Match) else Match(x) for x in losses if x is not None]
+    else:
+        given = losses if isinstance(losses, (list, tuple)) else [losses]
+        matches = [x if isinstance(x, Match) else Match(x) for x in given if x is not None]
     if not matches:
         raise ValueError(f"`losses` holds no loss. Received: losses={losses!r}")
     return matches

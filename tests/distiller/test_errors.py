@@ -155,3 +155,16 @@ def test_a_loss_that_needs_labels_without_labels(dense, batch):
     distiller.compile("sgd")
     with pytest.raises(ValueError, match=r"'dkd' needs the labels"):
         distiller.train_on_batch(batch[0])
+
+
+def test_a_loss_with_weights_has_one_place(dense):
+    loss = keras_distill.losses.VariationalInformation()
+    places = [Match(loss, student=layer, adapter="auto") for layer in ("hidden", "scores")]
+    with pytest.raises(ValueError, match=r"'variational_information_scores'.*an object of its own"):
+        Distiller(dense(), dense(9), places)
+
+
+@pytest.mark.parametrize("losses", [{}, {"a": None}, [None]])
+def test_no_loss_at_all(dense, losses):
+    with pytest.raises(ValueError, match="`losses` holds no loss"):
+        Distiller(dense(), dense(), losses)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 import keras_distill
 from keras_distill.callbacks import Schedule
@@ -119,3 +120,23 @@ def test_an_unknown_hyperparameter_is_named(dense, batch, cross_entropy):
     distiller.compile("sgd", cross_entropy)
     with pytest.raises(ValueError, match="no hyperparameter 'tau'.*soft_targets/temperature"):
         distiller.fit(steps(batch), verbose=0, callbacks=[Schedule("tau", float)])
+
+
+def test_one_loss_in_two_places_has_one_temperature(rng, formulas):
+    def model(width):
+        inputs = keras.Input((4,))
+        h = layers.Dense(width, activation="tanh")(inputs)
+        return keras.Model(inputs, {"a": layers.Dense(3)(h), "b": layers.Dense(3)(h)})
+
+    x = rng.normal(size=(8, 4)).astype("float32")
+    student, teacher, loss = model(5), model(9), SoftTargets(4.0)
+    distiller = keras_distill.Distiller(student, teacher, {"a": loss, "b": loss}, alpha=0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    z, t = student.predict(x, verbose=0), teacher.predict(x, verbose=0)
+    callback = Schedule("soft_targets/temperature", lambda epoch: 2.0)
+    history = distiller.fit(x, verbose=0, callbacks=[callback]).history
+    expected = [formulas.soft_targets(t[name], z[name], 2.0).mean() for name in "ab"]
+    np.testing.assert_allclose(history["soft_targets"], expected[0], rtol=1e-4)
+    np.testing.assert_allclose(history["soft_targets_b"], expected[1], rtol=1e-4)
+    assert float(distiller.hyperparameters["soft_targets_b/temperature"]) == 2.0
+    assert float(loss.temperature) == 2.0
