@@ -16,7 +16,8 @@ class Schedule(keras.callbacks.Callback):
             `keras.optimizers.schedules` schedule is one.
 
     Raises:
-        ValueError: When training begins, if the distiller has no such hyperparameter.
+        ValueError: When training begins, if the distiller has no such hyperparameter; when an
+            epoch begins, if the value is out of its range.
 
     Example:
 
@@ -37,7 +38,7 @@ class Schedule(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model.hyperparameters[self.name].assign(float(self.schedule(epoch)))
+        self.model.set_hyperparameter(self.name, float(self.schedule(epoch)))
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:

@@ -142,6 +142,18 @@ class Distiller(keras.Model):
         """
         return {name: bound.variable for name, bound in self._plan.hyperparameters.items()}
 
+    def set_hyperparameter(self, name, value):
+        """Sets one of `hyperparameters`, if the value is in its range.
+
+        Args:
+            name: Its name.
+            value: A number.
+
+        Raises:
+            ValueError: If the value is out of range.
+        """
+        self._plan.hyperparameters[name].assign(value)
+
     # What a training step is made of.
 
     def train_step(self, data):
@@ -731,10 +743,11 @@ def _bind(instance, attribute) -> Bound:
     """A new variable for a hyperparameter, with its present value and schedule."""
     value = instance.__dict__[attribute]
     schedule = None
+    check = getattr(type(instance), attribute).check
     if isinstance(value, Bound):
         value, schedule = value.variable, value.schedule
     elif isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-        value, schedule = value(0), value
+        value, schedule = check(_float(value(0))), value
     variable = keras.Variable(
         _float(value),
         trainable=False,
@@ -742,7 +755,7 @@ def _bind(instance, attribute) -> Bound:
         name=attribute,
         aggregation="only_first_replica",
     )
-    bound = Bound(variable, schedule)
+    bound = Bound(variable, check, schedule)
     setattr(instance, attribute, bound)
     return bound
 

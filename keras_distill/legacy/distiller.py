@@ -135,6 +135,10 @@ class Distiller(tf_keras.Model):
         """The variables that may change while training goes on, by name."""
         return self._core().hyperparameters
 
+    def set_hyperparameter(self, name, value):
+        """Sets one of `hyperparameters`, if the value is in its range."""
+        self._core().set_hyperparameter(name, value)
+
     def call(self, inputs, training=None):
         return self.student(inputs, training=training)
 

@@ -42,19 +42,27 @@ class Hyperparameter:
                 )
             instance.__dict__[self.name] = value
         else:
-            value = self._check(self.name, value)
             if isinstance(current, Bound):
-                current.variable.assign(value)
+                current.assign(value)
             else:
-                instance.__dict__[self.name] = value
+                instance.__dict__[self.name] = self.check(value)
+
+    def check(self, value) -> float:
+        """`value` as a float in the range, or an error that names the attribute."""
+        return self._check(self.name, value)
 
 
 class Bound:
     """The variable that a `Distiller` keeps for a hyperparameter, and its schedule if any."""
 
-    def __init__(self, variable, schedule=None):
+    def __init__(self, variable, check, schedule=None):
         self.variable = variable
+        self.check = check
         self.schedule = schedule
+
+    def assign(self, value):
+        """Sets the variable to a value in its range."""
+        self.variable.assign(self.check(value))
 
 
 def hyperparameters(instance) -> list[str]:

@@ -122,6 +122,19 @@ def test_an_unknown_hyperparameter_is_named(dense, batch, cross_entropy):
         distiller.fit(steps(batch), verbose=0, callbacks=[Schedule("tau", float)])
 
 
+def test_schedules_keep_to_the_range(dense, batch, cross_entropy):
+    distiller = keras_distill.Distiller(dense(), dense(9))
+    distiller.compile("sgd", cross_entropy)
+    callback = Schedule("alpha", lambda epoch: 0.5 * epoch)
+    with pytest.raises(ValueError, match=r"`alpha` must be between 0 and 1. Received: alpha=1.5"):
+        distiller.fit(steps(batch), epochs=5, verbose=0, callbacks=[callback])
+    assert float(distiller.alpha) == 1.0
+    with pytest.raises(ValueError, match=r"`temperature` must be greater than 0.*temperature=0.0"):
+        keras_distill.Distiller(
+            dense(), dense(9), SoftTargets(schedules.PolynomialDecay(0.0, 10, 4.0))
+        )
+
+
 def test_one_loss_in_two_places_has_one_temperature(rng, formulas):
     def model(width):
         inputs = keras.Input((4,))
