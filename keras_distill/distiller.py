@@ -448,10 +448,10 @@ class Distiller(keras.Model):
             return
         try:
             self._build_pairs(spec)
-        except _CannotRead as error:
+        except _CannotRead:
             # Teacher or student may read more of the data than the student's inputs tell.
             if is_certain:
-                raise ValueError(str(error)) from error.__cause__
+                raise
 
     def _build_pairs(self, spec):
         """Resolves the matches against both models and builds adapters.
@@ -683,7 +683,7 @@ def _checked_tensor(x, message):
     return checked
 
 
-class _CannotRead(Exception):
+class _CannotRead(ValueError):
     """A model can't be run on what another one reads."""
 
 
