@@ -9,7 +9,7 @@ demo: .venv/installed  ## Distil, export and prove a student on handwritten digi
 	$(BIN)/keras-distill demo
 
 test: .venv/installed-dev  ## Run the test suite
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2 --dist loadfile
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev  ## Check style and types
 	$(BIN)/ruff check .

@@ -27,10 +27,8 @@ def pretrained(shape, classes, weights, size):
 
 
 def unfreeze(backbone):
-    """Makes a backbone trainable, but for its BatchNormalization: few images would spoil it.
-
-    In Keras 3 `fit` overrules a `training=False` that the backbone was called with.
-    """
+    """Makes a backbone trainable, but for its BatchNormalization: few images would spoil it."""
+    # In Keras 3 `fit` overrules a `training=False` that the backbone was called with.
     backbone.trainable = True
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -57,7 +55,6 @@ def main(source, weights="imagenet", size=96, seed=0, epochs=12, labels=500, dat
         weights: "imagenet", or a file of weights of MobileNetV2 without its top.
         size: Height and width of the images that the teacher reads.
         labels: Number of images whose labels may be used.
-        data_dir: Folder of TensorFlow Datasets, where `source` names one of them.
 
     Returns:
         Accuracy on the test images by model.

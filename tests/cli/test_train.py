@@ -64,7 +64,7 @@ def test_settings_give_the_same_run_again(trained, capsys):
 
 @pytest.mark.parametrize("answers", [[], ["--answers=told_to_the_end", "--views=3"]])
 def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace, answers):
-    flags = [*SMALL, "--epochs=6", "--batch_size=16", "--augment=crop", "--verbosity=0", *answers]
+    flags = [*SMALL, "--epochs=4", "--batch_size=16", "--augment=crop", "--verbosity=0", *answers]
     shutil.rmtree(workplace / "stopped", ignore_errors=True)
     shutil.rmtree(workplace / "straight", ignore_errors=True)
     command = [sys.executable, "-c", "from keras_distill import cli; cli.run()", "train", *flags]
@@ -78,7 +78,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace, answ
     )
     log = workplace / "stopped" / "log.txt"
     deadline = time.monotonic() + 300
-    while not (log.is_file() and "student: epoch 2 of 6" in log.read_text()):
+    while not (log.is_file() and "student: epoch 2 of 4" in log.read_text()):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -91,7 +91,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace, answ
     assert cli.main(["train", "--resume=stopped", "--verbosity=-1"]) == 0
     text = log.read_text()
     assert "student: going on after epoch" in text
-    assert text.count("teacher: epoch 1 of 6") == 1
+    assert text.count("teacher: epoch 1 of 4") == 1
     assert cli.main(["train", *flags, "--output=straight", "--verbosity=-1"]) == 0
     stopped, straight = (
         keras.saving.load_model(workplace / name / "student.keras")
