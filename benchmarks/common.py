@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pathlib
+import platform
 import statistics
 import time
 
@@ -78,7 +79,7 @@ def gain(values, others):
         `"better"`, `"worse"` or `"no difference shown"`.
     """
     differences = 100 * np.subtract(values, others)
-    low, high = over_runs(differences)
+    low, high = over_runs(differences) or (np.nan, np.nan)
     shown = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
     return float(differences.mean()), (high - low) / 2, shown
 
@@ -163,9 +164,11 @@ def machine():
 
 
 def _processor():
-    """The processor's name (Linux)."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    return next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "unknown")
+    """The processor's name, as far as the system tells."""
+    path = pathlib.Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = (x.partition(": ")[2] for x in lines if x.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def measure(path, parts, settings, wanted=()):

@@ -190,6 +190,11 @@ def table(results):
 
 
 def main(_):
+    if len(FLAGS.students) != len(FLAGS.epochs):
+        raise ValueError(
+            "Say how many students each round has: --epochs and --students of one length. "
+            f"Received: --epochs={','.join(FLAGS.epochs)} --students={','.join(FLAGS.students)}"
+        )
     folder = runs_of(FLAGS.runs, SETTINGS)
     arrays, test = cifar10(FLAGS.data)
     answers = stored_answers(tf.data.Dataset.from_tensor_slices(arrays), folder)

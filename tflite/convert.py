@@ -143,7 +143,8 @@ def convert(
         met = exported.rollout(arrays or whole.made_up(4), calibration_samples)
     elif aware:
         exported = dataclasses.replace(whole, student=_export_form(student), named_by=student)
-    _check_count(arrays and met, batch_size)
+    if quantization not in _FLOAT and not aware:
+        _check_count(met, batch_size)
     with tempfile.TemporaryDirectory() as folder:
         job = _Job(exported, pathlib.Path(folder), target, batch_size, quantization, io)
         job.save(recurrent)
@@ -463,11 +464,11 @@ def _check_calibration(count, ranges, percentile):
 
 
 def _check_count(arrays, batch_size):
-    count = len(next(iter(arrays.values()))) if arrays else batch_size
+    count = len(next(iter(arrays.values())))
     if batch_size is not None and count < batch_size:
         raise ValueError(
-            f"`calibration` has {count} samples, fewer than the batch of {batch_size} that they "
-            "are run in: give more of them."
+            f"`calibration` gives {count} samples, fewer than the batch of {batch_size} that they "
+            "are run in: give more of them, and `calibration_samples` of as many."
         )
 
 

@@ -6,6 +6,8 @@ from keras_distill.tflite import forms, targets
 
 #: Bits of weights and activations.
 _BITS = {"float32": (None, None), "int4": (4, 8), "int8": (8, 8), "int16": (8, 16)}
+#: Names of operators that ai-edge-quantizer calls otherwise.
+_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 
 
 def check(student, precision):
@@ -80,8 +82,11 @@ def build(quantization, io, precision, named, micro=False) -> list:
     for name, value in precision.items():
         # ai-edge-quantizer knows an operator by the names of what it computes.
         scopes = ["".join(f"{t.name};" for t in op.outputs) for op in named[name]]
-        rules.append((f"^({'|'.join(map(re.escape, scopes))})$", None, *_BITS[value]))
+        # Named, an operator that lacks the precision is refused; in a layer it is left as it is.
+        same = all(op.name == name for op in named[name])
+        operator = _NAMES.get(name, name) if same else None
+        rules.append((f"^({'|'.join(map(re.escape, scopes))})$", operator, *_BITS[value]))
+    # Last, for an output has the name of what computes it.
     for name, dtype in zip(("INPUT", "OUTPUT"), io, strict=True):
-        if dtype == "float32":
-            rules.append((f"(?#{name})", name, None, None))
+        rules.append((f"(?#{name})", name, *_BITS[dtype]))
     return rules

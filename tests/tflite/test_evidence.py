@@ -245,6 +245,21 @@ class TestPrecision:
             assert [op.inputs[1].dtype for op in kernels] == types
             assert artifact.report["warnings"] == []
 
+    def test_ports_keep_their_type(self, student, split):
+        for precision in ({"FULLY_CONNECTED": "float32"}, {"logits": "float32"}):
+            artifact = tflite.convert(
+                student, "micro", "int8", calibration=split[0][0][:20], precision=precision
+            )
+            found = tflite.inspect(artifact.tflite)
+            assert [port.dtype for port in (*found.inputs, *found.outputs)] == ["INT8", "INT8"]
+            (dense,) = (op for op in found.operators if op.name == "FULLY_CONNECTED")
+            assert dense.inputs[1].dtype == "FLOAT32"
+
+    def test_an_operator_that_lacks_the_precision(self, student, split):
+        options = {"calibration": split[0][0][:20], "precision": {"DEPTHWISE_CONV_2D": "int4"}}
+        with pytest.raises(RuntimeError, match="ai-edge-quantizer refused"):
+            tflite.convert(student, "android", "int8", **options)
+
     def test_operator_that_is_not_in_the_file(self, student, split):
         options = {"calibration": split[0][0][:20], "precision": {"SOFTMAX": "float32"}}
         with pytest.raises(ValueError, match=r"names 'SOFTMAX', which has no .* are \['CONV_2D', "):
