@@ -38,7 +38,8 @@ class Schedule(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model.set_hyperparameter(self.name, float(self.schedule(epoch)))
+        # 0.3 - 3 * 0.1 is a little below 0.
+        self.model.set_hyperparameter(self.name, round(float(self.schedule(epoch)), 12))
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:

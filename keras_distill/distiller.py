@@ -686,6 +686,9 @@ def _checked_tensor(x, message):
 class _CannotRead(ValueError):
     """A model can't be run on what another one reads."""
 
+    # As `Misfit` has it.
+    __init__ = ValueError.__init__
+
 
 class _Plan:
     """What a distiller keeps out of Keras' sight: neither weights nor layers of the model."""

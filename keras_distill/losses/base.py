@@ -314,7 +314,7 @@ def _reduce(values, mask, sample_weight, reduction, dtype):
     rank = len(values.shape)
     if sample_weight is not None and rank:
         sample_weight = _to_rank(ops.cast(sample_weight, dtype), rank)
-        sample_weight = sample_weight * ops.ones_like(values)
+        sample_weight = sample_weight * ops.ones_like(values, dtype=dtype)
     if not rank and reduction not in (None, "none"):
         values = ops.reshape(values, (1,))
     if mask is not None and rank:

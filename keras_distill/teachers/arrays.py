@@ -1,5 +1,7 @@
 """A teacher whose answers were computed elsewhere."""
 
+import itertools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -17,6 +19,9 @@ from keras_distill.teachers.batches import (
 )
 from keras_distill.teachers.live import LiveTeacher
 from keras_distill.teachers.views import count_of, examples_of
+
+# Tells the answers of several teachers apart, whatever their names.
+_NUMBERS = itertools.count(1)
 
 
 class Arrays(LiveTeacher):
@@ -51,7 +56,7 @@ class Arrays(LiveTeacher):
                 f"All answers must be of as many examples. Received: {sorted(sizes)} examples"
             )
         self.examples = sizes.pop()
-        self.tag = f"{name} {self.fingerprint()[:12]}"
+        self.tag = f"{name} {next(_NUMBERS)}"
 
     def answer(self, inputs, taps=()):
         return self.readable(own_answers(self, inputs)), []
@@ -64,7 +69,8 @@ class Arrays(LiveTeacher):
         return tapping.spec_of(self.readable, answers), []
 
     def contents(self):
-        return [*super().contents(), *contents_of(keras.tree.flatten(self.answers))]
+        yield from super().contents()
+        yield from contents_of(keras.tree.flatten(self.answers))
 
     def attach(self, data):
         """Brings each example together with its answers.

@@ -252,15 +252,17 @@ def _check_said(teacher, path, are_probabilities):
             said = "False" if name is None else f"{{{name!r}: False}}"
             raise ValueError(
                 f"{path} answers with probabilities{what}, not with logits. "
-                f"Say so: `{type(teacher).__name__}(path, from_logits={said})`."
+                f"Say so: `{type(teacher).__name__}(path, from_logits={said})`; and "
+                '`activation="sigmoid"` where a sigmoid gives them.'
             )
 
     map_outputs(check, are_probabilities)
 
 
 def _are_probabilities(y):
-    """Whether the rows of an output add up to 1."""
-    return y.shape[-1] > 1 and (y >= 0).all() and np.allclose(y.sum(-1), 1, atol=0.02)
+    """Whether the rows of an output are floats that add up to 1."""
+    floats = np.issubdtype(y.dtype, np.floating)
+    return floats and y.shape[-1] > 1 and (y >= 0).all() and np.allclose(y.sum(-1), 1, atol=0.02)
 
 
 def _is_scaled_as_probabilities(details):

@@ -129,6 +129,10 @@ def test_schedules_keep_to_the_range(dense, batch, cross_entropy):
     with pytest.raises(ValueError, match=r"`alpha` must be between 0 and 1. Received: alpha=1.5"):
         distiller.fit(steps(batch), epochs=5, verbose=0, callbacks=[callback])
     assert float(distiller.alpha) == 1.0
+    # In floats a little below 0.
+    to_zero = Schedule("alpha", lambda epoch: 0.3 - 3 * 0.1)
+    distiller.fit(steps(batch), verbose=0, callbacks=[to_zero])
+    assert float(distiller.alpha) == 0.0
     with pytest.raises(ValueError, match=r"`temperature` must be greater than 0.*temperature=0.0"):
         keras_distill.Distiller(
             dense(), dense(9), SoftTargets(schedules.PolynomialDecay(0.0, 10, 4.0))

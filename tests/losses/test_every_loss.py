@@ -86,6 +86,17 @@ def test_mean_with_sample_weight(rng, weights):
     assert float(loss(teacher, student, weights)) == pytest.approx(want, rel=1e-5)
 
 
+def test_weights_of_values_in_double_precision(rng):
+    teacher, student = rng.normal(size=(2, 5, 4))
+    weights = [1.0, 0.0, 2.0, 1.0, 0.5]
+    loss = keras_distill.match.as_loss(
+        lambda t, s: keras.ops.mean(keras.ops.square(keras.ops.cast(t - s, "float64")), -1)
+    )
+    want = (np.square(teacher - student).mean(-1) * weights).mean()
+    value = loss(tf.constant(teacher), tf.constant(student), tf.constant(weights))
+    assert float(value) == pytest.approx(want, rel=1e-5)
+
+
 @every_loss
 def test_batch_of_one(case):
     teacher, student, labels = case.arrays()

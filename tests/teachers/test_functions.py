@@ -156,6 +156,16 @@ def test_a_saved_model_that_cannot_be_probed_is_taken_as_it_is(tmp_path):
     assert SavedModel(tmp_path).answer(np.zeros((1, 64, 64, 3), "float32"))[0].shape == (1, 3)
 
 
+def test_outputs_that_are_no_numbers_are_no_probabilities(tmp_path):
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda x: {"logits": x, "classes": tf.constant([["a", "b"]]), "ids": tf.constant([[0, 1]])},
+        input_signature=[tf.TensorSpec((None, 2))],
+    )
+    tf.saved_model.save(module, tmp_path, signatures={"serving_default": module.serve})
+    assert SavedModel(tmp_path, signature="serving_default").name == tmp_path.name
+
+
 def test_int8_probabilities_of_many_classes_must_be_said(x, tmp_path):
     """Those below 1/512 are 0 in int8, so that rows don't add up to 1."""
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2000, activation="softmax")])
