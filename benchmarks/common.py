@@ -16,8 +16,8 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_distill._files import write_text
-from keras_distill.evaluation.intervals import over_runs
 from keras_distill.evaluation.report import versions
+from keras_distill.tuning.training import summary
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -78,10 +78,10 @@ def gain(values, others):
         The mean of the differences, half its 95 % interval (Student's t), and what that shows:
         `"better"`, `"worse"` or `"no difference shown"`.
     """
-    differences = 100 * np.subtract(values, others)
-    low, high = over_runs(differences) or (np.nan, np.nan)
-    shown = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
-    return float(differences.mean()), (high - low) / 2, shown
+    mean, half = summary(100 * np.subtract(values, others))
+    half = np.nan if half is None else half
+    shown = "better" if mean > half else "worse" if mean < -half else "no difference shown"
+    return mean, half, shown
 
 
 def mnist(name, data):
@@ -186,10 +186,8 @@ def measure(path, parts, settings, wanted=()):
     for name in wanted:
         if name not in parts:
             raise ValueError(f"There is no part {name!r}; there are {', '.join(parts)}.")
-    settings = json.loads(json.dumps(settings))
     results = json.loads(path.read_text()) if wanted else {"settings": settings}
-    if results["settings"] != settings:
-        raise ValueError(f"{path} has results of other settings: {results['settings']}")
+    check_settings(path, results["settings"], settings)
     for name in wanted or parts:
         results[name] = parts[name]()
         results.setdefault("machines", {})[name] = machine()
@@ -209,10 +207,16 @@ def runs_of(path, settings):
     """
     folder = pathlib.Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(json.dumps(settings))
-    if once(folder / "settings.json", "settings", lambda: settings) != settings:
-        raise ValueError(f"{folder} has runs of other settings: name another folder, --runs.")
+    done = once(folder / "settings.json", "settings", lambda: settings)
+    check_settings(folder, done, settings)
     return folder
+
+
+def check_settings(path, done, settings):
+    """Raises unless what was done, read from JSON, was done with these settings."""
+    wanted = json.loads(json.dumps(settings))
+    if json.loads(json.dumps(done)) != wanted:
+        raise ValueError(f"{path} has results of other settings: {done}. Wanted: {wanted}")
 
 
 def once(path, key, function):

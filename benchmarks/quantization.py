@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
-from common import DATA, RESULTS, gain, insert, machine, mnist, write
+from common import DATA, RESULTS, check_settings, gain, insert, machine, mnist, write
 from int8 import accuracy, freeze_last
 from pictures import draw
 
@@ -276,8 +276,7 @@ def main(_):
     students = {}
     if FLAGS.student:
         before = json.loads(path.read_text())
-        if before["settings"] != settings:
-            raise ValueError(f"{path} has results of other settings: {before['settings']}")
+        check_settings(path, before["settings"], settings)
         students = before["students"]
     unknown = set(FLAGS.student) - set(TASKS)
     if unknown:

@@ -351,7 +351,7 @@ class Distiller(keras.Model):
 
     def _match_config(self, match):
         """A match, with its adapters as they were built."""
-        pairs = [pair for pair in self._plan.pairs or () if pair.match is match]
+        pairs = self._plan.pairs_of(match)
         if len(pairs) == 1:
             return pairs[0].config()
         config = keras.saving.serialize_keras_object(match)
@@ -544,8 +544,7 @@ class Distiller(keras.Model):
         """
         plan, layers = self._plan, []
         for match in plan.matches:
-            pairs = [pair for pair in plan.pairs or () if pair.match is match]
-            built = [adapter for pair in pairs for adapter in pair.adapters]
+            built = [adapter for pair in plan.pairs_of(match) for adapter in pair.adapters]
             layers += [x for x in built if isinstance(x, keras.layers.Layer)] + match.layers
         layers = _unique(x for x in (*layers, self._teacher_state()) if x is not None)
         if list(map(id, layers)) == list(map(id, self.adapters)):
@@ -705,6 +704,10 @@ class _Plan:
         self.needs_labels = False
         #: What a loaded distiller learned of its teacher's `state`, until the teacher is given.
         self.teacher_state = None
+
+    def pairs_of(self, match) -> list:
+        """What was built for a match: several pairs where it compares several outputs."""
+        return [pair for pair in self.pairs or () if pair.match is match]
 
 
 def _as_matches(losses) -> list[Match]:

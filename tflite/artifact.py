@@ -331,7 +331,7 @@ def load(path, target=None, *, student=None, labels=None) -> Artifact:
         runtimes.survive(tflite, runtime)
         inputs, outputs = ports(runtimes.LiteRT(tflite))
         report = describe(found, inputs, outputs, target)
-        if runtime == "micro" and runtimes.micro_available():
+        if runtimes.on_host(runtime) == "micro":
             report["arena"] = runtimes.TFLiteMicro(tflite).arena
     except runtimes.Refusal as error:
         raise ValueError(f"Target {target!r} can't run the file. {error}") from None

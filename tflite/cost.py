@@ -47,6 +47,6 @@ def latencies(artifact, runs=50, threads=(1, 2)) -> dict:
 
 def _cases(artifact, threads):
     cases = [("litert", count) for count in threads]
-    if artifact.runtime == "micro" and runtimes.micro_available():
+    if runtimes.on_host(artifact.runtime) == "micro":
         cases.append(("micro", 1))
     return cases

@@ -283,7 +283,7 @@ def _stderr():
 def of_target(runtime) -> list[str]:
     """The runtimes of this host that stand for a target's, which is `"litert"` or `"micro"`."""
     names = ["litert", "litert-reference"]
-    return ["micro", *names] if runtime == "micro" and micro_available() else names
+    return ["micro", *names] if on_host(runtime) == "micro" else names
 
 
 def on_host(runtime) -> str:

@@ -254,7 +254,7 @@ def store_settings(flags, augment) -> dict:
         "seed": flags.seed,
         "top_k": flags.top_k,
         # Whole answers are the same at any temperature.
-        "temperature": flags.temperature or 1.0 if flags.top_k else 1.0,
+        "temperature": (flags.temperature or 1.0) if flags.top_k else 1.0,
         "batch_size": flags.batch_size,
     }
 

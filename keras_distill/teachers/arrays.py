@@ -15,10 +15,9 @@ from keras_distill.teachers.batches import (
     own_answers,
     replace_x,
     with_answers,
-    x_of,
 )
 from keras_distill.teachers.live import LiveTeacher
-from keras_distill.teachers.views import count_of, examples_of
+from keras_distill.teachers.views import count_of, examples_of, is_keyed
 
 # Tells the answers of several teachers apart, whatever their names.
 _NUMBERS = itertools.count(1)
@@ -92,7 +91,7 @@ class Arrays(LiveTeacher):
             x = data if isinstance(data, Answered) else Keyed(data, np.arange(self.examples))
             self._check_count(len(keras.tree.flatten(x.inputs)[0]))
             return with_answers(x, self.tag, self.answers)
-        if not isinstance(x_of(data.element_spec), (Keyed, Answered)):
+        if not is_keyed(data):
             self._check_count(count_of(data))
         answers = keras.tree.map_structure(tf.convert_to_tensor, self.answers)
 

@@ -8,8 +8,6 @@ import tensorflow as tf
 
 from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.batches import (
-    Answered,
-    Keyed,
     element_of,
     own_answers,
     replace_x,
@@ -21,6 +19,7 @@ from keras_distill.teachers.records import Records, check_shard, read_manifest
 from keras_distill.teachers.views import (
     count_of,
     examples_of,
+    is_keyed,
     resemble,
     seed_of,
     signatures,
@@ -188,11 +187,8 @@ class Stored(Attached):
                 f"The data set isn't the one that was stored at {self.path}: its examples have "
                 f"inputs {spec}, and the stored ones {stored}."
             )
-        was_keyed = isinstance(data, tf.data.Dataset) and isinstance(
-            x_of(data.element_spec), (Keyed, Answered)
-        )
         count = count_of(dataset)
-        if not was_keyed and count >= 0 and count != self.examples:
+        if not is_keyed(data) and count >= 0 and count != self.examples:
             raise ValueError(
                 f"The data set isn't the one that was stored at {self.path}: it has {count} "
                 f"examples, and the stored one {self.examples}. If examples were left out or come "

@@ -15,9 +15,14 @@ def examples_of(data) -> tf.data.Dataset:
     """
     if not isinstance(data, tf.data.Dataset):
         data = tf.data.Dataset.from_tensor_slices(data)
-    if isinstance(x_of(data.element_spec), (Keyed, Answered)):
-        return data
-    return keyed(data)
+    return data if is_keyed(data) else keyed(data)
+
+
+def is_keyed(data) -> bool:
+    """Whether examples or batches of them are numbered."""
+    return isinstance(data, tf.data.Dataset) and isinstance(
+        x_of(data.element_spec), (Keyed, Answered)
+    )
 
 
 def count_of(dataset) -> int:

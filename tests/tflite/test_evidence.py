@@ -255,25 +255,26 @@ class TestPrecision:
             (dense,) = (op for op in found.operators if op.name == "FULLY_CONNECTED")
             assert dense.inputs[1].dtype == "FLOAT32"
 
-    def test_an_operator_that_lacks_the_precision(self, student, split):
-        options = {"calibration": split[0][0][:20], "precision": {"DEPTHWISE_CONV_2D": "int4"}}
-        with pytest.raises(RuntimeError, match="ai-edge-quantizer refused"):
-            tflite.convert(student, "android", "int8", **options)
-
-    def test_operator_that_is_not_in_the_file(self, student, split):
-        options = {"calibration": split[0][0][:20], "precision": {"SOFTMAX": "float32"}}
-        with pytest.raises(ValueError, match=r"names 'SOFTMAX', which has no .* are \['CONV_2D', "):
-            tflite.convert(student, "android", "int8", **options)
-
-    def test_4_bit_dense_layer_on_micro(self, student, split):
-        options = {"calibration": split[0][0][:20], "precision": {"logits": "int4"}}
-        with pytest.raises(ValueError, match="no FULLY_CONNECTED of 4-bit weights .at 'logits'"):
-            tflite.convert(student, "micro", "int8", **options)
-
-    def test_unknown_layer(self, student, split):
-        options = {"calibration": split[0][0][:20], "precision": {"stemm": "int4"}}
-        with pytest.raises(ValueError, match=r"names 'stemm'.*Did you mean 'stem'"):
-            tflite.convert(student, "micro", "int8", **options)
+    @pytest.mark.parametrize(
+        ("target", "precision", "error", "says"),
+        [
+            ("android", {"DEPTHWISE_CONV_2D": "int4"}, RuntimeError, "ai-edge-quantizer refused"),
+            (
+                "android", {"SOFTMAX": "float32"}, ValueError,
+                r"names 'SOFTMAX', which has no .* are \['CONV_2D', ",
+            ),
+            (
+                "micro", {"logits": "int4"}, ValueError,
+                "no FULLY_CONNECTED of 4-bit weights .at 'logits'",
+            ),
+            ("micro", {"stemm": "int4"}, ValueError, r"names 'stemm'.*Did you mean 'stem'"),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_had_is_refused(self, student, split, target, precision, error, says):
+        with pytest.raises(error, match=says):
+            tflite.convert(
+                student, target, "int8", calibration=split[0][0][:20], precision=precision
+            )
 
 
 class TestInsideTheFile:
