@@ -19,6 +19,7 @@ from keras_distill.losses.base import (
 )
 from keras_distill.losses.response import SoftTargets
 from keras_distill.match import Answer, Match, ModelTaps, Pair, Tap, paths
+from keras_distill.steps import OnBatches
 from keras_distill.teachers import as_teacher
 from keras_distill.teachers.base import Misfit
 
@@ -413,7 +414,11 @@ class Distiller(keras.Model):
             if not optimizer.built:
                 optimizer.build(self.trainable_variables)
             self._check_known(optimizer)
-        return super().make_train_function(force)
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force)
+        if self.steps_per_execution == 1 and not self.run_eagerly:
+            self.train_function = OnBatches(self.train_function, self.jit_compile)
 
     # Building.
 

@@ -144,26 +144,6 @@ def test_each_model_runs_once_a_step_and_the_teacher_never_otherwise(
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("metrics", [["accuracy"], None])
-def test_a_step_is_traced_once(dense, batch, cross_entropy, metrics, jit_compile):
-    """Variables made inside a traced function would have both models traced a second time."""
-    traces = []
-
-    class Counted(keras_distill.Distiller):
-        def train_step(self, data):
-            traces.append(1)
-            return super().train_step(data)
-
-    x, y, weight = batch
-    distiller = Counted(dense(), dense(9), alpha=0.5)
-    distiller.compile(
-        "adam", cross_entropy, metrics=metrics, weighted_metrics=metrics, jit_compile=jit_compile
-    )
-    distiller.fit(x, y, sample_weight=weight, batch_size=8, epochs=2, verbose=0)
-    assert len(traces) == 1
-
-
 def test_metrics_wait_for_labels(dense, batch):
     """Trained without labels, validated with them."""
     x, y, weight = batch

@@ -1,0 +1,47 @@
+"""One step of training for each batch, without a graph around it."""
+
+import tensorflow as tf
+
+
+class OnBatches:
+    """What `fit` calls for each step, in place of Keras' own function.
+
+    Keras traces a second graph around its step, which holds the iterator and returns what is
+    reported as an `Optional`. For small models, that takes longer than the step.
+
+    Args:
+        function: The function that Keras made for one step an execution.
+        jit_compile: Whether XLA compiles the step.
+    """
+
+    def __init__(self, function, jit_compile):
+        self.function = function
+        self.jit_compile = jit_compile
+        self.spec = self.step = None
+
+    def __call__(self, iterator):
+        # Single batches and the iterators of several replicas are left to Keras.
+        if not isinstance(iterator, tf.data.Iterator) or tf.config.functions_run_eagerly():
+            return self.function(iterator)
+        # The same object for all of an epoch.
+        if iterator.element_spec is not self.spec:
+            self._trace_for(iterator.element_spec)
+        if self.step is None:
+            return self.function(iterator)
+        return self.step(iterator.get_next())
+
+    def _trace_for(self, spec):
+        """Has the step traced for all batches of a data set at once, shorter ones too."""
+        if spec != self.spec:
+            # XLA takes no `Optional`, in which Keras wraps what a generator hasn't got.
+            optional = any(isinstance(x, tf.OptionalSpec) for x in tf.nest.flatten(spec))
+            self.step = None if optional else self._step(spec)
+        self.spec = spec
+
+    def _step(self, spec):
+        @tf.function(autograph=False, jit_compile=self.jit_compile)
+        def step(batch):
+            return self.function([batch])
+
+        # A `tf.function` looks at its arguments anew at each call.
+        return step.get_concrete_function(spec)
