@@ -151,9 +151,12 @@ class Distiller(keras.Model):
             value: A number.
 
         Raises:
-            ValueError: If the value is out of range.
+            ValueError: If there is no such hyperparameter, or the value is out of range.
         """
-        self._plan.hyperparameters[name].assign(value)
+        known = self._plan.hyperparameters
+        if name not in known:
+            raise ValueError(f"There is no hyperparameter {name!r}, only {', '.join(known)}.")
+        known[name].assign(value)
 
     # What a training step is made of.
 
@@ -238,6 +241,8 @@ class Distiller(keras.Model):
         teacher_answer = teacher_answer._replace(
             outputs=self.teacher.combine(teacher_answer.outputs)
         )
+        if self._plan.pairs is None:
+            raise ValueError("The distiller isn't built: call `distiller.build_for(x)` before.")
         alpha = ops.convert_to_tensor(self.alpha)
         values = {}
         sample_weight = self._conformed(sample_weight, answer.outputs)

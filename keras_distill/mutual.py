@@ -33,6 +33,7 @@ class MutualDistiller(Distiller):
         losses: As in `Distiller`, between each student and its peers. Defaults to
             `SoftTargets(temperature=1.0)`.
         alpha: As in `Distiller`. Defaults to `0.5`.
+        name: Name of the model.
         **kwargs: Other arguments of `Distiller`.
 
     Raises:

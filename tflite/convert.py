@@ -460,7 +460,7 @@ def _check_calibration(count, ranges, percentile):
             f"`ranges` must be one of {list(calibration_ranges.RANGES)}. Received: {ranges!r}"
         )
     if not 50 < percentile <= 100:
-        raise ValueError(f"`percentile` must be from 50 to 100. Received: {percentile!r}")
+        raise ValueError(f"`percentile` must be above 50, at most 100. Received: {percentile!r}")
 
 
 def _check_count(arrays, batch_size):
@@ -517,7 +517,7 @@ def _check_arena(target, max_arena):
         return
     if target.runtime != "micro":
         raise ValueError(f"`max_arena` is for microcontrollers, not for target {target.name!r}.")
-    if not runtimes.micro_available():
+    if target.accelerator is None and not runtimes.micro_available():
         raise ValueError(
             "`max_arena` needs the TFLite Micro interpreter to measure the arena: "
             "`pip install keras-distill[micro]` (Linux x86-64)."

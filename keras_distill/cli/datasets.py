@@ -48,24 +48,35 @@ def load(flags) -> data.Data:
     """
     if flags.data is None:
         raise ValueError("say which data: --data=NAME, FOLDER or FILE.")
-    if flags.image_size is not None and len(flags.image_size) != 2:
-        raise ValueError(f"--image_size must be HEIGHT,WIDTH, not {','.join(flags.image_size)!r}.")
-    loaded = data.load(
-        flags.data,
-        holdout=flags.holdout,
-        seed=flags.seed,
-        data_dir=flags.data_dir,
-        download=flags.download,
-        image_size=flags.image_size and tuple(map(int, flags.image_size)),
-        target=flags.label_column,
-        text=flags.text_column,
-    )
+    size = flags.image_size
+    if size is not None and not (len(size) == 2 and all(x.strip().isdecimal() for x in size)):
+        raise ValueError(f"--image_size must be HEIGHT,WIDTH, not {','.join(size)!r}.")
+    try:
+        loaded = data.load(
+            flags.data,
+            holdout=flags.holdout,
+            seed=flags.seed,
+            data_dir=flags.data_dir,
+            download=flags.download,
+            image_size=size and tuple(map(int, size)),
+            target=flags.label_column,
+            text=flags.text_column,
+        )
+    except ValueError as error:
+        raise ValueError(_with_flags(str(error))) from error
     if flags.prepare is not None:
         prepare = function(flags.prepare)
         parts = (loaded.train, loaded.validation, loaded.test)
         prepared = (part.map(prepare, tf.data.AUTOTUNE) for part in parts)
         loaded = data.Data(*prepared, loaded.class_names)
     return loaded
+
+
+def _with_flags(message):
+    """A message of `data.load` that names flags in place of its arguments."""
+    for argument, flag in (("target", "--label_column"), ("text", "--text_column")):
+        message = message.replace(f"`{argument}`", flag).replace(f" {argument}=", f" {flag}=")
+    return message
 
 
 def function(name):

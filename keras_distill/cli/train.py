@@ -9,12 +9,11 @@ A teacher that isn't a .keras file is trained first. Teacher and student are nam
 .keras file, a model of keras.applications, or MODULE:FUNCTION: the function is called with the
 shape of an input and the number of outputs, and returns a model that answers with logits.
 
-The run's folder holds settings.flags (to be used again with --flagfile), log.txt, teacher.keras,
-student.keras, the history of each training as .csv, TensorBoard events, and comparison.json: all
-models on the test data. After Ctrl-C, --resume goes on from the end of the last whole epoch.
+The run's folder holds settings.flags (to be used again with --flagfile), log.txt, student.keras
+(and teacher.keras if it was trained), the history of each training as .csv, TensorBoard events
+where TensorBoard is installed, and comparison.json: all models on the test data. After Ctrl-C,
+--resume goes on from the end of the last whole epoch.
 """
-
-import inspect
 
 import keras
 import tensorflow as tf
@@ -283,10 +282,10 @@ def _losses(flags, classes, temperature):
 
 
 def _loss(flag, name, **settings):
-    cls = getattr(keras_distill.losses, name, None)
-    if not inspect.isclass(cls):
-        names = [n for n in keras_distill.losses.__all__ if n[0].isupper()]
+    names = [n for n in keras_distill.losses.__all__ if n[0].isupper() and n != "DistillationLoss"]
+    if name not in names:
         raise ValueError(f"{flag}: there is no loss {name!r}, only {', '.join(names)}.")
+    cls = getattr(keras_distill.losses, name)
     try:
         return cls(**settings)
     except TypeError as error:
@@ -295,16 +294,19 @@ def _loss(flag, name, **settings):
 
 def _match(text):
     loss, *rest = text.split(",")
-    if len(rest) not in (2, 3):
+    try:
+        student, teacher, weight = (*rest, "1") if len(rest) == 2 else rest
+        weight = float(weight)
+    except ValueError:
         raise ValueError(
             f"--match must be LOSS,STUDENT_LAYER,TEACHER_LAYER[,WEIGHT], not {text!r}."
-        )
+        ) from None
     return keras_distill.Match(
         _loss("--match", loss),
-        student=rest[0],
-        teacher=rest[1],
+        student=student,
+        teacher=teacher,
         adapter="auto",
-        weight=float(rest[2]) if len(rest) == 3 else 1.0,
+        weight=weight,
     )
 
 

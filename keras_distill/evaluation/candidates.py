@@ -65,6 +65,11 @@ def as_candidate(model, name):
 def _load(path):
     if str(path).endswith(".keras"):
         return keras.saving.load_model(path)
+    if os.path.exists(os.path.join(path, "saved_model.pb")):
+        raise ValueError(
+            f"{path} is a SavedModel: give `keras_distill.teachers.SavedModel(path)`, which says "
+            "what it reads and answers."
+        )
     from keras_distill import tflite
 
     return tflite.load(path)

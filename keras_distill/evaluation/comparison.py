@@ -27,6 +27,7 @@ class Comparison:
         notes: What a reader of the table must know, as sentences.
         task: `"classification"`, `"segmentation"` or `"regression"`.
         samples: Number of samples.
+        teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.
         scores: `metrics.Scores` of each candidate's first run, by name.
         disagreements: For each candidate other than the teacher, the samples on which it is

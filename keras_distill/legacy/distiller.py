@@ -69,10 +69,11 @@ class _Core(keras_distill.Distiller):
 class Distiller(tf_keras.Model):
     """Trains a `tf_keras` student on the labels and on what a teacher says.
 
-    The same distiller as `keras_distill.Distiller`, with its losses, matches, teachers and
-    options, for `tf_keras` models and thus for the students of the TensorFlow Model Optimization
-    Toolkit. `compile` takes what `tf_keras` takes: its optimizers, losses, metrics; `fit` its
-    callbacks, such as `UpdatePruningStep`.
+    The same distiller as `keras_distill.Distiller`, with its losses, matches and options, for
+    `tf_keras` models and thus for the students of the TensorFlow Model Optimization Toolkit.
+    `compile` takes what `tf_keras` takes: its optimizers, losses, metrics; `fit` its callbacks,
+    such as `UpdatePruningStep`. Schedules and the shares of an ensemble take effect, but aren't
+    reported.
 
     Args:
         student: The `tf_keras.Model` to train.
@@ -118,7 +119,8 @@ class Distiller(tf_keras.Model):
         elif not isinstance(teacher, (keras.Model, BaseTeacher)):
             raise TypeError(
                 "`teacher` must be a `tf_keras.Model`, a `keras.Model` or one of "
-                f"`keras_distill.teachers`. Received: teacher={teacher!r}"
+                "`keras_distill.teachers`, which `teachers.as_teacher` makes of functions and "
+                f"paths. Received: teacher={teacher!r}"
             )
         core = _Core(shell, teacher, losses, alpha, **kwargs)
         # Says what is wrong where the teacher can't read what the student reads.

@@ -218,7 +218,7 @@ class _Level:
             return "relu"
         if activation in supported.FIXED_RANGE:
             if step.node.arguments.kwargs.get("mask") is not None:
-                self._refuse(step, "Masks have no integer form.")
+                self._refuse(step, "Masks have no integer form: leave `mask` out.")
             return "fixed"
         if activation in supported.OTHER_ACTIVATIONS:
             self._check_int16(step, activation)
@@ -230,7 +230,7 @@ class _Level:
         if kind in supported.WEIGHTS or kind in supported.SEPARABLE:
             activation = supported.name_of(operation.activation)
             if not supported.is_supported_activation(activation):
-                self._refuse(step, f"There is no integer form of its activation {activation!r}.")
+                self._refuse(step, supported.no_activation(activation))
             self._check_int16(step, activation)
             return "weights"
         if kind is keras.layers.EinsumDense and _is_dense(operation):
@@ -261,7 +261,10 @@ class _Level:
 
     def _refuse(self, step, mend):
         kind = type(step.operation).__name__
-        raise ValueError(f"The layer {step.path!r} ({kind}) can't be simulated. {mend}")
+        raise ValueError(
+            f"The layer {step.path!r} ({kind}) can't be simulated. {mend} Or keep it float, for "
+            f"LiteRT alone: `layers={{{step.path!r}: None}}`."
+        )
 
     def _check_int16(self, step, activation):
         bits = self.options.of(step.path)["activations"]
@@ -278,9 +281,13 @@ class _Level:
         if any(keywords.get(name) is not None for name in unused) or any(
             keywords.get(name) for name in ("use_causal_mask", "return_attention_scores")
         ):
-            self._refuse(step, "Masks and returned scores have no integer form here.")
+            self._refuse(
+                step, "Masks and returned scores have no integer form here: leave them out."
+            )
         if step.operation._use_gate or step.operation._sliding_window:
-            self._refuse(step, "`use_gate` and `sliding_window` have no integer form here.")
+            self._refuse(
+                step, "`use_gate` and `sliding_window` have no integer form here: leave them out."
+            )
         shape = step.inputs[0].shape
         if len(shape) != 3 or None in [n for x in step.inputs for n in x.shape[1:]]:
             self._refuse(step, "Its inputs must have the static shape (steps, features).")

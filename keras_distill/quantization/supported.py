@@ -171,23 +171,24 @@ def why_not(operation) -> str:
         return "Masks have no integer form: pad without a mask (`mask_zero=False`)."
     if kind in (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.Bidirectional, layers.RNN):
         return (
-            "Recurrent layers aren't simulated: use Conv1D, keep the layer float with "
-            "`layers={path: None}`, or quantize the float model after training."
+            "Recurrent layers aren't simulated: use Conv1D, or quantize the float model after "
+            "training."
         )
     if kind is layers.Average:
         return "Use Add, followed by Rescaling."
     name = activation_of(operation)
     if name is not None:
-        return (
-            f"The activation is {name}; the integer kernels have relu, relu6, leaky_relu, elu, "
-            "gelu, silu, hard_silu, sigmoid, hard_sigmoid, tanh and softmax."
-        )
+        return no_activation(name)
     if isinstance(operation, keras.Model):
         return (
-            "It is a subclassed model, whose graph can't be seen: build it with the functional "
-            "API, or keep it float with `layers={path: None}`."
+            "It is a subclassed model, whose graph can't be seen: build it with the functional API."
         )
+    return "Replace it by layers that TFLite has integer kernels for."
+
+
+def no_activation(name) -> str:
+    """That an activation has no integer kernel, and which ones have."""
     return (
-        "Replace it by layers that TFLite has integer kernels for, or keep it float with "
-        "`layers={path: None}` (for LiteRT alone)."
+        f"The activation is {name}; the integer kernels have relu, relu6, leaky_relu, elu, gelu, "
+        "silu, hard_silu, sigmoid, hard_sigmoid, tanh and softmax."
     )

@@ -69,7 +69,10 @@ class Ensemble(BaseTeacher):
             )
         self.teachers = [as_teacher(teacher) for teacher in teachers]
         if any(teacher.state is not None for teacher in self.teachers):
-            raise ValueError("An ensemble with learned weights can't be a member of another.")
+            raise ValueError(
+                "An ensemble with learned weights can't be a member of another: make its members "
+                'members of this one, with `weights="learned"`.'
+            )
         self.weights = _checked(weights, len(teachers))
         self.averages = combine
         self.activation = checked_activation(activation)

@@ -341,7 +341,8 @@ class _Shards:
             raise ValueError(
                 f"The answers at {self.path} were written from another data set, in another "
                 "order, or with another augmentation: the example with the key "
-                f"{int(rows.keys[np.argmin(alike), 0])} is another one."
+                f"{int(rows.keys[np.argmin(alike), 0])} is another one. Give these a folder of "
+                "their own."
             )
         for name in self.record.names:
             field, ours = (np.asarray(x[name], "float64") for x in (stored, records))
@@ -350,7 +351,8 @@ class _Shards:
             if not name.endswith("/classes") and difference > 0.02 * np.abs(ours).max():
                 raise ValueError(
                     f"The answers at {self.path} are of another teacher, or its inputs are "
-                    f"prepared in another way: its {name} differs by {difference:.3g}."
+                    f"prepared in another way: its {name} differs by {difference:.3g}. Give this "
+                    "one a folder of its own."
                 )
 
     def complete(self, is_chief, verbose):

@@ -95,7 +95,10 @@ class Stored(Attached):
         if bool(augment) != manifest["augmented"]:
             raise ValueError(
                 f"The answers at {self.path} were written with"
-                f"{'' if manifest['augmented'] else 'out'} `augment`. Received: augment={augment!r}"
+                f"{'' if manifest['augmented'] else 'out'} `augment`, so give "
+                "`teachers.Stored(path, augment=...)` "
+                f"{'that function' if manifest['augmented'] else 'none'}. "
+                f"Received: augment={augment!r}"
             )
         self.layout = Layout.from_json(manifest["layout"])
         self.name = manifest["teacher"]["name"]

@@ -212,6 +212,11 @@ def test_models_that_read_text(tmp_path):
         (["--temperature=-1"], "temperature"),
         (["--alpha=2"], "alpha"),
         (["--match=Hint,hidden"], "--match must be"),
+        (["--match=Hint,hidden,hidden,x"], "--match must be"),
+        (
+            ["--loss=DistillationLoss"],
+            "there is no loss 'DistillationLoss', only AttentionTransfer",
+        ),
         (["--match=Hint,hiden,hidden"], "hiden"),
         (["--augment=spin"], "--augment must be of crop, flip, randaugment, not 'spin'"),
         (["--mix=mixup", "--answers=none"], "--answers are of single images"),

@@ -87,7 +87,18 @@ def refused(capsys, *arguments):
         (["tune", "--data=digits.npz", *NETS, "--trials=0", "--output=out"], "--trials"),
         (["train", "--data=text.npz", *NETS, "--output=out"], "text.npz can't be read as NPZ"),
         (["train", "--data=range.npz", *NETS, "--output=out"], "test label in row 7 is 10"),
-        (["train", "--data=run/student.csv", *NETS, "--output=out"], "must name a column"),
+        (
+            ["train", "--data=run/student.csv", *NETS, "--output=out"],
+            "--label_column must name a column",
+        ),
+        (
+            ["train", "--data=run/student.csv", *NETS, "--label_column=loss", "--text_column=no"],
+            "--text_column must name a column",
+        ),
+        (
+            ["train", "--data=images", *NETS, "--image_size=8,x", "--output=out"],
+            "--image_size must be HEIGHT,WIDTH, not '8,x'",
+        ),
         (["train", "--data=digits.npz", *NETS, "--output=file/out"], "file/out"),
         (
             [

@@ -25,6 +25,24 @@ def test_alpha_is_a_fraction(dense, alpha):
         Distiller(dense(), dense(), alpha="0.1")
 
 
+def test_hyperparameters_are_named(dense):
+    with pytest.raises(ValueError, match=r"no hyperparameter 'beta', only alpha, soft_targets/we"):
+        Distiller(dense(), dense()).set_hyperparameter("beta", 1.0)
+
+
+def test_parts_of_a_step_need_shapes(dense, batch, cross_entropy):
+    student = keras.Sequential([layers.Dense(3)])
+    distiller = Distiller(student, dense())
+    distiller.compile(loss=cross_entropy)
+    x, y, _ = batch
+    said = distiller.ask_teacher(x)
+    answer = distiller.run_student(x)
+    with pytest.raises(ValueError, match=r"call `distiller.build_for\(x\)` before"):
+        distiller.compute_losses(x, y, answer, said)
+    distiller.build_for(x)
+    assert distiller.compute_losses(x, y, answer, said)["loss"] > 0
+
+
 @pytest.mark.parametrize("temperature", [0, -4.0, float("inf")])
 def test_temperature_is_positive(temperature):
     with pytest.raises(ValueError, match=r"`temperature` must be .*Received: temperature="):

@@ -331,6 +331,8 @@ def test_the_cost_of_python_code_is_not_told(held_out, candidates):
 
 def test_saved_models_are_timed(held_out, candidates, tmp_path):
     candidates["teacher"].export(tmp_path / "saved", verbose=False)
+    with pytest.raises(ValueError, match=r"is a SavedModel: give `.*teachers.SavedModel\(path\)`"):
+        compare({"saved": tmp_path / "saved"}, held_out, teacher=None)
     saved = keras_distill.teachers.SavedModel(tmp_path / "saved")
     result = compare({"teacher": candidates["teacher"], "saved": saved}, held_out, latency_runs=2)
     assert result.rows[1]["agreement"] == 1
