@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 # Folder of the data sets.
 DATA = os.environ.get("KERAS_DISTILL_TEST_DATA", str(ROOT.parent / "shared" / "data"))
+HAR = "UCI HAR Dataset"
 
 
 def in_turns(functions, rounds):
@@ -130,6 +131,48 @@ def cifar10(data):
     parts = ("train", "test")
     with np.load(path) as file:
         return [(_images(file, part), file[f"y_{part}"].astype("int32")) for part in parts]
+
+
+def uci_har(data):
+    """UCI HAR, activity recognition from a phone's sensors.
+
+    Args:
+        data: Folder that holds `uci_har/uci_har_6ch.npz`, or the data set as UCI publishes it
+            unpacked, `UCI HAR Dataset`.
+
+    Returns:
+        Windows (10299, 128, 6), float32, of the gyroscope's and the accelerometer's three axes; the
+        activities, from 0; the number of the person; and whether the window is one of the official
+        test set.
+    """
+    path, text = pathlib.Path(data, "uci_har", "uci_har_6ch.npz"), pathlib.Path(data, HAR)
+    if path.exists():
+        with np.load(path) as file:
+            windows = file["halves"][file["pairs"]].reshape(-1, 128, 6)
+            labels = file["y"].astype("int32")
+            return windows, labels - labels.min(), file["subject"], file["is_test"]
+    if not text.is_dir():
+        raise FileNotFoundError(
+            f"There is no {text}. Unpack there what UCI has as 'Human Activity Recognition Using "
+            "Smartphones': https://doi.org/10.24432/C54S4K"
+        )
+    parts = [_har(text / part, part) for part in ("train", "test")]
+    is_test = np.repeat([False, True], [len(labels) for _, labels, _ in parts])
+    return *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), is_test
+
+
+def _har(folder, part):
+    """Windows, activities and people of one of UCI HAR's folders of text."""
+    windows = np.stack(
+        [
+            np.loadtxt(folder / "Inertial Signals" / f"{sensor}_{axis}_{part}.txt", "float32")
+            for sensor in ("body_gyro", "total_acc")
+            for axis in "xyz"
+        ],
+        axis=-1,
+    )
+    labels, people = (np.loadtxt(folder / f"{n}_{part}.txt", "int32") for n in ("y", "subject"))
+    return windows, labels - 1, people
 
 
 def _images(file, part):

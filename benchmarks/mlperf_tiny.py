@@ -39,7 +39,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("runs", str(ROOT / "runs" / "mlperf_tiny"), "Folder for all that is done.")
 flags.DEFINE_list("epochs", "60,90", "Epochs of each round of the float students' training.")
-flags.DEFINE_list("students", "3,1", "Number of students of each round: the first ones go on.")
+flags.DEFINE_list("students", "1,1", "Number of students of each round: the first ones go on.")
 
 SETTINGS = {
     "views": 8,

@@ -1,7 +1,7 @@
 """A backbone for `examples/transfer_learning.py` where ImageNet's weights are not at hand.
 
     python benchmarks/pretrain.py
-    python examples/transfer_learning.py runs/pretrain/cats_dogs.npz \
+    python examples/record.py transfer_learning runs/pretrain/cats_dogs.npz \
         runs/pretrain/backbone.weights.h5 size=64
 
 Trains MobileNetV2 on eight of CIFAR-10's classes and writes its weights; and the images of the

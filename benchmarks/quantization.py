@@ -15,7 +15,6 @@ Writes `benchmarks/results/quantization.json`, and the table of `docs/quantizati
 
 import json
 import os
-import pathlib
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
-from common import DATA, RESULTS, check_settings, gain, insert, machine, mnist, write
+from common import DATA, RESULTS, check_settings, gain, insert, machine, mnist, uci_har, write
 from int8 import accuracy, freeze_last
 from pictures import draw
 
@@ -58,11 +57,9 @@ def fashion(folder, count=10000):
 
 def activity(folder):
     """UCI HAR: windows of 128 steps of six sensor channels, and six activities."""
-    with np.load(pathlib.Path(folder, "uci_har", "uci_har_6ch.npz")) as stored:
-        x = stored["halves"][stored["pairs"]].reshape(-1, 128, 6).astype("float32")
-        y, is_test = stored["y"].astype("int32"), stored["is_test"].astype(bool)
+    x, y, _, is_test = uci_har(folder)
     order = np.random.default_rng(0).permutation(np.flatnonzero(~is_test))
-    return (x[order], y[order] - y.min()), (x[is_test], y[is_test] - y.min())
+    return (x[order], y[order]), (x[is_test], y[is_test])
 
 
 def block(x, layer, activation="relu"):

@@ -12,21 +12,20 @@ is stopped goes on where it was.
 
 import json
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, gain, insert, machine, write
+from common import DATA, RESULTS, ROOT, gain, insert, machine, uci_har, write
 from pictures import draw
 
 import keras_distill
 from keras_distill import tuning
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data", DATA, "Folder that holds uci_har/uci_har_6ch.npz.")
+flags.DEFINE_string("data", DATA, "Folder that holds UCI HAR.")
 flags.DEFINE_string("journal", str(ROOT / "runs" / "tuning.journal"), "File of the search.")
 flags.DEFINE_integer("trials", 20, "Number of trials.")
 flags.DEFINE_integer("seeds", 5, "Number of runs on which defaults and choice are compared.")
@@ -40,10 +39,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 def read(folder):
     """Training, validation and test data; people are in one of them alone."""
-    with np.load(pathlib.Path(folder) / "uci_har" / "uci_har_6ch.npz") as h:
-        x = h["halves"][h["pairs"]].reshape(-1, 128, 6).astype("float32")
-        y, subject, test = h["y"].astype("int32"), h["subject"], h["is_test"].astype(bool)
-    y -= y.min()
+    x, y, subject, test = uci_har(folder)
     validation = ~test & np.isin(subject, np.unique(subject[~test])[-4:])
     parts = (~test & ~validation, validation, test)
     return [(x[part], y[part]) for part in parts]
@@ -136,7 +132,7 @@ def page(results):
         f"{settings['trials']} trials found a temperature of {best['temperature']:.2f} and an "
         f"alpha of {best['alpha']:.2f} ({validation['chosen']:.2%} on validation data; the "
         f"defaults {validation['defaults']:.2%}). Test accuracy, trained anew with "
-        f"{settings['seeds']} other seeds:",
+        f"{settings['seeds']} other seeds, mean ± standard deviation:",
         "",
         "| | accuracy |",
         "| --- | --- |",

@@ -65,6 +65,8 @@ def main(seed=0, epochs=40):
 
     @tf.function
     def step(x, y):
+        distiller.build_for(x)  # where the student didn't know its shapes
+        distiller.advance_schedules(optimizer.iterations)  # where alpha or others have one
         said = distiller.ask_teacher(x)
         with tf.GradientTape() as tape:
             answer = distiller.run_student(x, training=True)

@@ -1,4 +1,4 @@
-"""Regression on a table: prices of Californian houses, from a forest to a network of 270 weights.
+"""Regression on a table: prices of Californian houses, from a forest to a network of 257 weights.
 
 The file is the census table of California's districts with the target `median_house_value`, as in
 Géron's "Hands-On Machine Learning". The teacher is a forest of scikit-learn, which answers for

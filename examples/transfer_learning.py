@@ -1,7 +1,7 @@
 """Transfer learning: a pretrained network of `keras.applications`, few labels, a tiny student.
 
 MobileNetV2, trained on ImageNet, is fine-tuned on the few images that have labels. It then teaches
-a student of 20,000 weights on all images, with labels or without.
+a student of 25,000 weights on all images, with labels or without.
 
     python examples/transfer_learning.py cats_vs_dogs imagenet
 """
