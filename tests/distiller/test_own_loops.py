@@ -2,8 +2,7 @@
 
 import pathlib
 import re
-import subprocess
-import sys
+import runpy
 
 import pytest
 
@@ -36,6 +35,6 @@ def test_multi_worker():
 
 
 def test_quickstart(tmp_path):
-    subprocess.run([sys.executable, EXAMPLES / "quickstart.py"], check=True)
+    runpy.run_path(str(EXAMPLES / "quickstart.py"))
     folder = tmp_path / "runs" / "quickstart"
     assert {"student.tflite", "report.json"} <= {path.name for path in folder.iterdir()}
