@@ -58,7 +58,8 @@ class Distiller(keras.Model):
             Such samples have weight 0 in `student_loss`, in losses that need labels and in the
             metrics, all of which are then weighted metrics. Defaults to `None`: all are known.
         check_numerics: Whether to stop with an error that names the teacher, the student or the
-            loss in which the first NaN or infinity arises. Defaults to `False`.
+            loss in which the first NaN or infinity arises. XLA leaves such checks out, so it
+            isn't used then. Defaults to `False`.
         name: Name of the model.
         **kwargs: Other arguments of `keras.Model`.
 
@@ -122,7 +123,9 @@ class Distiller(keras.Model):
                 value.state = self._plan.teacher_state
             self.train_function = None
             self._plan.pairs = None
-            super().__setattr__("supports_jit", value is None or value.supports_jit)
+            # XLA leaves out the checks of numbers.
+            can_jit = not self.check_numerics and (value is None or value.supports_jit)
+            super().__setattr__("supports_jit", can_jit)
             super().__setattr__("teacher", value)
             if self.built:
                 self._build_from_student()

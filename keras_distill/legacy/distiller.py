@@ -148,6 +148,11 @@ class Distiller(tf_keras.Model):
         """As `tf_keras.Model.compile`. Without a `loss`, only for a distiller with `alpha=0`."""
         core = self._core()
         core.require_loss(loss is not None)
+        if core.check_numerics and kwargs.get("jit_compile"):
+            raise ValueError(
+                "XLA leaves out the checks that `check_numerics=True` asks for: leave "
+                "`jit_compile` out."
+            )
         if core.missing_label is not None:
             kwargs = weighted_metrics_only(kwargs)
         super().compile(optimizer, loss, **kwargs)

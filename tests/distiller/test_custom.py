@@ -137,7 +137,8 @@ def test_nan_is_traced_to_its_origin(dense, batch, cross_entropy, where):
     distiller = keras_distill.Distiller(
         student, teacher, [SoftTargets(), broken], check_numerics=True
     )
-    distiller.compile("sgd", cross_entropy)
+    with pytest.warns(UserWarning, match="Proceeding with `jit_compile=False`"):
+        distiller.compile("sgd", cross_entropy, jit_compile=True)
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"first arose in {where}"):
         distiller.train_on_batch(x, y)
 

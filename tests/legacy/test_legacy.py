@@ -208,6 +208,9 @@ def test_subclassed_student(split):
     distiller.compile("adam", LOSS)
     losses = distiller.fit(x, y, epochs=5, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
+    checking = legacy.Distiller(model, teacher, check_numerics=True)
+    with pytest.raises(ValueError, match="leave `jit_compile` out"):
+        checking.compile("adam", LOSS, jit_compile=True)
 
 
 def test_distilled_student_learns(trained, split, accuracy):
