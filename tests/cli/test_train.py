@@ -215,7 +215,7 @@ def test_models_that_read_text(tmp_path):
         (["--match=Hint,hidden,hidden,x"], "--match must be"),
         (
             ["--loss=DistillationLoss"],
-            "there is no loss 'DistillationLoss', only AttentionTransfer",
+            "there is no loss 'DistillationLoss', only DIST, DKD",
         ),
         (["--match=Hint,hiden,hidden"], "hiden"),
         (["--augment=spin"], "--augment must be of crop, flip, randaugment, not 'spin'"),

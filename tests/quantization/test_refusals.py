@@ -32,7 +32,7 @@ class Subclassed(keras.Model):
             lambda x: Twice(name="mine")(x),
             r"'mine' \(Twice\).*keep it float.*`layers={'mine': None}`",
         ),
-        (lambda x: layers.Conv2D(2, 1, activation="selu", name="a")(x), "'a' .*'selu'"),
+        (lambda x: layers.Conv2D(2, 1, activation="selu", name="a")(x), "'a' .*activation is selu"),
         (lambda x: layers.Activation("softplus", name="a")(x), "'a' .*softplus.*relu6"),
         (lambda x: layers.ReLU(max_value=3, name="a")(x), r"'a' .*max_value=3"),
         (lambda x: layers.Average(name="a")([x, x]), "'a' .*Add, followed by Rescaling"),
