@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import statistics
+import sys
 import time
 
 import keras
@@ -23,7 +24,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 # Folder of the data sets.
 DATA = os.environ.get("KERAS_DISTILL_TEST_DATA", str(ROOT.parent / "shared" / "data"))
-HAR = "UCI HAR Dataset"
 
 
 def in_turns(functions, rounds):
@@ -145,7 +145,8 @@ def uci_har(data):
         activities, from 0; the number of the person; and whether the window is one of the official
         test set.
     """
-    path, text = pathlib.Path(data, "uci_har", "uci_har_6ch.npz"), pathlib.Path(data, HAR)
+    path = pathlib.Path(data, "uci_har", "uci_har_6ch.npz")
+    text = pathlib.Path(data, "UCI HAR Dataset")
     if path.exists():
         with np.load(path) as file:
             windows = file["halves"][file["pairs"]].reshape(-1, 128, 6)
@@ -156,23 +157,14 @@ def uci_har(data):
             f"There is no {text}. Unpack there what UCI has as 'Human Activity Recognition Using "
             "Smartphones': https://doi.org/10.24432/C54S4K"
         )
-    parts = [_har(text / part, part) for part in ("train", "test")]
-    is_test = np.repeat([False, True], [len(labels) for _, labels, _ in parts])
-    return *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), is_test
+    sys.path.append(str(ROOT / "examples"))
+    from activity_recognition import windows
 
-
-def _har(folder, part):
-    """Windows, activities and people of one of UCI HAR's folders of text."""
-    windows = np.stack(
-        [
-            np.loadtxt(folder / "Inertial Signals" / f"{sensor}_{axis}_{part}.txt", "float32")
-            for sensor in ("body_gyro", "total_acc")
-            for axis in "xyz"
-        ],
-        axis=-1,
-    )
-    labels, people = (np.loadtxt(folder / f"{n}_{part}.txt", "int32") for n in ("y", "subject"))
-    return windows, labels - 1, people
+    parts = [windows(text, part) for part in ("train", "test")]
+    is_test = np.repeat([False, True], [len(labels) for _, labels in parts])
+    people = [np.loadtxt(text / p / f"subject_{p}.txt", "int32") for p in ("train", "test")]
+    x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return x, y, np.concatenate(people), is_test
 
 
 def _images(file, part):

@@ -241,11 +241,11 @@ class Distiller(keras.Model):
             A dict of scalar tensors: `"loss"`, the objective; `"student_loss"` where there are
             labels; and each distillation loss by name, unweighted.
         """
+        if self._plan.pairs is None:
+            raise ValueError("The distiller isn't built: call `distiller.build_for(x)` before.")
         teacher_answer = teacher_answer._replace(
             outputs=self.teacher.combine(teacher_answer.outputs)
         )
-        if self._plan.pairs is None:
-            raise ValueError("The distiller isn't built: call `distiller.build_for(x)` before.")
         alpha = ops.convert_to_tensor(self.alpha)
         values = {}
         sample_weight = self._conformed(sample_weight, answer.outputs)
@@ -422,11 +422,10 @@ class Distiller(keras.Model):
             if not optimizer.built:
                 optimizer.build(self.trainable_variables)
             self._check_known(optimizer)
-        if self.train_function is not None and not force:
-            return
-        super().make_train_function(force)
-        if self.steps_per_execution == 1 and not self.run_eagerly:
-            self.train_function = OnBatches(self.train_function, self.jit_compile)
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            if self.steps_per_execution == 1 and not self.run_eagerly:
+                self.train_function = OnBatches(self.train_function, self.jit_compile)
 
     # Building.
 
