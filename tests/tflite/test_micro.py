@@ -304,6 +304,15 @@ class TestBudgets:
             tflite.convert(student, "android", max_arena="1MB")
 
 
+def test_ethos_u_budget_is_held_against_vela(student, split, monkeypatch):
+    """TFLite Micro's interpreter isn't needed for it."""
+    pytest.importorskip("ethosu", reason="Vela (keras-distill[ethos]) is not installed")
+    monkeypatch.setattr("keras_distill.tflite.runtimes.micro_available", lambda: False)
+    options = {"calibration": split[0][0][:20], "max_arena": 100}
+    with pytest.raises(tflite.BudgetError, match=r"100 allowed \(SRAM "):
+        tflite.convert(student, "ethos-u55-128", "int8", **options)
+
+
 def test_ethos_u_estimate(student, split, tmp_path):
     pytest.importorskip("ethosu", reason="Vela (keras-distill[ethos]) is not installed")
     artifact = tflite.convert(student, "ethos-u55-128", "int8", calibration=split[0][0][:100])
