@@ -3,6 +3,7 @@
 import math
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_distill.losses.base import PACKAGE
@@ -33,9 +34,30 @@ def fake_quantize(x, scale, zero_point, lowest, highest):
     Returns:
         A tensor of the shape of `x`.
     """
-    steps = ops.clip(x / scale, lowest - zero_point, highest - zero_point)
-    steps = steps + ops.stop_gradient(ops.round(steps) - steps)
-    return steps * scale
+
+    # By hand, since TensorFlow's own gradient of a clipped tensor takes longer than a convolution.
+    @ops.custom_gradient
+    def rounded(x, scale):
+        steps = x / scale
+        clipped = ops.clip(steps, lowest - zero_point, highest - zero_point)
+        integers = ops.round(clipped)
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            inside = ops.cast(ops.equal(steps, clipped), steps.dtype)
+            of_scale = upstream * (integers - clipped * inside)
+            axes = [axis for axis, size in enumerate(_shape_at(scale, x)) if size == 1]
+            return upstream * inside, ops.reshape(ops.sum(of_scale, axes), ops.shape(scale))
+
+        return integers * scale, gradient
+
+    x = tf.convert_to_tensor(x)  # Of a variable, its value: what is trained is an argument.
+    return rounded(x, tf.convert_to_tensor(scale, x.dtype))
+
+
+def _shape_at(scale, x):
+    """The shape of a scale with as many axes as `x` has."""
+    return (1,) * (len(x.shape) - len(scale.shape)) + tuple(scale.shape)
 
 
 def scaled_gradient(x, factor):
@@ -159,7 +181,9 @@ class Range(_Range):
         return super().call(x)
 
     def rounded(self, x):
-        return ops.where(ops.max(self.started) > 0, super().rounded(x), x)
+        # Not `ops.where`, which is slow where one flag decides for a whole tensor.
+        rounded = super().rounded
+        return ops.cond(ops.max(self.started) > 0, lambda: rounded(x), lambda: x)
 
     def _follow(self, x, index):
         mine = ops.one_hot(index, self.tensors)

@@ -103,6 +103,44 @@ def test_gradients_of_rounding_and_learned_step(rng):
     assert float(dstep) == pytest.approx(expected, rel=1e-4)
 
 
+def test_gradients_of_a_step_per_channel(rng):
+    x = tf.constant(rng.normal(0, 1, (6, 5, 3)).astype("float32"))
+    step = tf.constant([[[0.01, 0.02, 0.5]]])
+    upstream = rng.normal(0, 1, x.shape).astype("float32")
+    with tf.GradientTape() as tape:
+        tape.watch([x, step])
+        y = ranges.fake_quantize(x, step, 0.0, -127, 127)
+    dx, dstep = tape.gradient(y, [x, step], upstream)
+    v = np.float64(x) / np.float64(step)
+    inside = np.abs(v) <= 127
+    assert not inside[..., 0].all()
+    np.testing.assert_array_equal(dx, upstream * inside)
+    expected = upstream * np.where(inside, np.round(v) - v, 127 * np.sign(v))
+    np.testing.assert_allclose(dstep, expected.sum((0, 1), keepdims=True), rtol=1e-4)
+
+
+def test_what_is_clipped_has_a_gradient_of_zero_however_great_it_is():
+    x = tf.constant([-np.inf, 0.5, np.inf])
+    step = tf.constant(0.01)
+    with tf.GradientTape() as tape:
+        tape.watch([x, step])
+        y = ranges.fake_quantize(x, step, 0.0, -128, 127)
+    np.testing.assert_allclose(y, [-1.28, 0.5, 1.27], rtol=1e-6)
+    dx, dstep = tape.gradient(y, [x, step])
+    np.testing.assert_array_equal(dx, [0, 1, 0])
+    assert float(dstep) == pytest.approx(-128 + 127, abs=1e-4)
+
+
+def test_a_range_that_has_seen_nothing_lets_values_and_gradients_pass(rng):
+    x = tf.constant(rng.normal(0, 1, 20).astype("float32"))
+    layer = ranges.Range()
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(tape.gradient(y, x), np.ones(20))
+
+
 def test_learned_range_scales_its_gradient(rng):
     x = tf.constant(rng.normal(0, 1, (4, 50)).astype("float32"))
     layer = ranges.LearnedRange()
