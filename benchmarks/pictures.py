@@ -166,14 +166,15 @@ def mnist(results):
 def mlperf_tiny(results):
     runs = {"the larger model": [results["teacher"]]}
     runs |= {name: [row] for name, row in results["references"].items()}
-    for rounds, students in results["students"].items():
-        runs |= {f"{rounds}, {name}": [run[name] for run in students] for name in students[0]}
+    for group, students in results["students"].items():
+        runs |= {f"{group}, {name}": [run[name] for run in students] for name in students[0]}
     rows = {
         f"{name}, {row[0]['bytes'] / 1024:,.0f} KiB": percent(run["accuracy"] for run in row)
         for name, row in runs.items()
     }
-    figure, axes = plt.subplots(figsize=(7.5, 3.2))
-    colors = [BLUE if "epochs" in name else GREY for name in rows]
+    figure, axes = plt.subplots(figsize=(7.5, 4))
+    colors = {"distilled": BLUE, "on labels": RED}
+    colors = [colors.get(name.split(", ")[0], GREY) for name in rows]
     strip(axes, rows, "test accuracy (%): each student, and the mean", colors)
     return figure
 
