@@ -73,7 +73,9 @@ def test_all_operators_are_int8(artifact):
 def test_runtimes_agree_with_the_simulation(runtime, aware_student, artifact, split):
     x, _ = split[1]
     apart = steps_apart(aware_student, artifact.tflite, [x], runtime)
-    assert apart.max() <= 1
+    # A value on the edge between two integers may be rounded either way, and so may what follows.
+    assert apart.max() <= 2
+    assert np.mean(apart > 1) < 1e-3
     # Where one class leads by more than what kernels may differ, the answer is the same.
     logits = aware_student.predict(x, verbose=0)
     first, second = np.sort(logits)[:, -1], np.sort(logits)[:, -2]

@@ -532,7 +532,8 @@ def test_arrays_go_with_their_examples_only(model, dataset, examples):
     arrays = Arrays(model.predict(examples[0], verbose=0))
     numbered = keyed(dataset).filter(lambda x, y: y != 2)
     for batch, _ in arrays.attach(numbered).shuffle(300).batch(64):
-        np.testing.assert_allclose(arrays.answer(batch)[0], model(batch.inputs), rtol=1e-5)
+        answers = arrays.answer(batch)[0]
+        np.testing.assert_allclose(answers, model(batch.inputs), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match=r"300 examples. Received: 299"):
         arrays.attach(dataset.take(299))
     with pytest.raises(ValueError, match=r"unknown(.|\n)*keyed"):
