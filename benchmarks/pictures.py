@@ -120,12 +120,12 @@ def scale(results):
         size = np.array([case[sizes.get(name, "classes")] for case in cases], float)
         # A teacher's parameters grow with the square of its width.
         grown = (size / size[0]) ** (2 if name == "teacher" else 1)
-        for axes, values in zip(
-            grid,
-            ([1e6 * case["seconds"] for case in cases], [case["MiB"] for case in cases]),
-            strict=True,
-        ):
-            axes.loglog(grown, values, f"{marker}-", label=name, alpha=0.8)
+        for axes, key, unit in zip(grid, ("seconds", "MiB"), (1e6, 1), strict=True):
+            runs = unit * np.array([case[key] for case in cases])
+            middle = np.median(runs, axis=1)
+            spread = [middle - runs.min(axis=1), runs.max(axis=1) - middle]
+            axes.errorbar(grown, middle, spread, fmt=f"{marker}-", label=name, alpha=0.8)
+            axes.set(xscale="log", yscale="log")
     for axes, title in zip(grid, ("microseconds an example", "peak MiB"), strict=True):
         axes.set(title=title, xlabel="times as many")
         axes.grid()

@@ -2,8 +2,9 @@
 
     python benchmarks/scale.py
 
-Each figure is of a process of its own, which trains a small dense student of 64 inputs on made-up
-data for an epoch: seconds for each example once training runs, and the peak memory.
+Each figure is of processes of their own, which train a small dense student of 64 inputs on made-up
+data for an epoch: seconds for each example once training runs, and the peak memory. All cases are
+run in turn, a few times: medians, with the least and the most of the seconds.
 
 - data: 10 thousand, 100 thousand and 1 million examples from a stream;
 - teacher: 1, 4 and 16 times as many parameters;
@@ -14,9 +15,11 @@ data for an epoch: seconds for each example once training runs, and the peak mem
 Writes `benchmarks/results/scale.json`, and its table into `docs/performance.md`.
 """
 
+import itertools
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +36,7 @@ from pictures import draw
 import keras_distill
 
 FLAGS = flags.FLAGS
+flags.DEFINE_integer("rounds", 3, "Number of runs of each case.")
 flags.DEFINE_string("walk", "", "One case as JSON: train it and print what it takes.")
 
 BATCH = 500
@@ -96,8 +100,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def measure(case):
-    """What a case takes, by its first worker."""
-    case = {**CASE, **case}
+    """What one run of a case takes, by its first worker."""
     command = [sys.executable, __file__, f"--walk={json.dumps(case)}"]
     workers = [f"127.0.0.1:{port}" for port in _free_ports(case["workers"])]
     processes = []
@@ -112,7 +115,7 @@ def measure(case):
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RuntimeError(f"A process failed that trained {case}.")
-    return {**case, **json.loads(outputs[0].splitlines()[-1])}
+    return json.loads(outputs[0].splitlines()[-1])
 
 
 def _free_ports(count):
@@ -128,14 +131,20 @@ def _free_ports(count):
 def table(results):
     """The results as Markdown."""
     lines = [
-        "| what grows | to | microseconds an example | peak MiB of a process |",
-        "| --- | --- | --- | --- |",
+        "| what grows | to | microseconds an example | least to most | peak MiB of a process |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for name, cases in results["cases"].items():
         key = {"teacher": "width", "classes, stored": "classes"}.get(name, name)
         for case in cases:
             times = {"width": f"{(case[key] / 512) ** 2:.0f} ×"}.get(key, f"{case[key]:,}")
-            lines.append(f"| {name} | {times} | {1e6 * case['seconds']:.1f} | {case['MiB']:,.0f} |")
+            seconds = [1e6 * value for value in case["seconds"]]
+            lines.append(
+                f"| {name} | {times} | {statistics.median(seconds):.1f} "
+                f"| {min(seconds):.1f} to {max(seconds):.1f} "
+                f"| {statistics.median(case['MiB']):,.0f} |"
+            )
+    lines += ["", f"Medians of {len(case['seconds'])} runs of each case, in turn."]
     return "\n".join(lines)
 
 
@@ -143,10 +152,16 @@ def main(_):
     if FLAGS.walk:
         walk(json.loads(FLAGS.walk))
         return
-    found = {}
-    for name, cases in CASES.items():
-        found[name] = [measure(case) for case in cases]
-        print(name, found[name], flush=True)
+    found = {
+        name: [{**CASE, **case, "seconds": [], "MiB": []} for case in cases]
+        for name, cases in CASES.items()
+    }
+    for _ in range(FLAGS.rounds):
+        for case in itertools.chain.from_iterable(found.values()):
+            run = measure({key: case[key] for key in CASE})
+            case["seconds"].append(run["seconds"])
+            case["MiB"].append(run["MiB"])
+            print(case, flush=True)
     results = {"cases": found, "batch": BATCH, "machine": machine()}
     write(RESULTS / "scale.json", json.dumps(results, indent=1) + "\n")
     insert(table(results), "docs/performance.md", "scale")
