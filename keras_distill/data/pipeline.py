@@ -42,6 +42,7 @@ def batches(
         `tf.data.Dataset` of batches `(x, y)`.
 
     Raises:
+        TypeError: If `dataset` isn't a `tf.data.Dataset`.
         ValueError: If `mix` is given for integer labels without `classes`.
 
     Example:
@@ -59,6 +60,11 @@ def batches(
     ...     classes=10,
     ... )
     """
+    if not isinstance(dataset, tf.data.Dataset):
+        raise TypeError(
+            "`dataset` must be a tf.data.Dataset of single examples, such as "
+            f"tf.data.Dataset.from_tensor_slices((x, y)). Received: {type(dataset)}"
+        )
     if shuffle:
         dataset = dataset.shuffle(shuffle, seed=seed)
     if augment is not None or teacher_augment is not None:

@@ -103,6 +103,11 @@ def test_mixing_integer_labels_needs_the_number_of_classes(examples):
         data.batches(examples, 32, mix=keras.layers.CutMix())
 
 
+def test_arrays_are_no_data_set():
+    with pytest.raises(TypeError, match="from_tensor_slices.*Received: .*tuple"):
+        data.batches((np.zeros((4, 8)), np.zeros(4)), 2)
+
+
 def test_function_matching_trains_a_distiller_on_views_and_mixtures(examples):
     def net(width, name):
         layers = [keras.layers.Flatten(), keras.layers.Dense(width, "relu"), keras.layers.Dense(10)]
