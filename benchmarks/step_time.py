@@ -281,7 +281,7 @@ def augment(x, seed):
     return tf.image.stateless_random_flip_left_right(x, seed)
 
 
-def stored(views=4, samples=384):
+def stored(views=4, samples=1536):
     """A floor that augments and asks the teacher, against answers to augmented views on disk."""
     _, teacher, _ = models("small")
     x, y = noise("small", samples)

@@ -206,12 +206,13 @@ class Stored(Attached):
         else:
             # Drawn anew each time that the data set is gone through.
             views = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
-            views = views.map(lambda number: number % self.views)
         return tf.data.Dataset.zip(dataset, views).map(
             self._drawn, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
-    def _drawn(self, element, view):
+    def _drawn(self, element, number):
+        view = number % self.views
+
         def draw(x):
             inputs = self.augment(x.inputs, seed_of(self.manifest["seed"], x.keys, view))
             return x._replace(inputs=inputs, keys=with_view(x.keys, view))
