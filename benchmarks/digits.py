@@ -11,7 +11,6 @@ file, and the table in README.md.
 import json
 import math
 
-import keras
 import numpy as np
 import tensorflow as tf
 from common import RESULTS, gain, insert, machine, write
@@ -47,8 +46,7 @@ def run(seed):
 
 def distilled_on_more(teacher, x, y, unlabelled, seed):
     """The student that starts and trains as the demo's, with images without labels beside."""
-    keras.utils.set_random_seed(seed)
-    _, student = demo.make_teacher(), demo.make_student()  # In the demo's order: the same weights.
+    _, _, student = demo.make_models(seed)
     images = np.concatenate([x, unlabelled])
     labels = np.concatenate([y, np.full(len(unlabelled), -1)])
     images, labels = demo.shifted(images, labels, seed)
@@ -58,9 +56,7 @@ def distilled_on_more(teacher, x, y, unlabelled, seed):
         missing_label=-1,
     )  # fmt: skip
     steps = math.ceil(len(x) * (demo.COPIES + 1) / demo.BATCH_SIZE)
-    schedule = keras.optimizers.schedules.CosineDecay(0.01, steps * demo.EPOCHS)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    distiller.compile(keras.optimizers.Adam(schedule), loss)
+    demo.compile_for(distiller, steps)
     data = data.repeat().batch(demo.BATCH_SIZE).prefetch(2)
     distiller.fit(data, epochs=demo.EPOCHS, steps_per_epoch=steps, verbose=0)
     return student

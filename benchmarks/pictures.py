@@ -59,7 +59,8 @@ def digits(results):
     rows = {name: percent(run[name]["accuracy"] for run in results["runs"]) for name in
             results["runs"][0]}  # fmt: skip
     figure, axes = plt.subplots(figsize=(7, 2.4))
-    strip(axes, rows, "test accuracy (%): each seed, and the mean", [GREY, GREY, *[BLUE] * 4])
+    colors = [BLUE if name.startswith("distilled") else GREY for name in rows]
+    strip(axes, rows, "test accuracy (%): each seed, and the mean", colors)
     return figure
 
 

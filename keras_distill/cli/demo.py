@@ -6,6 +6,7 @@ Trains a teacher, a student on the labels and the same student distilled on scik
 exports the distilled one for phones and microcontrollers, and shows all side by side.
 """
 
+import math
 import pathlib
 
 import keras
@@ -99,9 +100,7 @@ def train_all(x, y, seed=0, progress=None):
     Returns:
         `(teacher, on_labels, distilled)`.
     """
-    keras.utils.set_random_seed(seed)
-    teacher, on_labels, distilled = make_teacher(), make_student(), make_student()
-    distilled.set_weights(on_labels.get_weights())
+    teacher, on_labels, distilled = make_models(seed)
     x, y = shifted(x, y, seed)
     train(teacher, x, y, progress, "Teacher")
     train(on_labels, x, y, progress, "Student on labels alone")
@@ -142,6 +141,14 @@ def shifted(x, y, seed):
     samples = np.arange(len(x))[:, None, None]
     moved = padded[samples, rows[..., :, None], columns[..., None, :]]
     return np.concatenate([x, *moved]), np.tile(y, COPIES + 1)
+
+
+def make_models(seed):
+    """The teacher and two students, which start from the same weights."""
+    keras.utils.set_random_seed(seed)
+    teacher, one, other = make_teacher(), make_student(), make_student()
+    other.set_weights(one.get_weights())
+    return teacher, one, other
 
 
 def make_teacher():
@@ -187,12 +194,7 @@ def _block(width):
 
 def train(model, x, y, progress, title):
     """Trains a model, or a distiller, on the budget that all of the demo's models have."""
-    steps = -(-len(y) // BATCH_SIZE) * EPOCHS
-    model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, steps)),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    compile_for(model, math.ceil(len(y) / BATCH_SIZE))
     model.fit(
         x,
         y,
@@ -200,6 +202,15 @@ def train(model, x, y, progress, title):
         epochs=EPOCHS,
         verbose=0,
         callbacks=[] if progress is None else [_Bar(progress, title, EPOCHS)],
+    )
+
+
+def compile_for(model, steps):
+    """Compiles a model, or a distiller, for so many steps in each of the epochs."""
+    model.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, steps * EPOCHS)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
     )
 
 

@@ -202,11 +202,11 @@ class Stored(Attached):
     def _draw(self, dataset, view, seed):
         """Examples with one of their views as inputs, and its number behind the key."""
         if view is not None:
-            views = tf.data.Dataset.from_tensors(tf.constant(view, "int64")).repeat()
+            numbers = tf.data.Dataset.from_tensors(tf.constant(view, "int64")).repeat()
         else:
             # Drawn anew each time that the data set is gone through.
-            views = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
-        return tf.data.Dataset.zip(dataset, views).map(
+            numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+        return tf.data.Dataset.zip(dataset, numbers).map(
             self._drawn, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
 
