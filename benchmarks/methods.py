@@ -27,7 +27,7 @@ from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, runs_of, w
 from pictures import draw
 
 import keras_distill
-from keras_distill import Match, losses
+from keras_distill import Match, losses, methods
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -101,7 +101,7 @@ def hint(student, teacher, scale):
 
 def attention_transfer(student, teacher, scale):
     """stages 1 to 3; 1 : 1000"""
-    return losses.attention_transfer(student, teacher, STAGES, weight=1000 * scale)
+    return methods.attention_transfer(student, teacher, STAGES, weight=1000 * scale)
 
 
 def channel_wise(student, teacher, scale):
@@ -117,12 +117,12 @@ def variational_information(student, teacher, scale):
 
 def review(student, teacher, scale):
     """stages 1 to 3; 1 : 1, warmed up"""
-    return losses.review(student, teacher, STAGES, weight=warm_up(scale))
+    return methods.review(student, teacher, STAGES, weight=warm_up(scale))
 
 
 def relational(student, teacher, scale):
     """embedding; 1 : 25 (distances) : 50 (angles)"""
-    return losses.relational(student, teacher, ["embedding"], 25 * scale, 50 * scale)
+    return methods.relational(student, teacher, ["embedding"], 25 * scale, 50 * scale)
 
 
 def similarity_preserving(student, teacher, scale):
@@ -140,7 +140,7 @@ def soft_targets_and_attention(student, teacher, scale):
     """as each alone, 0.1 : 0.9 : 1000"""
     return [
         *soft_targets(student, teacher),
-        *losses.attention_transfer(student, teacher, STAGES, weight=10_000 * scale),
+        *methods.attention_transfer(student, teacher, STAGES, weight=10_000 * scale),
     ]
 
 

@@ -6,7 +6,7 @@ from keras_distill._quiet import quiet_start
 from keras_distill._version import __version__
 
 with quiet_start():
-    from keras_distill import callbacks, losses, teachers
+    from keras_distill import callbacks, losses, methods, teachers
     from keras_distill.distiller import Distiller
     from keras_distill.match import Match
     from keras_distill.mutual import MutualDistiller
@@ -18,6 +18,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "losses",
+    "methods",
     "teachers",
 ]
 

@@ -9,11 +9,11 @@ import tensorflow as tf
 from keras import ops
 
 from keras_distill import taps as tapping
-from keras_distill.losses.base import (
-    PACKAGE,
+from keras_distill._types import PACKAGE
+from keras_distill.checks import fraction
+from keras_distill.hyperparameters import (
     Bound,
     Hyperparameter,
-    fraction,
     hyperparameter_config,
     hyperparameters,
 )

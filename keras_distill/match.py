@@ -5,13 +5,10 @@ from typing import NamedTuple
 import keras
 
 from keras_distill import taps as tapping
-from keras_distill.losses.base import (
-    PACKAGE,
-    DistillationLoss,
-    Hyperparameter,
-    hyperparameter_config,
-    not_negative,
-)
+from keras_distill._types import PACKAGE
+from keras_distill.checks import not_negative
+from keras_distill.hyperparameters import Hyperparameter, hyperparameter_config
+from keras_distill.losses.base import DistillationLoss
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

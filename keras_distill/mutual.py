@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from keras_distill import taps as tapping
+from keras_distill._types import PACKAGE
 from keras_distill.distiller import Distiller
-from keras_distill.losses.base import PACKAGE, logits_of
+from keras_distill.losses.base import logits_of
 from keras_distill.losses.response import SoftTargets
 from keras_distill.match import Answer
 from keras_distill.teachers.base import BaseTeacher, Misfit

@@ -1,31 +1,28 @@
-"""Distillation losses: `y_true` is what the teacher says, `y_pred` what the student says."""
+"""Distillation losses: `y_true` comes from the teacher, `y_pred` from the student.
 
+Each module holds one idea: first the mathematics as pure functions of tensors, then the
+`keras.losses.Loss` that declares its settings.
+"""
+
+from keras_distill.losses.attention import AttentionMap, AttentionTransfer, ValueRelation
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.detection import localization_distillation, matched_classification
-from keras_distill.losses.features import (
-    AttentionMap,
-    AttentionTransfer,
+from keras_distill.losses.contrastive import Contrastive
+from keras_distill.losses.correlation import DIST
+from keras_distill.losses.decoupled import DKD
+from keras_distill.losses.dense import (
     ChannelWise,
-    Hint,
-    Review,
-    ValueRelation,
-    VariationalInformation,
+    localization_distillation,
+    matched_classification,
 )
-from keras_distill.losses.presets import attention_transfer, minilm, relational, review
+from keras_distill.losses.features import Hint, VariationalInformation
+from keras_distill.losses.regression import TeacherBoundedRegression
 from keras_distill.losses.relations import (
-    Contrastive,
     RelationalAngle,
     RelationalDistance,
     SimilarityPreserving,
 )
-from keras_distill.losses.response import (
-    DIST,
-    DKD,
-    JensenShannon,
-    LogitMSE,
-    SoftTargets,
-    TeacherBoundedRegression,
-)
+from keras_distill.losses.response import JensenShannon, LogitMSE, SoftTargets
+from keras_distill.losses.review import Review
 
 __all__ = [
     "DIST",
@@ -46,10 +43,6 @@ __all__ = [
     "TeacherBoundedRegression",
     "ValueRelation",
     "VariationalInformation",
-    "attention_transfer",
     "localization_distillation",
     "matched_classification",
-    "minilm",
-    "relational",
-    "review",
 ]

@@ -1,125 +1,27 @@
-"""What every distillation loss shares: logits recovered, hyperparameters, masks and weights."""
+"""What every distillation loss shares: logits recovered, masks, weights, and state."""
 
-import math
+from typing import Any
 
 import keras
 from keras import ops
 
-PACKAGE = "keras_distill"
+# Names that moved, until all their readers take them from where they are.
+from keras_distill._types import PACKAGE, Tensor, Tensors  # noqa: F401
+from keras_distill.checks import (  # noqa: F401
+    fraction,
+    not_negative,
+    number,
+    positive,
+)
+from keras_distill.hyperparameters import (  # noqa: F401
+    Bound,
+    Hyperparameter,
+    hyperparameter_config,
+    hyperparameters,
+)
 
 
-class Hyperparameter:
-    """A scalar attribute of a loss that may change while training goes on.
-
-    Reading gives a Python float, until a `Distiller` binds the attribute to a variable of its
-    own: from then on reading gives the variable, so that a traced training step sees every later
-    assignment without being traced again. Assigning checks the value first.
-    """
-
-    def __init__(self, check):
-        self._check = check
-
-    def __set_name__(self, owner, name):
-        self.name = name
-
-    def __get__(self, instance, owner=None):
-        if instance is None:
-            return self
-        if self.name not in instance.__dict__:
-            raise AttributeError(self.name)
-        value = instance.__dict__[self.name]
-        return value.variable if isinstance(value, Bound) else value
-
-    def __set__(self, instance, value):
-        current = instance.__dict__.get(self.name)
-        if isinstance(value, Bound):
-            instance.__dict__[self.name] = value
-        elif isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-            if isinstance(current, Bound):
-                raise ValueError(
-                    f"`{self.name}` already belongs to a `Distiller`; give its schedule when the "
-                    "loss is constructed, or change it with `keras_distill.callbacks.Schedule`."
-                )
-            instance.__dict__[self.name] = value
-        else:
-            if isinstance(current, Bound):
-                current.assign(value)
-            else:
-                instance.__dict__[self.name] = self.check(value)
-
-    def check(self, value) -> float:
-        """`value` as a float in the range, or an error that names the attribute."""
-        return self._check(self.name, value)
-
-
-class Bound:
-    """The variable that a `Distiller` keeps for a hyperparameter, and its schedule if any."""
-
-    def __init__(self, variable, check, schedule=None):
-        self.variable = variable
-        self.check = check
-        self.schedule = schedule
-
-    def assign(self, value):
-        """Sets the variable to a value in its range."""
-        self.variable.assign(self.check(value))
-
-
-def hyperparameters(instance) -> list[str]:
-    """Names of the attributes of `instance` that may change while training goes on."""
-    return [
-        name
-        for cls in reversed(type(instance).__mro__)
-        for name, value in vars(cls).items()
-        if isinstance(value, Hyperparameter)
-    ]
-
-
-def hyperparameter_config(instance, name):
-    """The value of a hyperparameter for `get_config`: a float, or its schedule."""
-    value = instance.__dict__[name]
-    if isinstance(value, Bound):
-        value = value.schedule or float(value.variable)
-    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-        return keras.saving.serialize_keras_object(value)
-    return value
-
-
-def number(name, value) -> float:
-    """`value` as a finite float, or a `TypeError`/`ValueError` that names the argument."""
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}")
-    value = float(value)
-    if not math.isfinite(value):
-        raise ValueError(f"`{name}` must be finite. Received: {name}={value!r}")
-    return value
-
-
-def positive(name, value) -> float:
-    """`value` as a float above 0."""
-    value = number(name, value)
-    if value <= 0:
-        raise ValueError(f"`{name}` must be greater than 0. Received: {name}={value!r}")
-    return value
-
-
-def not_negative(name, value) -> float:
-    """`value` as a float of at least 0."""
-    value = number(name, value)
-    if value < 0:
-        raise ValueError(f"`{name}` must be at least 0. Received: {name}={value!r}")
-    return value
-
-
-def fraction(name, value) -> float:
-    """`value` as a float from 0 to 1."""
-    value = number(name, value)
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{name}` must be between 0 and 1. Received: {name}={value!r}")
-    return value
-
-
-def logits_of(outputs, temperature=None):
+def logits_of(outputs: Tensor, temperature: Any = None) -> Tensor:
     """The logits behind `outputs`, where a softmax or sigmoid of Keras made them.
 
     Keras leaves the logits on the tensors that its softmax and sigmoid return, so nothing is lost
@@ -137,11 +39,12 @@ def logits_of(outputs, temperature=None):
 
 
 class DistillationLoss(keras.losses.Loss):
-    """Base class of the losses between what a teacher says and what a student says.
+    """Base class of the losses between a teacher and a student.
 
     Subclasses implement `call(y_true, y_pred)`, `y_true` from the teacher and `y_pred` from the
     student, and return one value per sample (or per sample and position, as Keras' own losses
-    do). The class attributes say what else a loss needs.
+    do). Seven class attributes declare what else a loss needs; the table "What a loss declares"
+    on the page of methods lists them, with who acts on each and which losses set it.
 
     A loss with weights of its own (a variance to learn, projection heads, a memory) holds them in
     one layer, `state`. A `Distiller` builds it with `loss.build(...)`, trains it along with the
@@ -153,24 +56,25 @@ class DistillationLoss(keras.losses.Loss):
         dtype: Dtype or policy of the computation. Defaults to `keras.config.floatx()`.
     """
 
-    #: `y_true` is `(teacher, labels)`; a `Distiller` hands the labels over.
-    needs_labels = False
-    #: `y_true` is `(teacher, keys)`, one integer per sample that names it in the whole data set.
-    needs_keys = False
+    #: `y_true` is `(teacher, labels)`; a `Distiller` passes the labels.
+    needs_labels: bool = False
+    #: `y_true` is `(teacher, keys)`, one integer per sample that names it in the whole dataset.
+    needs_keys: bool = False
     #: Both sides are logits: where a model ends in softmax or sigmoid, its logits are recovered.
-    takes_logits = False
+    takes_logits: bool = False
     #: `call` takes `present`, shape `(batch,)`, bool: rows that may influence the others.
-    between_samples = False
+    between_samples: bool = False
     #: Teacher's and student's tensors must have the same shape.
-    same_shape = True
+    same_shape: bool = True
     #: `call` takes `mask`, bool, shape `(batch, ...)`, or `None`: positions that count, by the
     #: Keras mask of the student's features and by sample weights given per position.
-    uses_mask = False
-    #: A `keras.layers.Layer` with weights of the loss' own, which a `Distiller` builds through
-    #: `build`, trains and saves.
-    state = None
+    uses_mask: bool = False
+    #: A layer with weights of the loss' own, which `build` builds and a `Distiller` trains.
+    state: Any = None
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensors, y_pred: Tensors, sample_weight: Tensor | None = None
+    ) -> Tensor:
         mask = keras_mask(y_pred)
         if self.takes_logits:
             temperature = getattr(self, "temperature", None)
@@ -200,7 +104,7 @@ class DistillationLoss(keras.losses.Loss):
             values = self.call(y_true, y_pred, **arguments)
             return _reduce(values, mask, sample_weight, self.reduction, self.dtype)
 
-    def build(self, y_true_shape, y_pred_shape):
+    def build(self, y_true_shape: tuple, y_pred_shape: tuple) -> None:
         """Builds `state`, if there is one, for the given shapes.
 
         The shapes are saved with the loss, so that a loaded one is built without its teacher.
@@ -220,13 +124,13 @@ class DistillationLoss(keras.losses.Loss):
         return self.state is None or self.state.built
 
     @built.setter
-    def built(self, value):
-        """Keras sets this behind `build_from_config`; what counts is the state."""
+    def built(self, value: bool) -> None:
+        """Keras sets this after `build_from_config`; what counts is the state."""
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict | None:
         return getattr(self, "_build_config", None)
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict) -> None:
         self.build(**config)
 
     def _convert(self, x, keep_integers=False):
@@ -240,7 +144,7 @@ class DistillationLoss(keras.losses.Loss):
         return ops.cast(x, self.dtype)
 
     def _check_shapes(self, teacher, student):
-        """Raises a `ValueError` where broadcasting would make sense of what makes none."""
+        """Raises a `ValueError` where shapes differ, which broadcasting might hide."""
         shapes = tuple(teacher.shape), tuple(student.shape)
         if len(shapes[0]) != len(shapes[1]) or any(
             t != s and None not in (t, s) for t, s in zip(*shapes, strict=True)
@@ -251,18 +155,18 @@ class DistillationLoss(keras.losses.Loss):
                 'adapter makes features comparable: `Match(..., adapter="auto")`.'
             )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         config = {**super().get_config(), "dtype": self.dtype}
         for name in hyperparameters(self):
             config[name] = hyperparameter_config(self, name)
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "DistillationLoss":
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
-def keras_mask(outputs):
+def keras_mask(outputs: Tensors) -> Tensor | None:
     """The Keras mask of a tensor, or of the first tensor of a structure, or `None`."""
     for x in keras.tree.flatten(outputs):
         mask = getattr(x, "_keras_mask", None)
@@ -271,8 +175,8 @@ def keras_mask(outputs):
     return None
 
 
-def present_rows(y_pred, mask, sample_weight):
-    """Rows of weight above 0 that aren't masked from end to end. Shape `(batch,)`, bool."""
+def present_rows(y_pred: Tensors, mask: Tensor | None, sample_weight: Tensor | None) -> Tensor:
+    """Rows of weight above 0 that aren't masked entirely. Shape `(batch,)`, bool."""
     present = ops.ones(ops.shape(keras.tree.flatten(y_pred)[0])[:1], dtype="bool")
     for x in (mask, sample_weight):
         if x is not None:
@@ -281,23 +185,25 @@ def present_rows(y_pred, mask, sample_weight):
     return present
 
 
-def counted_positions(y_pred, mask, sample_weight):
+def counted_positions(
+    y_pred: Tensors, mask: Tensor | None, sample_weight: Tensor | None
+) -> Tensor | None:
     """Positions that aren't masked and whose own weight isn't 0: bool, or `None` for all."""
     if sample_weight is not None:
         shape = keras.tree.flatten(y_pred)[0].shape
         weights = ops.convert_to_tensor(sample_weight)
         rank = len(weights.shape)
         if 1 < rank < len(shape) and tuple(weights.shape[1:]) == tuple(shape[1:rank]):
-            weighed = ops.not_equal(weights, 0)
+            weighted = ops.not_equal(weights, 0)
             if mask is None:
-                return weighed
+                return weighted
             if len(mask.shape) == rank:
-                return ops.logical_and(mask, weighed)
+                return ops.logical_and(mask, weighted)
     return mask
 
 
 class _Values(keras.losses.Loss):
-    """Hands values through to the weights, masks and reductions of `keras.losses.Loss`."""
+    """Passes values on to the weights, masks and reductions of `keras.losses.Loss`."""
 
     def call(self, y_true, y_pred):
         return y_pred

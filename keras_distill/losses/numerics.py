@@ -1,29 +1,33 @@
 """Arithmetic that stays finite where the textbook's form doesn't."""
 
+from typing import Any
+
 import keras
 import ml_dtypes
 from keras import ops
 
+from keras_distill._types import Tensor
 
-def kl_divergence(log_p, log_q):
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """`Σ p (log p − log q)` over the last axis."""
     return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
-def bernoulli_kl_divergence(logits_p, logits_q):
+def bernoulli_kl_divergence(logits_p: Tensor, logits_q: Tensor) -> Tensor:
     """KL divergence between Bernoulli distributions that are given by their logits."""
     yes = ops.log_sigmoid(logits_p) - ops.log_sigmoid(logits_q)
     no = ops.log_sigmoid(-logits_p) - ops.log_sigmoid(-logits_q)
     return ops.sigmoid(logits_p) * yes + ops.sigmoid(-logits_p) * no
 
 
-def safe_sqrt(x):
+def safe_sqrt(x: Tensor) -> Tensor:
     """Square root of `x >= 0` whose gradient at 0 is 0 rather than infinite."""
     positive = x > 0
     return ops.where(positive, ops.sqrt(ops.where(positive, x, ops.ones_like(x))), 0)
 
 
-def unit(x, axis):
+def unit(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """`x` divided by its Euclidean norm over `axis`; zeros stay zeros, with a finite gradient.
 
     The largest magnitude is divided out first, so that squares neither overflow nor underflow.
@@ -33,24 +37,24 @@ def unit(x, axis):
     return x * ops.rsqrt(ops.where(squares > 0, squares, ops.ones_like(squares)))
 
 
-def unit_peak(x, axis):
+def unit_peak(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """`x` divided by its largest magnitude over `axis`, a constant for the gradient."""
     peak = ops.stop_gradient(ops.max(ops.abs(x), axis=axis, keepdims=True))
     return x / ops.where(peak > 0, peak, ops.ones_like(peak))
 
 
-def huber(x):
+def huber(x: Tensor) -> Tensor:
     """`x²/2` where `|x| < 1`, `|x| − 1/2` elsewhere."""
     size = ops.abs(x)
     return ops.where(size < 1, ops.square(x) / 2, size - 0.5)
 
 
-def very_negative(dtype):
+def very_negative(dtype: Any) -> float:
     """A finite logit whose softmax is 0 beside any logit that occurs."""
     return -0.5 * float(_finfo(dtype).max)
 
 
-def rounding(dtype):
+def rounding(dtype: Any) -> float:
     """The relative error of a number of this dtype."""
     return float(_finfo(dtype).eps)
 

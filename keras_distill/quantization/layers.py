@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_distill.losses.base import PACKAGE
+from keras_distill._types import PACKAGE
 from keras_distill.quantization.ranges import fake_quantize, scaled_gradient
 
 _SMALLEST = 1e-12

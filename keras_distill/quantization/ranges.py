@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_distill.losses.base import PACKAGE
+from keras_distill._types import PACKAGE
 
 MOMENTUM = 0.99
 _SMALLEST_SCALE = 1e-12

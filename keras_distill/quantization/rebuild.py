@@ -4,7 +4,7 @@ import collections
 
 import keras
 
-from keras_distill.losses.base import PACKAGE
+from keras_distill._types import PACKAGE
 from keras_distill.quantization import layers as quantized
 from keras_distill.quantization import supported
 from keras_distill.quantization.builders import BUILDERS, call_as, own

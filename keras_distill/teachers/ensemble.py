@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_distill import taps as tapping
-from keras_distill.losses.base import PACKAGE, logits_of
+from keras_distill._types import PACKAGE
+from keras_distill.losses.base import logits_of
 from keras_distill.teachers.base import BaseTeacher, Misfit, contents_of
 from keras_distill.teachers.live import checked_activation, probabilities_of
 

@@ -9,7 +9,7 @@ import rich.progress
 import rich.text
 import tensorflow as tf
 
-from keras_distill.losses.base import positive
+from keras_distill.checks import positive
 from keras_distill.teachers.batches import Keyed, element_of, x_of
 from keras_distill.teachers.coding import SIGNATURE, Layout
 from keras_distill.teachers.records import (

@@ -118,7 +118,7 @@ def test_rows_of_weight_0_may_hold_anything(make, formula):
 def test_a_mask_that_does_not_fit_the_teacher_is_refused():
     student = as_tensors(np.ones((2, 3, 4)))
     student._keras_mask = tf.ones((2, 3), "bool")
-    with pytest.raises(ValueError, match="behind the pooling of the steps"):
+    with pytest.raises(ValueError, match="after the pooling of the steps"):
         losses.SimilarityPreserving()(as_tensors(np.ones((2, 5, 4))), student)
 
 

@@ -1,14 +1,29 @@
-"""Methods that compare several places, as lists of `Match`es for a `Distiller`."""
+"""Published methods that compare several places, as lists of `Match`es for a `Distiller`."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import keras
 
 from keras_distill import taps
-from keras_distill.losses.features import AttentionMap, AttentionTransfer, Review, ValueRelation
+from keras_distill.losses.attention import AttentionMap, AttentionTransfer, ValueRelation
 from keras_distill.losses.relations import RelationalAngle, RelationalDistance
+from keras_distill.losses.review import Review
 from keras_distill.match import Match
 
+__all__ = ["attention_transfer", "minilm", "relational", "review"]
 
-def attention_transfer(student, teacher, layers, power=2.0, weight=1000.0) -> list[Match]:
+#: The path of a layer, or the layer itself.
+Place: TypeAlias = str | keras.layers.Layer
+
+
+def attention_transfer(
+    student: keras.Model,
+    teacher: keras.Model,
+    layers: Sequence[Place | tuple[Place, Place]],
+    power: float = 2.0,
+    weight: Any = 1000.0,
+) -> list[Match]:
     """`AttentionTransfer` at several layers, usually the ends of two to four stages.
 
     Source: Zagoruyko and Komodakis (arXiv:1612.03928); the weight, for each layer, is that of the
@@ -31,7 +46,7 @@ def attention_transfer(student, teacher, layers, power=2.0, weight=1000.0) -> li
     Example:
 
     ```python
-    matches = keras_distill.losses.attention_transfer(
+    matches = keras_distill.methods.attention_transfer(
         student, teacher, layers=["stage1", ("stage2", "stage3")]
     )
     distiller = keras_distill.Distiller(
@@ -45,7 +60,13 @@ def attention_transfer(student, teacher, layers, power=2.0, weight=1000.0) -> li
     ]
 
 
-def review(student, teacher, layers, channels=None, weight=1.0) -> list[Match]:
+def review(
+    student: keras.Model,
+    teacher: keras.Model,
+    layers: Sequence[Place | tuple[Place, Place]],
+    channels: int | None = None,
+    weight: Any = 1.0,
+) -> list[Match]:
     """`Review` of several layers, from shallow to deep.
 
     Source: Chen et al. (arXiv:2104.09044).
@@ -66,14 +87,20 @@ def review(student, teacher, layers, channels=None, weight=1.0) -> list[Match]:
     Example:
 
     ```python
-    matches = keras_distill.losses.review(student, teacher, layers=["stage1", "stage2", "stage3"])
+    matches = keras_distill.methods.review(student, teacher, layers=["stage1", "stage2", "stage3"])
     ```
     """
     ours, theirs = zip(*_pairs(student, teacher, layers), strict=True)
     return [Match(Review(channels=channels), student=ours, teacher=theirs, weight=weight)]
 
 
-def relational(student, teacher, layers, distance_weight=25.0, angle_weight=50.0) -> list[Match]:
+def relational(
+    student: keras.Model,
+    teacher: keras.Model,
+    layers: Sequence[Place | tuple[Place, Place]],
+    distance_weight: Any = 25.0,
+    angle_weight: Any = 50.0,
+) -> list[Match]:
     """`RelationalDistance` and `RelationalAngle` (RKD) at one or more layers.
 
     Source: Park et al. (arXiv:1904.05068); the weights are theirs for classification.
@@ -94,7 +121,7 @@ def relational(student, teacher, layers, distance_weight=25.0, angle_weight=50.0
     Example:
 
     ```python
-    matches = keras_distill.losses.relational(student, teacher, layers=["embedding"])
+    matches = keras_distill.methods.relational(student, teacher, layers=["embedding"])
     ```
     """
     return [
@@ -107,11 +134,17 @@ def relational(student, teacher, layers, distance_weight=25.0, angle_weight=50.0
     ]
 
 
-def minilm(student, teacher, layers, heads=None, use_causal_mask=False) -> list[Match]:
+def minilm(
+    student: keras.Model,
+    teacher: keras.Model,
+    layers: Sequence[Place | tuple[Place, Place]],
+    heads: int | None = None,
+    use_causal_mask: bool = False,
+) -> list[Match]:
     """`AttentionMap` and `ValueRelation` of attention layers.
 
     Source: Wang et al., "MiniLM" (arXiv:2002.10957), which compares the last attention layer of
-    both models, both terms weighed 1.
+    both models, both terms with a weight of 1.
 
     Args:
         student: The student, a `keras.Model`.
@@ -130,7 +163,7 @@ def minilm(student, teacher, layers, heads=None, use_causal_mask=False) -> list[
     Example:
 
     ```python
-    matches = keras_distill.losses.minilm(
+    matches = keras_distill.methods.minilm(
         student, teacher, layers=[("block_2/attention", "block_12/attention")]
     )
     ```

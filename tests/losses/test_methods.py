@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_distill
-from keras_distill import losses
+from keras_distill import losses, methods
 
 
 def convolutional(width, name):
@@ -44,9 +44,9 @@ def test_presets_on_convolutional_models(digits):
     images = digits[0][:16]
     student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
     matches = [
-        *losses.attention_transfer(student, teacher, layers=["stage1", ("stage2", "stage3")]),
-        *losses.review(student, teacher, layers=["stage2", "stage3"]),
-        *losses.relational(student, teacher, layers=[student.get_layer("embedding").name]),
+        *methods.attention_transfer(student, teacher, layers=["stage1", ("stage2", "stage3")]),
+        *methods.review(student, teacher, layers=["stage2", "stage3"]),
+        *methods.relational(student, teacher, layers=[student.get_layer("embedding").name]),
     ]
     assert [match.weight for match in matches] == [1000, 1000, 1, 25, 50]
     history = losses_of_a_step(student, teacher, matches, images)
@@ -72,9 +72,9 @@ def test_minilm_ignores_padding():
     tokens = rng.integers(1, 17, (16, 8))
     tokens[:, 5:] = 0
     student, teacher = transformer(4, 2, "student"), transformer(8, 2, "teacher")
-    matches = losses.minilm(student, teacher, layers=["attention"])
+    matches = methods.minilm(student, teacher, layers=["attention"])
     padded = losses_of_a_step(student, teacher, matches, tokens)
-    matches = losses.minilm(student, teacher, layers=["attention"])
+    matches = methods.minilm(student, teacher, layers=["attention"])
     cut = losses_of_a_step(student, teacher, matches, tokens[:, :5])
     for name in ("attention_map", "value_relation"):
         assert padded[name][0] > 0.01
@@ -97,8 +97,8 @@ def test_contrastive_state_is_saved_with_a_distiller(tmp_path):
 def test_a_layer_that_does_not_exist_is_named():
     student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
     with pytest.raises(ValueError, match="The teacher has no layer 'stage9'"):
-        losses.attention_transfer(student, teacher, layers=[("stage1", "stage9")])
+        methods.attention_transfer(student, teacher, layers=[("stage1", "stage9")])
     with pytest.raises(ValueError, match="not part of the student"):
-        losses.review(student, teacher, layers=[teacher.get_layer("stage1")])
+        methods.review(student, teacher, layers=[teacher.get_layer("stage1")])
     with pytest.raises(ValueError, match="`layers` must be a list"):
-        losses.review(student, teacher, layers="stage1")
+        methods.review(student, teacher, layers="stage1")

@@ -1,0 +1,63 @@
+"""Checks of arguments: each returns the value, or raises an error that names the argument."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def number(name: str, value: Any) -> float:
+    """`value` as a finite float.
+
+    Raises:
+        TypeError: If it isn't a number.
+        ValueError: If it isn't finite.
+    """
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}")
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must be finite. Received: {name}={value!r}")
+    return value
+
+
+def positive(name: str, value: Any) -> float:
+    """`value` as a float greater than 0."""
+    value = number(name, value)
+    if value <= 0:
+        raise ValueError(f"`{name}` must be greater than 0. Received: {name}={value!r}")
+    return value
+
+
+def not_negative(name: str, value: Any) -> float:
+    """`value` as a float of at least 0."""
+    value = number(name, value)
+    if value < 0:
+        raise ValueError(f"`{name}` must be at least 0. Received: {name}={value!r}")
+    return value
+
+
+def fraction(name: str, value: Any) -> float:
+    """`value` as a float from 0 to 1."""
+    value = number(name, value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be between 0 and 1. Received: {name}={value!r}")
+    return value
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """`value`, an int of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(
+            f"`{name}` must be a whole number of at least {least}. Received: {name}={value!r}"
+        )
+    return value
+
+
+def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    """`value`, one of a few words."""
+    if value not in choices:
+        *others, last = [f'"{choice}"' for choice in choices]
+        raise ValueError(
+            f"`{name}` must be {', '.join(others)} or {last}. Received: {name}={value!r}"
+        )
+    return value
