@@ -78,6 +78,32 @@ class Bound:
         self.variable.assign(self.check(value))
 
 
+def bind(instance: Any, name: str) -> Bound:
+    """A new variable for a hyperparameter, with its present value and schedule."""
+    value = instance.__dict__[name]
+    schedule = None
+    check = getattr(type(instance), name).check
+    if isinstance(value, Bound):
+        value, schedule = value.variable, value.schedule
+    elif isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        value, schedule = check(as_float(value(0))), value
+    variable = keras.Variable(
+        as_float(value),
+        trainable=False,
+        dtype="float32",
+        name=name,
+        aggregation="only_first_replica",
+    )
+    bound = Bound(variable, check, schedule)
+    setattr(instance, name, bound)
+    return bound
+
+
+def as_float(x: Any) -> float:
+    """A scalar, tensor or variable as a Python float."""
+    return float(keras.ops.convert_to_numpy(x))
+
+
 def hyperparameters(instance: Any) -> list[str]:
     """Names of the attributes of `instance` that may change while training goes on."""
     return [

@@ -1,14 +1,17 @@
 """Where in the two models to look, how to compare, and how to make the two comparable."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
-from keras_distill import taps as tapping
 from keras_distill._types import PACKAGE
 from keras_distill.checks import not_negative
 from keras_distill.hyperparameters import Hyperparameter, hyperparameter_config
 from keras_distill.losses.base import DistillationLoss
+
+#: Names of what `fit` reports beside the distillation losses.
+RESERVED = ("loss", "student_loss")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -49,7 +52,7 @@ class Match:
         self.adapter = tuple(adapter) if isinstance(adapter, list) else adapter
         if adapter != "auto" and not all(
             layer is None or isinstance(layer, keras.layers.Layer)
-            for layer in _as_tuple(self.adapter)
+            for layer in as_tuple(self.adapter)
         ):
             raise TypeError(
                 '`adapter` must be "auto", a layer, None, or a tuple of layers and None with one '
@@ -61,7 +64,7 @@ class Match:
     @property
     def layers(self) -> list:
         """The layers with weights that come with it: adapters given, and the loss' state."""
-        given = [x for x in _as_tuple(self.adapter) if isinstance(x, keras.layers.Layer)]
+        given = [x for x in as_tuple(self.adapter) if isinstance(x, keras.layers.Layer)]
         return [*given, *([self.loss.state] if self.loss.state is not None else [])]
 
     def __repr__(self):
@@ -124,269 +127,46 @@ class KerasLoss(DistillationLoss):
         return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
 
 
-class Tap(NamedTuple):
-    """One place in a model: the layer at `path`, or the output at `output` (`None`: the only)."""
-
-    path: str | None = None
-    output: int | str | None = None
-
-    def __str__(self):
-        if self.path is not None:
-            return f"layer {self.path!r}"
-        return "output" if self.output is None else f"output {self.output!r}"
-
-
-class Answer(NamedTuple):
-    """What a model said for a batch: its outputs, and the features tapped, by layer path."""
-
-    outputs: object
-    features: dict
-
-    def at(self, tap):
-        """The tensor at a `Tap`, or a tuple of tensors at a tuple of taps."""
-        if not isinstance(tap, Tap):
-            return tuple(self.at(part) for part in tap)
-        if tap.path is not None:
-            return self.features[tap.path]
-        return self.outputs if tap.output is None else self.outputs[tap.output]
+def as_matches(losses: Any) -> list[Match]:
+    """The `losses` of a `Distiller` as a list of matches."""
+    if isinstance(losses, dict):
+        matches = [
+            Match(loss, student=output, teacher=output)
+            for output, loss in losses.items()
+            if loss is not None
+        ]
+    else:
+        given = losses if isinstance(losses, (list, tuple)) else [losses]
+        matches = [x if isinstance(x, Match) else Match(x) for x in given if x is not None]
+    if not matches:
+        raise ValueError(f"`losses` holds no loss. Received: losses={losses!r}")
+    return matches
 
 
-class ModelTaps:
-    """Resolves what users write for a place in a model into `Tap`s.
-
-    Args:
-        path_of: Function from the path of a layer, or a layer, to the path of a layer that exists.
-        outputs: The structure of the model's outputs.
-        output_names: Names of the model's outputs, in order, or `None`.
-    """
-
-    def __init__(self, path_of, outputs, output_names):
-        self.path_of = path_of
-        self.outputs = outputs
-        self.output_names = output_names
-
-    def resolve(self, place):
-        """The `Tap` of a place, or a tuple of them."""
-        if isinstance(place, (tuple, list)):
-            return tuple(self.resolve(part) for part in place)
-        if place is None:
-            return Tap()
-        if isinstance(place, int):
-            return Tap(output=place if keras.tree.is_nested(self.outputs) else None)
-        if isinstance(place, str):
-            if isinstance(self.outputs, dict) and place in self.outputs:
-                return Tap(output=place)
-            if isinstance(self.outputs, (list, tuple)) and place in (self.output_names or ()):
-                return Tap(output=self.output_names.index(place))
-        return Tap(path=self.path_of(place))
+def unique_names(matches: list[Match]) -> list[str]:
+    """A name for each match: its own, with the place or a number behind it where it is taken."""
+    taken = list(RESERVED)
+    for match in matches:
+        name = match.name
+        if name in taken and isinstance(match.student, str):
+            name = f"{name}_{match.student.replace('/', '_')}"
+        taken.append(numbered(name, taken))
+    return taken[len(RESERVED) :]
 
 
-def paths(taps) -> list[str]:
-    """The layer paths among taps, each once."""
-    flat = [part for tap in taps for part in ([tap] if isinstance(tap, Tap) else tap)]
-    return list(dict.fromkeys(tap.path for tap in flat if tap.path is not None))
+def numbered(name: str, taken: list[str]) -> str:
+    """`name`, with a number after it where it is taken."""
+    stem, number = name, 2
+    while name in taken:
+        name, number = f"{stem}_{number}", number + 1
+    return name
 
 
-class Pair:
-    """A `Match` tied to its two models: taps resolved, adapters built.
-
-    Args:
-        match: The `Match`.
-        name: Name that no other pair of the distiller has.
-        student: `Tap`, or tuple of taps, in the student.
-        teacher: `Tap`, or tuple of taps, in the teacher.
-    """
-
-    def __init__(self, match, name, student, teacher):
-        self.match = match
-        self.loss = match.loss
-        self.name = name
-        self.student = student
-        self.teacher = teacher
-        self.adapters = _as_tuple(match.adapter)
-
-    def build(self, student, teacher, dtype):
-        """Builds adapters and the loss' state, and checks that the two sides fit.
-
-        Args:
-            student: `Answer` of `keras.KerasTensor`s.
-            teacher: Likewise.
-            dtype: Dtype policy of adapters.
-
-        Raises:
-            ValueError: If the two sides can't be compared. Says both shapes and the mend.
-        """
-        ours = _as_tuple(_specs_at(student, self.student, "student"))
-        theirs = _as_tuple(_specs_at(teacher, self.teacher, "teacher"))
-        if self.match.adapter == "auto":
-            if self.adapters == ("auto",):
-                self.adapters = tuple(
-                    self._auto_adapter(s, t, dtype) for s, t in zip(ours, theirs, strict=True)
-                )
-        elif len(self.adapters) not in (1, len(ours)):
-            raise ValueError(
-                f"{self.match!r} taps {len(ours)} places but has {len(self.adapters)} adapters."
-            )
-        ours = tuple(
-            spec if adapter is None else tapping.spec_of(adapter, spec)
-            for spec, adapter in zip(ours, self._adapters_for(ours), strict=True)
-        )
-        if self.loss.same_shape:
-            for s, t in zip(ours, theirs, strict=True):
-                if not _fit(s.shape, t.shape):
-                    raise ValueError(self._mismatch(s.shape, t.shape))
-        if not self.loss.built:
-            shapes = [x.shape for x in theirs], [x.shape for x in ours]
-            if len(ours) == 1:
-                shapes = shapes[0][0], shapes[1][0]
-            self.loss.build(*shapes)
-
-    def __call__(self, student, teacher, labels, keys, sample_weight):
-        """The reduced loss of a batch, unweighted."""
-        y_pred = student.at(self.student)
-        parts = _as_tuple(y_pred)
-        parts = tuple(
-            x if adapter is None else adapter(x, training=True)
-            for x, adapter in zip(parts, self._adapters_for(parts), strict=True)
-        )
-        y_pred = parts if isinstance(y_pred, tuple) else parts[0]
-        y_true = teacher.at(self.teacher)
-        if self.loss.needs_labels:
-            y_true = (y_true, labels)
-        elif self.loss.needs_keys:
-            y_true = (y_true, keys)
-        return self.loss(y_true, y_pred, sample_weight)
-
-    def config(self) -> dict:
-        """The serialized `Match`, with the adapters as they were built."""
-        match = self.match.get_config()
-        adapters = self.adapters if len(self.adapters) > 1 else self.adapters[0]
-        match["adapter"] = keras.saving.serialize_keras_object(adapters)
-        for role, taps in (("student", self.student), ("teacher", self.teacher)):
-            match[role] = _place(taps)
-        config = keras.saving.serialize_keras_object(self.match)
-        return {**config, "config": match}
-
-    def _adapters_for(self, parts):
-        return self.adapters * len(parts) if len(self.adapters) == 1 else self.adapters
-
-    def _auto_adapter(self, student, teacher, dtype):
-        if not self.loss.same_shape or _fit(student.shape, teacher.shape):
-            return None
-        layers = _adapting_layers(student.shape, teacher.shape, dtype)
-        if layers is None:
-            raise ValueError(
-                self._mismatch(student.shape, teacher.shape)
-                + ' `adapter="auto"` can change channels (1×1 convolution, dense), pool or resize '
-                "maps, and pool maps or sequences into vectors; these shapes need an adapter of "
-                "your own."
-            )
-        adapter = keras.Sequential(layers, name=f"{self.name}_adapter".replace("/", "_"))
-        # A mask holds on, unless positions are merged or repeated.
-        adapter.supports_masking = not (
-            len(student.shape) == len(teacher.shape) == 3 and student.shape[1] != teacher.shape[1]
-        )
-        return adapter
-
-    def _mismatch(self, student, teacher):
-        is_output = isinstance(self.student, Tap) and self.student.path is None
-        mend = (
-            "For outputs the two must agree, up to the batch. Where the teacher knows more "
-            "classes, choose among them: `keras_distill.teachers.Teacher(model, class_map=[...])`"
-            if is_output
-            else 'Give the `Match` adapter="auto", or a layer that turns the one into the other'
-        )
-        return (
-            f"{self.name}: the student's {self.student} has shape {student} but the teacher's "
-            f"{self.teacher} has shape {teacher}. {mend}."
-        )
-
-
-def _name_of(function):
-    """The name of a function, or of the class of another thing that can be called."""
-    return getattr(function, "__name__", type(function).__name__).strip("<>")
-
-
-def _as_tuple(x):
+def as_tuple(x: Any) -> tuple:
+    """`x`, as a tuple of one unless it is a tuple."""
     return x if isinstance(x, tuple) else (x,)
 
 
-def _place(taps):
-    """What a user would write for taps. The only output is 0: `None` stands for all outputs."""
-    if not isinstance(taps, Tap):
-        return [_place(tap) for tap in taps]
-    if taps.path is not None:
-        return taps.path
-    return 0 if taps.output is None else taps.output
-
-
-def _specs_at(answer, taps, role):
-    try:
-        specs = answer.at(taps)
-    except (KeyError, IndexError, TypeError) as error:
-        outputs = keras.tree.map_structure(lambda x: x.shape, answer.outputs)
-        raise ValueError(f"The {role} has no {taps}. Its outputs have shape {outputs}.") from error
-    for spec in keras.tree.flatten(specs):
-        if not isinstance(spec, keras.KerasTensor):
-            raise ValueError(f"The {role}'s {taps} is not a tensor but {type(spec).__name__}.")
-    if isinstance(taps, Tap) and keras.tree.is_nested(specs):
-        raise ValueError(f"The {role}'s {taps} holds several tensors: name one of them.")
-    return specs
-
-
-def _fit(a, b) -> bool:
-    """Whether two shapes agree behind the batch, unknown sizes fitting anything."""
-    return len(a) == len(b) and all(
-        x == y or x is None or y is None for x, y in zip(a[1:], b[1:], strict=True)
-    )
-
-
-def _adapting_layers(student, teacher, dtype):
-    """Layers that turn features of shape `student` into shape `teacher`, or `None`."""
-    ranks = len(student), len(teacher)
-    channels = teacher[-1]
-    pools = {
-        (4, 2): keras.layers.GlobalAveragePooling2D,
-        (3, 2): keras.layers.GlobalAveragePooling1D,
-    }
-    if ranks in pools:
-        pool = [pools[ranks](dtype=dtype)]
-        return pool if student[-1] == channels else [*pool, _dense(channels, dtype)]
-    if ranks == (2, 2):
-        return [_dense(channels, dtype)]
-    if ranks not in ((3, 3), (4, 4)):
-        return None
-    resize = _resizing_layers(student[1:-1], teacher[1:-1], dtype)
-    if resize is None:
-        return None
-    if student[-1] == channels:
-        return resize
-    project = (
-        _dense(channels, dtype)
-        if ranks == (3, 3)
-        else keras.layers.Conv2D(channels, 1, dtype=dtype, name="project")
-    )
-    shrinks = bool(resize) and student[1] > teacher[1]
-    return [*resize, project] if shrinks else [project, *resize]
-
-
-def _dense(units, dtype):
-    return keras.layers.Dense(units, dtype=dtype, name="project")
-
-
-def _resizing_layers(student, teacher, dtype):
-    """Layers that bring the positions of a map or sequence to another size, or `None`."""
-    if student == teacher:
-        return []
-    if None in student or None in teacher:
-        return None
-    rank = len(student)
-    if all(s % t == 0 for s, t in zip(student, teacher, strict=True)):
-        factors = tuple(s // t for s, t in zip(student, teacher, strict=True))
-        pool = keras.layers.AveragePooling1D if rank == 1 else keras.layers.AveragePooling2D
-        return [pool(factors[0] if rank == 1 else factors, dtype=dtype, name="pool")]
-    if rank == 2:
-        return [keras.layers.Resizing(*teacher, dtype=dtype, name="resize")]
-    if teacher[0] % student[0] == 0:
-        return [keras.layers.UpSampling1D(teacher[0] // student[0], dtype=dtype, name="repeat")]
-    return None
+def _name_of(function: Callable) -> str:
+    """The name of a function, or of the class of another thing that can be called."""
+    return getattr(function, "__name__", type(function).__name__).strip("<>")

@@ -1,5 +1,7 @@
 """Students that learn from each other."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,7 +10,7 @@ from keras_distill._types import PACKAGE
 from keras_distill.distiller import Distiller
 from keras_distill.losses.base import logits_of
 from keras_distill.losses.response import SoftTargets
-from keras_distill.match import Answer
+from keras_distill.match import as_matches
 from keras_distill.teachers.base import BaseTeacher, Misfit
 from keras_distill.teachers.ensemble import mean_logits
 
@@ -52,44 +54,36 @@ class MutualDistiller(Distiller):
     ```
     """
 
-    def __init__(self, students, losses=None, alpha=0.5, *, name="mutual_distiller", **kwargs):
+    def __init__(
+        self,
+        students: list[keras.Model],
+        losses: Any = None,
+        alpha: Any = 0.5,
+        *,
+        name: str = "mutual_distiller",
+        **kwargs: Any,
+    ):
         cohort = Cohort(students)
-        losses = SoftTargets(temperature=1.0) if losses is None else losses
-        super().__init__(cohort, Peers(cohort), losses, alpha, name=name, **kwargs)
+        matches = as_matches(SoftTargets(temperature=1.0) if losses is None else losses)
+        sigmoid = any(getattr(match.loss, "activation", None) == "sigmoid" for match in matches)
+        super().__init__(cohort, Peers(cohort, sigmoid), matches, alpha, name=name, **kwargs)
 
     @property
-    def students(self) -> list:
+    def students(self) -> list[keras.Model]:
         """The students, in order."""
         return self.student.students
 
-    def ask_teacher(self, x) -> Answer:
-        """Nothing yet: the teachers are the students of this step."""
-        return Answer(None, {})
-
-    def compute_losses(self, x, y, answer, teacher_answer, sample_weight=None):
-        losses = [match.loss for match in self._plan.matches]
-        sigmoid = any(getattr(loss, "activation", None) == "sigmoid" for loss in losses)
-        said = Answer(self.teacher.mean_of_others(answer.outputs, sigmoid), {})
-        return super().compute_losses(x, y, answer, said, sample_weight)
-
-    def train_step(self, data):
-        return super().train_step(self._for_each(data))
-
-    def test_step(self, data):
-        return super().test_step(self._for_each(data))
-
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any
+    ) -> None:
         """As `keras.Model.compile`; what is given once holds for each student."""
         if isinstance(metrics, list):
             metrics = {name: [_copy(metric) for metric in metrics] for name in self.output_names}
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
-    def _build_metrics(self, batch_spec):
-        super()._build_metrics(self._for_each(batch_spec))
-
-    def _for_each(self, data):
+    def _unpack(self, data):
         """A batch with its labels for each student."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = super()._unpack(data)
         if y is not None:
             y = dict.fromkeys(self.output_names, y)
         return x, y, sample_weight
@@ -151,17 +145,23 @@ class Cohort(keras.Model):
 
 
 class Peers(BaseTeacher):
-    """What the others say, as the teacher of each student.
+    """The mean answer of the others, as the teacher of each student.
 
     Args:
         cohort: The `Cohort`.
+        sigmoid: Whether losses with a temperature compare sigmoids, not softmaxes.
     """
 
     name = "peers"
 
-    def __init__(self, cohort):
+    def __init__(self, cohort: Cohort, sigmoid: bool):
         self.cohort = cohort
+        self.sigmoid = sigmoid
         self.output_names = cohort.output_names
+
+    def answer(self, inputs, taps=()):
+        """Nothing yet: the peers answer as students of the same step."""
+        return None, []
 
     def answer_spec(self, inputs, taps=()):
         outputs = tapping.spec_of(lambda x: self.cohort(x, training=False), inputs)
@@ -173,18 +173,13 @@ class Peers(BaseTeacher):
             )
         return outputs, []
 
-    def mean_of_others(self, outputs, sigmoid) -> dict:
-        """For each student, the mean answer of all others, through which no gradient flows.
-
-        Args:
-            outputs: What the students answer, by name.
-            sigmoid: Whether losses with a temperature compare sigmoids, not softmaxes.
-        """
-        outputs = {name: _as_given(output) for name, output in outputs.items()}
+    def complete(self, outputs, student_outputs):
+        """For each student, the mean answer of all others, through which no gradient flows."""
+        answers = {name: _as_given(output) for name, output in student_outputs.items()}
         means = {}
-        for name in outputs:
-            others = [output for other, output in outputs.items() if other != name]
-            means[name] = others[0] if len(others) == 1 else _mean(others, sigmoid)
+        for name in answers:
+            others = [answer for other, answer in answers.items() if other != name]
+            means[name] = others[0] if len(others) == 1 else _mean(others, self.sigmoid)
         return means
 
 

@@ -2,25 +2,30 @@
 
 import contextlib
 import difflib
+import functools
 import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 
-_active = threading.local()
+from keras_distill import _keras
+
+_thread = threading.local()
 _lock = threading.Lock()
-_wrapped: dict[int, int] = {}
+_installed: dict[int, int] = {}
 
 
-def sublayers(layer) -> dict:
+def sublayers(layer: Any) -> dict:
     """The operations directly inside `layer`, by name."""
     if isinstance(layer, keras.Model):
         inner = getattr(layer, "operations", layer.layers)
     else:
-        inner = layer._flatten_layers(include_self=False, recursive=False)
+        inner = _keras.layers_of(layer, include_self=False, recursive=False)
     return {operation.name: operation for operation in inner}
 
 
-def find_layer(model, path, role):
+def find_layer(model: Any, path: str, role: str) -> Any:
     """The layer at `path`, such as `"backbone/block3"`.
 
     Args:
@@ -49,7 +54,7 @@ def find_layer(model, path, role):
     return layer
 
 
-def path_of(model, layer, role) -> str:
+def path_of(model: Any, layer: Any, role: str) -> str:
     """The path of `layer` inside `model`; the inverse of `find_layer`."""
     stack = [("", model)]
     while stack:
@@ -61,13 +66,48 @@ def path_of(model, layer, role) -> str:
     raise ValueError(f"The layer {layer.name!r} is not part of the {role} {model.name!r}.")
 
 
+def resolve(model: Any, place: Any, role: str) -> str:
+    """The path of `place`, which is the path of a layer or the layer itself.
+
+    Raises:
+        ValueError: If `model` has no such layer.
+    """
+    if isinstance(place, str):
+        find_layer(model, place, role)
+        return place
+    return path_of(model, place, role)
+
+
 @contextlib.contextmanager
-def capture(layers):
+def calling(layer: Any, call: Callable) -> Iterator[None]:
+    """Has a layer run `call(original, ...)` in place of `original = layer.call`.
+
+    It holds for the thread that enters the block, while the block runs. Blocks may be nested:
+    `original` is then what the block around does. Several threads (the replicas of a distribution
+    strategy) may do so with one layer at once.
+
+    Args:
+        layer: A layer of Keras or `tf_keras`, or an operation of Keras.
+        call: Function of the original and of the arguments of `layer.call`.
+    """
+    replacements = _replacements()
+    replacements[id(layer)] = (*replacements.get(id(layer), ()), call)
+    _install(layer)
+    try:
+        yield
+    finally:
+        _uninstall(layer)
+        *outer, _ = replacements.pop(id(layer))
+        if outer:
+            replacements[id(layer)] = tuple(outer)
+
+
+@contextlib.contextmanager
+def capture(layers: Iterable) -> Iterator[dict[int, list]]:
     """Catches what each of `layers` returns while the block runs.
 
     It works for every kind of model, nested or subclassed, costs no further forward pass, and
-    leaves the layers as they were. Several threads (the replicas of a distribution strategy) may
-    capture from the same layers at once.
+    leaves the layers as they were.
 
     Args:
         layers: Keras layers or operations.
@@ -75,54 +115,85 @@ def capture(layers):
     Yields:
         A dict from `id(layer)` to the list of its results, one for each time that it ran.
     """
-    caught = {id(layer): [] for layer in layers}
-    outer = getattr(_active, "captures", ())
-    _active.captures = (*outer, caught)
-    for layer in layers:
-        _wrap(layer)
-    try:
-        yield caught
-    finally:
+    caught: dict[int, list] = {}
+    with contextlib.ExitStack() as stack:
         for layer in layers:
-            _unwrap(layer)
-        _active.captures = outer
+            if id(layer) not in caught:
+                caught[id(layer)] = []
+                stack.enter_context(calling(layer, _recording(caught[id(layer)])))
+        yield caught
 
 
-def _wrap(layer):
+def run(
+    model: Any, paths: Sequence[str], inputs: Any, role: str, training: bool = False
+) -> tuple[Any, list]:
+    """Runs a model once.
+
+    Args:
+        model: A model of Keras or `tf_keras`.
+        paths: Paths of the layers to tap.
+        inputs: Inputs of the model.
+        role: "student" or "teacher", for messages.
+        training: Whether layers behave as in training.
+
+    Returns:
+        `(outputs, features)`: what the model returns, and what the layer at each path returns.
+
+    Raises:
+        ValueError: If a layer doesn't exist, or doesn't run exactly once.
+    """
+    layers = [find_layer(model, path, role) for path in paths]
+    with capture(layers) as caught:
+        outputs = model(inputs, training=training)
+    features = []
+    for layer, path in zip(layers, paths, strict=True):
+        results = caught[id(layer)]
+        if len(results) != 1:
+            raise ValueError(
+                f"The {role}'s layer {path!r} runs {len(results)} times in one forward pass, so "
+                "its output can't be compared. Tap a layer that runs exactly once."
+            )
+        features += results
+    return outputs, features
+
+
+def _recording(results: list) -> Callable:
+    def call(original, *args, **kwargs):
+        outputs = original(*args, **kwargs)
+        results.append(outputs)
+        return outputs
+
+    return call
+
+
+def _replacements() -> dict[int, tuple[Callable, ...]]:
+    """What this thread has layers call in place of their own `call`, by `id`, innermost last."""
+    return _thread.__dict__.setdefault("replacements", {})
+
+
+def _install(layer: Any) -> None:
     with _lock:
-        _wrapped[id(layer)] = _wrapped.get(id(layer), 0) + 1
-        if _wrapped[id(layer)] > 1:
+        _installed[id(layer)] = _installed.get(id(layer), 0) + 1
+        if _installed[id(layer)] > 1:
             return
         original = layer.call
 
         def call(*args, **kwargs):
-            outputs = original(*args, **kwargs)
-            for caught in getattr(_active, "captures", ()):
-                if id(layer) in caught:
-                    caught[id(layer)].append(outputs)
-            return outputs
+            function = original
+            for replacement in _replacements().get(id(layer), ()):
+                function = functools.partial(replacement, function)
+            return function(*args, **kwargs)
 
         # An attribute of the instance, set past Keras' tracking, hides the method of the class.
         layer.__dict__["call"] = call
 
 
-def _unwrap(layer):
+def _uninstall(layer: Any) -> None:
     with _lock:
-        _wrapped[id(layer)] -= 1
-        if not _wrapped[id(layer)]:
-            del _wrapped[id(layer)]
+        _installed[id(layer)] -= 1
+        if not _installed[id(layer)]:
+            del _installed[id(layer)]
             del layer.__dict__["call"]
-
-
-def the_only_result(caught, layer, path, role):
-    """What `layer` returned, if it ran exactly once."""
-    results = caught[id(layer)]
-    if len(results) != 1:
-        raise ValueError(
-            f"The {role}'s layer {path!r} runs {len(results)} times in one forward pass, so its "
-            "output can't be compared. Tap a layer that runs exactly once."
-        )
-    return results[0]
 
 
 class _Spec(keras.Operation):
@@ -134,7 +205,7 @@ class _Spec(keras.Operation):
         return self.function(*args)
 
 
-def spec_of(function, *inputs):
+def spec_of(function: Callable, *inputs: Any) -> Any:
     """Shapes and dtypes of what `function` returns, without running it on data.
 
     Args:

@@ -149,25 +149,12 @@ class Teacher(LiveTeacher):
         self.model = model
         self.output_names = getattr(model, "output_names", None)
         self.supports_jit = all(layer.supports_jit for layer in model._flatten_layers())
-        self._layers = {}
 
     def run(self, inputs, taps):
-        layers = [self._layers[path] for path in taps]
-        with tapping.capture(layers) as caught:
-            outputs = self.model(inputs, training=False)
-        features = [
-            tapping.the_only_result(caught, layer, path, "teacher")
-            for layer, path in zip(layers, taps, strict=True)
-        ]
-        return outputs, features
+        return tapping.run(self.model, taps, inputs, "teacher")
 
     def tap_path(self, tap) -> str:
-        if isinstance(tap, str):
-            path, layer = tap, tapping.find_layer(self.model, tap, "teacher")
-        else:
-            path, layer = tapping.path_of(self.model, tap, "teacher"), tap
-        self._layers[path] = layer
-        return path
+        return tapping.resolve(self.model, tap, "teacher")
 
     @property
     def variables(self):

@@ -83,7 +83,7 @@ def ablate(
     if float(whole.hyperparameters["alpha"]) > 0:
         variants |= {"without labels": {"alpha": 0.0}, "labels alone": {"alpha": 1.0}}
     for name in dict.fromkeys(name for changes in variants.values() for name in changes):
-        if whole._plan.hyperparameters[name].schedule is not None:
+        if name in whole.objective.scheduled:
             raise ValueError(
                 f"The hyperparameter {name!r} has a schedule, which would bring back what the "
                 "ablation leaves out: give it a number."

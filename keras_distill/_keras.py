@@ -1,0 +1,108 @@
+"""The only file that uses what Keras keeps private, behind names of our own.
+
+A new release of Keras that changes one of these names breaks this file and no other.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+# Layers and models.
+
+
+def layers_of(layer: Any, recursive: bool = True, include_self: bool = True) -> list:
+    """A layer of Keras or `tf_keras` with the layers inside it, each once, outermost first."""
+    return list(layer._flatten_layers(recursive=recursive, include_self=include_self))
+
+
+def seed_states(layer: Any) -> list:
+    """The states of the random generators in a layer and the layers inside it."""
+    return [g.state for inner in layers_of(layer) for g in inner._seed_generators]
+
+
+def changing_variables(layer: Any) -> list:
+    """The variables of this layer alone that training a model around it would change."""
+    weights = [*layer._trainable_variables, *layer._non_trainable_variables]
+    seeds = [generator.state for generator in layer._seed_generators]
+    return (weights if layer.trainable else []) + seeds
+
+
+@contextlib.contextmanager
+def unlocked(layer: Any) -> Iterator[None]:
+    """Lets layers be added to one that is built, which Keras locks."""
+    was_locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        if was_locked:
+            layer._tracker.lock()
+
+
+def check_numerics(x: Any, message: str) -> Any:
+    """`x`, with an error that says `message` where it holds NaN or infinity."""
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError("`check_numerics=True` needs the TensorFlow backend of Keras.")
+    import tensorflow as tf
+
+    return tf.debugging.check_numerics(x, message)
+
+
+# What `compile` made.
+
+
+def compiled_loss(model: Any) -> Callable | None:
+    """The loss given to `compile`, a function of `(y, outputs, sample_weight)`, or `None`."""
+    return model._compile_loss
+
+
+def compiled_metrics(model: Any) -> Any:
+    """The metrics given to `compile`, as one metric, or `None`."""
+    return model._compile_metrics
+
+
+def loss_tracker(model: Any) -> Any:
+    """The metric that reports a compiled model's loss."""
+    return model._loss_tracker
+
+
+def trained_by(optimizer: Any) -> list:
+    """The variables that an optimizer was built for."""
+    return getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
+
+
+# What `fit` does before its first step.
+
+
+class BuildsAhead:
+    """Has Keras call `build_ahead(iterator, data_batch)` before it traces the first step."""
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        self.build_ahead(iterator, data_batch)  # type: ignore[attr-defined]
+
+
+def build_on(model: Any, data_batch: Any) -> None:
+    """Builds what is left of a model, its compiled metrics and its optimizer, for a batch."""
+    model._symbolic_build(data_batch=data_batch)
+
+
+def strategy_of(model: Any) -> Any:
+    """The `tf.distribute` strategy under which a model was constructed, or `None`."""
+    return model._distribute_strategy
+
+
+def first_local_batch(epoch_iterator: Any, strategy: Any) -> Any:
+    """The first batch of `fit`'s data, as one replica gets it."""
+    for _, _, batches in epoch_iterator:
+        batch = next(batches)
+        break
+    return keras.tree.map_structure(
+        lambda value: strategy.experimental_local_results(value)[0], batch
+    )
+
+
+def batch_spec(epoch_iterator: Any) -> Any:
+    """Shapes and dtypes of the batches of `fit`'s data."""
+    return epoch_iterator._distributed_dataset.element_spec

@@ -1,0 +1,445 @@
+"""What a student is trained for: the labels, and agreement with a teacher."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_distill import _keras, labels
+from keras_distill import taps as tapping
+from keras_distill.checks import fraction
+from keras_distill.hyperparameters import Bound, Hyperparameter, as_float, bind, hyperparameters
+from keras_distill.losses.response import SoftTargets
+from keras_distill.match import RESERVED, as_matches, unique_names
+from keras_distill.pairs import Answer, ModelTaps, Pair, check_states, of_each_output, paths
+from keras_distill.teachers import BaseTeacher, as_teacher
+from keras_distill.teachers.base import Misfit
+
+
+class Objective:
+    """Student, teacher, and what is compared between them.
+
+    It asks the teacher, runs the student and computes the losses of a batch. It neither trains
+    nor reports nor saves: a trainer, such as `Distiller`, holds it and does. The layers beside
+    the student that are trained along are in `layers`, for the trainer to track.
+
+    Args:
+        student: A model of Keras or `tf_keras`.
+        teacher: Anything that `keras_distill.teachers.as_teacher` takes, or `None`.
+        losses: As in `Distiller`.
+        alpha: As in `Distiller`.
+        missing_label: As in `Distiller`.
+        check_numerics: As in `Distiller`.
+        dtype: Dtype policy of the adapters that are built from shapes. Defaults to Keras' own.
+        name: Name of the trainer, for messages.
+
+    Raises:
+        TypeError: If a loss isn't a loss, or the teacher isn't a teacher.
+        ValueError: If `alpha` isn't between 0 and 1, or there is no loss.
+    """
+
+    alpha = Hyperparameter(fraction)
+
+    def __init__(
+        self,
+        student: Any,
+        teacher: Any,
+        losses: Any = None,
+        alpha: Any = 0.1,
+        *,
+        missing_label: float | None = None,
+        check_numerics: bool = False,
+        dtype: Any = None,
+        name: str = "distiller",
+    ):
+        self.student = student
+        self.missing_label = missing_label
+        self.check_numerics = check_numerics
+        self.dtype = dtype
+        self.name = name
+        self.alpha = alpha
+        self.matches = as_matches(SoftTargets() if losses is None else losses)
+        self._names = unique_names(self.matches)
+        #: What was built for each match; `None` until both models' shapes are known.
+        self.pairs: list[Pair] | None = None
+        #: Shapes and dtypes of the student's outputs, likewise.
+        self.output_specs: Any = None
+        #: Whether a batch without labels is an error.
+        self.needs_labels = False
+        #: What a loaded distiller knows of its teacher's `state`, until the teacher is given.
+        self.teacher_state: Any = None
+        self._student_paths: list[str] = []
+        self._teacher_paths: list[str] = []
+        self._bound = self._bind()
+        self.teacher = teacher
+
+    # Teacher and layers.
+
+    @property
+    def teacher(self) -> BaseTeacher | None:
+        """The teacher, or `None`. Another one has the pairs built anew."""
+        return self._teacher
+
+    @teacher.setter
+    def teacher(self, value: Any) -> None:
+        teacher = None if value is None else as_teacher(value)
+        if teacher is not None and _alike(teacher.state, self.teacher_state):
+            teacher.state = self.teacher_state
+        self._teacher = teacher
+        self.pairs = None
+
+    @property
+    def state(self) -> Any:
+        """The layer of the teacher that is trained along, or `None`."""
+        return self.teacher_state if self.teacher is None else self.teacher.state
+
+    @property
+    def supports_jit(self) -> bool:
+        """Whether XLA can compile the step. It leaves out the checks of `check_numerics`."""
+        return not self.check_numerics and (self.teacher is None or self.teacher.supports_jit)
+
+    @property
+    def layers(self) -> list:
+        """Adapters, and the layers with the weights of losses and teacher.
+
+        Their order, by which optimizers are saved, is that of a loaded distiller.
+        """
+        layers = []
+        for match in self.matches:
+            built = [adapter for pair in self._pairs_of(match) for adapter in pair.adapters]
+            layers += [x for x in built if isinstance(x, keras.layers.Layer)] + match.layers
+        layers.append(self.state)
+        return list({id(layer): layer for layer in layers if layer is not None}.values())
+
+    @property
+    def reported(self) -> list[str]:
+        """Names of what a step gives beside `"loss"`, once the pairs are built."""
+        if self.pairs is None or self.teacher is None:
+            return []
+        return ["student_loss", *(pair.name for pair in self.pairs), *self.teacher.figure_names]
+
+    def match_configs(self) -> list[dict]:
+        """The serialized matches, with their adapters as they were built."""
+        return [self._match_config(match) for match in self.matches]
+
+    # Hyperparameters.
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The variables that may change while training goes on, by name."""
+        return {name: bound.variable for name, bound in self._bound.items()}
+
+    @property
+    def scheduled(self) -> dict[str, Any]:
+        """Those of `hyperparameters` that follow a schedule."""
+        return {n: bound.variable for n, bound in self._bound.items() if bound.schedule is not None}
+
+    def set_hyperparameter(self, name: str, value: float) -> None:
+        """Sets one of `hyperparameters`, if the value is in its range.
+
+        Raises:
+            ValueError: If there is no such hyperparameter, or the value is out of range.
+        """
+        if name not in self._bound:
+            raise ValueError(f"There is no hyperparameter {name!r}, only {', '.join(self._bound)}.")
+        self._bound[name].assign(value)
+
+    def advance_schedules(self, iterations: Any) -> None:
+        """Sets the hyperparameters in `scheduled` to their values after so many steps."""
+        for bound in self._bound.values():
+            if bound.schedule is not None:
+                bound.variable.assign(bound.schedule(iterations))
+
+    def require_loss(self, has_loss: bool) -> None:
+        """Notes whether labels are needed.
+
+        Raises:
+            ValueError: If they are, but there is no loss for them.
+        """
+        alpha = self._bound["alpha"]
+        self.needs_labels = alpha.schedule is not None or as_float(alpha.variable) > 0
+        if not has_loss and self.needs_labels:
+            raise ValueError(
+                "`compile` got no `loss` for the labels, but `alpha` gives them weight. "
+                "Give it one, or construct the distiller with `alpha=0`."
+            )
+
+    # Building.
+
+    def build_early(self) -> None:
+        """Builds the pairs before there is a batch, where the student knows what it reads.
+
+        Raises:
+            ValueError: If the two sides of a loss don't fit.
+        """
+        spec, is_certain = _input_spec(self.student)
+        if self.teacher is None or spec is None:
+            return
+        try:
+            self._build(spec)
+        except _CannotRead:
+            # Teacher or student may read more of the data than the student's inputs tell.
+            if is_certain:
+                raise
+
+    def build_for(self, x: Any) -> None:
+        """Builds what depends on the shapes of a batch, if it isn't built yet.
+
+        Args:
+            x: The inputs of a batch, tensors.
+
+        Raises:
+            ValueError: If there is no teacher, or the two sides of a loss don't fit.
+        """
+        if self.pairs is not None:
+            return
+        if self.teacher is None:
+            raise ValueError(
+                "The distiller has no teacher (it isn't saved with the student). "
+                "Give it one: `distiller.teacher = model`."
+            )
+        self._build(keras.tree.map_structure(_spec, x))
+
+    # A step.
+
+    def student_inputs(self, x: Any) -> Any:
+        """The part of a batch's inputs that the student reads."""
+        return x if self.teacher is None else self.teacher.student_inputs(x)
+
+    def ask_teacher(self, x: Any) -> Answer:
+        """The teacher's answer for a batch."""
+        outputs, features = self.teacher.answer(x, self._teacher_paths)
+        answer = Answer(outputs, dict(zip(self._teacher_paths, features, strict=True)))
+        return self._checked(answer, "the teacher")
+
+    def run_student(self, x: Any, training: bool = True) -> Answer:
+        """The student's answer for a batch: its outputs and the tapped features."""
+        outputs, features = tapping.run(
+            self.student, self._student_paths, self.student_inputs(x), "student", training
+        )
+        answer = Answer(outputs, dict(zip(self._student_paths, features, strict=True)))
+        return self._checked(answer, "the student")
+
+    def known_labels(self, y: Any, outputs: Any, sample_weight: Any) -> tuple[Any, Any]:
+        """Labels and weights of a batch, in which `missing_label` has weight 0.
+
+        Args:
+            y: Labels in any container that Keras takes, or `None`.
+            outputs: The student's outputs, in whose container they are returned.
+            sample_weight: Weights, likewise.
+        """
+        y, sample_weight = self._conformed(y, outputs, sample_weight)
+        return labels.without_missing(y, sample_weight, outputs, self.missing_label)
+
+    def compute_losses(
+        self,
+        x: Any,
+        y: Any,
+        answer: Answer,
+        teacher_answer: Answer,
+        sample_weight: Any = None,
+        student_loss: Callable | None = None,
+    ) -> dict[str, Any]:
+        """All losses of a batch.
+
+        Args:
+            x: The inputs of the batch.
+            y: Its labels, or `None`.
+            answer: What `run_student` returned.
+            teacher_answer: What `ask_teacher` returned.
+            sample_weight: Weights of the samples, or `None`.
+            student_loss: The labels' loss, a function of `(y, outputs, sample_weight)`.
+
+        Returns:
+            A dict of scalar tensors: `"loss"`, the weighted sum; `"student_loss"` where there are
+            labels; and each distillation loss by name, unweighted.
+        """
+        if self.pairs is None:
+            raise ValueError("The distiller isn't built: call `distiller.build_for(x)` before.")
+        teacher_answer = teacher_answer._replace(
+            outputs=self.teacher.complete(teacher_answer.outputs, answer.outputs)
+        )
+        alpha = ops.convert_to_tensor(self.alpha)
+        y, sample_weight = self._conformed(y, answer.outputs, sample_weight)
+        y, label_weight = labels.without_missing(
+            y, sample_weight, answer.outputs, self.missing_label
+        )
+        values = {}
+        if y is not None and student_loss is not None:
+            values["student_loss"] = student_loss(y, answer.outputs, label_weight)
+        elif self.needs_labels:
+            raise ValueError(
+                "The batch has no labels, but `alpha` gives them weight. "
+                "Give labels to `fit`, or construct the distiller with `alpha=0`."
+            )
+        keys = self.teacher.keys(x)
+        for pair in self.pairs:
+            weight = label_weight if pair.loss.needs_labels else sample_weight
+            values[pair.name] = pair(answer, teacher_answer, y, keys, weight)
+        for name, value in values.items():
+            values[name] = self._checked(value, f"the loss {name!r}")
+        return {"loss": self._total(alpha, values), **values}
+
+    def _conformed(self, y, outputs, sample_weight):
+        """Labels and weights in the container of the outputs."""
+        names = getattr(self.student, "output_names", None)
+        return labels.conform(y, outputs, names), labels.conform(sample_weight, outputs, names)
+
+    def _total(self, alpha, values):
+        """The weighted sum of the losses of a batch."""
+        total = sum(
+            ops.cast(pair.match.weight, "float32") * ops.cast(values[pair.name], "float32")
+            for pair in self.pairs
+        )
+        total = (1 - alpha) * total
+        if "student_loss" in values:
+            total += alpha * ops.cast(values["student_loss"], "float32")
+        return total
+
+    def _checked(self, structure, where):
+        """`structure`, with a check for NaN and infinity if one was asked for."""
+        if not self.check_numerics:
+            return structure
+        message = f"NaN or infinity first arose in {where} of {self.name!r}."
+        return keras.tree.map_structure(lambda x: _checked_tensor(x, message), structure)
+
+    # Parts of building.
+
+    def _bind(self) -> dict[str, Bound]:
+        """Gives every hyperparameter a variable, which a traced training step reads."""
+        once = functools.cache(bind)  # A loss in two places has one variable under two names.
+        bound = {"alpha": once(self, "alpha")}
+        for match, name in zip(self.matches, self._names, strict=True):
+            bound[f"{name}/weight"] = once(match, "weight")
+            for attribute in hyperparameters(match.loss):
+                bound[f"{name}/{attribute}"] = once(match.loss, attribute)
+        return bound
+
+    def _build(self, spec):
+        """Resolves the matches against both models and builds adapters.
+
+        Args:
+            spec: The inputs of a batch, `keras.KerasTensor`s.
+        """
+        self._student_paths = self._teacher_paths = []
+        student, teacher = self._answer_specs(spec)
+        self.output_specs = student.outputs
+        pairs = self._resolved(student, teacher)
+        check_states(pairs)
+        self._student_paths = paths(pair.student for pair in pairs)
+        self._teacher_paths = paths(pair.teacher for pair in pairs)
+        if self._student_paths or self._teacher_paths:
+            student, teacher = self._answer_specs(spec)
+        for pair in pairs:
+            pair.build(student, teacher, self.dtype)
+        self.pairs = pairs
+
+    def _answer_specs(self, spec):
+        """What both models would answer, shapes and dtypes alone."""
+        student = tapping.spec_of(lambda x: self.run_student(x, training=False), spec)
+        try:
+            taps = self._teacher_paths
+            outputs, features = self.teacher.answer_spec(spec, taps)
+            return student, Answer(outputs, dict(zip(taps, features, strict=True)))
+        except Misfit:
+            raise
+        except Exception as error:
+            shapes = keras.tree.map_structure(lambda x: f"{x.dtype}{x.shape}", spec)
+            raise _CannotRead(
+                f"The teacher {self.teacher.name!r} can't read what the student reads ({shapes}). "
+                "Where it wants other inputs, say how to make them: "
+                "`keras_distill.teachers.Teacher(model, preprocess=...)`. "
+                f"It said: {error}"
+            ) from error
+
+    def _resolved(self, student, teacher) -> list[Pair]:
+        """The pairs of places that the matches compare, for the specs of both answers."""
+        ours = ModelTaps(
+            lambda place: tapping.resolve(self.student, place, "student"),
+            student.outputs,
+            getattr(self.student, "output_names", None),
+        )
+        theirs = ModelTaps(self.teacher.tap_path, teacher.outputs, self.teacher.output_names)
+        pairs = []
+        taken = [*RESERVED, *self._names]
+        for match, name in zip(self.matches, self._names, strict=True):
+            if match.student is None and match.teacher is None:
+                pairs += of_each_output(match, name, student.outputs, taken)
+            else:
+                places = ours.resolve(match.student), theirs.resolve(match.teacher)
+                pairs.append(Pair(match, name, *places))
+        return pairs
+
+    def _pairs_of(self, match) -> list[Pair]:
+        """What was built for a match: several pairs where it compares several outputs."""
+        return [pair for pair in self.pairs or () if pair.match is match]
+
+    def _match_config(self, match) -> dict:
+        pairs = self._pairs_of(match)
+        if len(pairs) == 1:
+            return pairs[0].config()
+        config = keras.saving.serialize_keras_object(match)
+        if pairs and match.adapter == "auto":  # One for each output.
+            adapters = tuple(pair.adapters[0] for pair in pairs)
+            config["config"]["adapter"] = keras.saving.serialize_keras_object(adapters)
+        return config
+
+
+def add_penalties(values: dict[str, Any], penalties: Iterable) -> dict[str, Any]:
+    """Losses of a batch with regularizers and `add_loss` terms added to `"loss"`."""
+    total = values["loss"]
+    for penalty in penalties:
+        total += ops.cast(penalty_of(penalty), "float32")
+    return {**values, "loss": total}
+
+
+def penalty_of(loss: Any) -> Any:
+    """A loss of `model.losses`, of any shape and dtype, as a scalar."""
+    if not keras.backend.is_float_dtype(loss.dtype):
+        loss = ops.cast(loss, keras.backend.floatx())
+    return ops.sum(loss)
+
+
+class _CannotRead(ValueError):
+    """A model can't be run on what another one reads."""
+
+    # As `Misfit` has it.
+    __init__ = ValueError.__init__
+
+
+def _spec(x):
+    return keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
+
+
+def _input_spec(model):
+    """What a built model reads, and whether that is certain (or only all that it tells)."""
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0], True
+    called_with = getattr(model, "input", None)
+    if called_with is not None:
+        return called_with, hasattr(model, "operations") and not isinstance(called_with, dict)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if shape is None or not all(size is None or isinstance(size, int) for size in shape):
+        return None, False
+    return keras.KerasTensor(shape), False
+
+
+def _alike(state, other) -> bool:
+    """Whether two layers have weights for the same."""
+    if state is None or other is None:
+        return False
+    shapes = [[tuple(weight.shape) for weight in layer.weights] for layer in (state, other)]
+    return type(state) is type(other) and shapes[0] == shapes[1]
+
+
+def _checked_tensor(x, message):
+    """`x` with a check, and with what a model left on it: logits, mask."""
+    if x is None or not keras.backend.is_float_dtype(x.dtype):
+        return x
+    checked = _keras.check_numerics(x, message)
+    for attribute in ("_keras_logits", "_keras_mask", "_is_sigmoid"):
+        if hasattr(x, attribute):
+            setattr(checked, attribute, getattr(x, attribute))
+    return checked
