@@ -4,7 +4,7 @@ A new release of Keras that changes one of these names breaks this file and no o
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -106,3 +106,91 @@ def first_local_batch(epoch_iterator: Any, strategy: Any) -> Any:
 def batch_spec(epoch_iterator: Any) -> Any:
     """Shapes and dtypes of the batches of `fit`'s data."""
     return epoch_iterator._distributed_dataset.element_spec
+
+
+# Graphs of layers: Functional models, and Sequential ones once they are built.
+
+
+def graph_of(model: Any) -> Any:
+    """The graph of layers that a Functional or a built Sequential model is, or `None`."""
+    if isinstance(model, keras.Sequential):
+        return model._functional
+    return model if hasattr(model, "_nodes_by_depth") else None
+
+
+class Call:
+    """One call of a layer or operation in a graph of layers.
+
+    Attributes:
+        operation: The layer or operation.
+        inputs: The symbolic tensors among its arguments, in order.
+        outputs: The symbolic tensors that it returned.
+        keywords: Its keyword arguments.
+    """
+
+    def __init__(self, node: Any):
+        self.operation = node.operation
+        self.inputs: list = node.arguments.keras_tensors
+        self.outputs: list = node.outputs
+        self.keywords: dict = node.arguments.kwargs
+        self._arguments = node.arguments
+
+    def repeat(self, function: Callable, tensors: Iterable) -> Any:
+        """Calls a function with the arguments of this call, `tensors` in place of its inputs."""
+        given = {id(old): new for old, new in zip(self.inputs, tensors, strict=True)}
+        args, kwargs = self._arguments.convert(
+            lambda x: given[id(x)] if isinstance(x, keras.KerasTensor) else x
+        )
+        return function(*args, **kwargs)
+
+
+def walk(graph: Any, inputs: Iterable, visit: Callable[[Call, list], Iterable]) -> list:
+    """Goes through the calls of a graph in the order in which they are computed.
+
+    Args:
+        graph: What `graph_of` returned.
+        inputs: A value for each input of the graph.
+        visit: Function of a `Call` and the values of its inputs that returns the values of its
+            outputs.
+
+    Returns:
+        The values of the graph's outputs.
+    """
+    values = {id(x): value for x, value in zip(graph.inputs, inputs, strict=True)}
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            call = Call(node)
+            outputs = visit(call, [values[id(x)] for x in call.inputs])
+            values.update({id(x): y for x, y in zip(call.outputs, outputs, strict=True)})
+    return [values[id(x)] for x in graph.outputs]
+
+
+def producer_of(tensor: Any) -> Any:
+    """The layer or operation that returned a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+# What layers with other weights, or other statistics, override.
+
+
+def kernel_variable(layer: Any) -> Any:
+    """The variable that a layer's attribute `kernel` reads."""
+    return layer._kernel
+
+
+def set_kernel_variable(layer: Any, variable: Any) -> None:
+    """Sets the variable that a layer's attribute `kernel` reads."""
+    layer._kernel = variable
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """A `keras.layers.BatchNormalization` whose subclasses choose what it trains with."""
+
+    def statistics(self, mean: Any, variance: Any) -> tuple[Any, Any]:
+        """Mean and variance to normalize a training batch with, from the batch's own."""
+        return mean, variance
+
+    def _moments(self, inputs: Any, mask: Any) -> tuple[Any, Any]:
+        return self.statistics(*super()._moments(inputs, mask))

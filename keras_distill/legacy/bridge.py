@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tf_keras
 
-from keras_distill.quantization.supported import graph_of, operation_name
+from keras_distill import _keras
+from keras_distill.quantization.rules import operation_name
 
 #: Largest difference between a model's outputs and those of its counterpart.
 TOLERANCE = 1e-5
@@ -48,37 +49,35 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
 
 
 def _rebuild(model, prefix, known):
-    graph = graph_of(model)
+    graph = _keras.graph_of(model)
     if graph is None:
         raise ValueError(
             f"The model {prefix + model.name!r} is neither Functional nor a built Sequential "
             "model, so its layers can't be carried over. Build it with the functional API."
         )
+
+    def visit(call, tensors):
+        operation = call.operation
+        if operation not in known:
+            known[operation] = _counterpart(operation, prefix, known)
+
+        def counterpart(*args, **kwargs):
+            if not isinstance(operation, keras.layers.Layer):
+                args = (list(args),) if len(args) > 1 else args
+            return known[operation](*args, **{k: v for k, v in kwargs.items() if v is not None})
+
+        outputs = call.repeat(counterpart, tensors)
+        _copy_weights(operation, known[operation])
+        return keras.tree.flatten(outputs)
+
     inputs = [
         tf_keras.Input(tuple(x.shape[1:]), batch_size=x.shape[0], dtype=x.dtype, name=x.name)
         for x in graph.inputs
     ]
-    tensors = {id(x): y for x, y in zip(graph.inputs, inputs, strict=True)}
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            operation = node.operation
-            if id(operation) not in known:
-                known[id(operation)] = _counterpart(operation, prefix, known)
-            args, kwargs = node.arguments.convert(
-                lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
-            )
-            if not isinstance(operation, keras.layers.Layer):
-                args = (list(args),) if len(args) > 1 else args
-            kwargs = {k: v for k, v in kwargs.items() if v is not None}
-            outputs = keras.tree.flatten(known[id(operation)](*args, **kwargs))
-            tensors.update({id(x): y for x, y in zip(node.outputs, outputs, strict=True)})
-            _copy_weights(operation, known[id(operation)])
-    structure = graph._outputs_struct
-    outputs = keras.tree.map_structure(lambda x: tensors[id(x)], structure)
-    inputs = keras.tree.map_structure(lambda x: tensors[id(x)], graph._inputs_struct)
-    return tf_keras.Model(inputs, outputs, name=model.name)
+    outputs = keras.tree.pack_sequence_as(graph.output, _keras.walk(graph, inputs, visit))
+    return tf_keras.Model(
+        keras.tree.pack_sequence_as(graph.input, inputs), outputs, name=model.name
+    )
 
 
 def _counterpart(operation, prefix, known):
@@ -147,8 +146,7 @@ def _check(model, rebuilt):
         else rng.normal(0, 1, [n or 4 for n in x.shape]).astype(x.dtype)
         for x in model.inputs
     ]
-    structure = graph_of(model)._inputs_struct
-    inputs = keras.tree.pack_sequence_as(structure, inputs)
+    inputs = keras.tree.pack_sequence_as(_keras.graph_of(model).input, inputs)
     expected = keras.tree.flatten(model(inputs, training=False))
     answers = keras.tree.flatten(rebuilt(inputs, training=False))
     for x, y in zip(expected, answers, strict=True):

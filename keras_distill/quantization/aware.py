@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 import keras
 
+from keras_distill import _keras
 from keras_distill.quantization import layers as quantized
 from keras_distill.quantization.calibration import calibrate
 from keras_distill.quantization.options import Options
 from keras_distill.quantization.ranges import (
+    AnyRange,
     LearnedRange,
     Range,
-    _Range,
     is_quantize_aware,
     require_quantize_aware,
 )
@@ -77,7 +78,7 @@ def quantize_aware(
             "so they must start near their place."
         )
     options = Options(model, weight_bits, activation_bits, layers or {}, learned_steps)
-    rebuilt = Rebuild(options).top(model)
+    rebuilt = Rebuild(options).outermost(model)
     if calibration is not None:
         calibrate(rebuilt, calibration)
     return rebuilt
@@ -96,10 +97,10 @@ def precision(model: keras.Model) -> str:
         ValueError: If the model isn't quantize-aware.
     """
     require_quantize_aware(model)
-    layers = model._flatten_layers()
-    if any(isinstance(x, quantized._QuantizedKernel) and x.bits == 4 for x in layers):
+    layers = _keras.layers_of(model)
+    if any(isinstance(x, quantized.QuantizedKernel) and x.bits == 4 for x in layers):
         return "int4"
-    bits = [x.bits for x in layers if isinstance(x, _Range)]
+    bits = [x.bits for x in layers if isinstance(x, AnyRange)]
     return "int16x8" if sum(bits) > 12 * len(bits) else "int8"
 
 
@@ -122,6 +123,6 @@ def freeze(model: keras.Model) -> None:
     ... )
     """
     require_quantize_aware(model)
-    for layer in model._flatten_layers():
+    for layer in _keras.layers_of(model):
         if isinstance(layer, (Range, LearnedRange, quantized.QuantizedBatchNormalization)):
             layer.frozen.assign(1.0)

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill import _keras
 from keras_distill.quantization.ranges import (
+    AnyRange,
     LearnedRange,
     Range,
-    _Range,
     require_quantize_aware,
 )
 
@@ -28,7 +29,7 @@ def calibrate(model: keras.Model, data) -> None:
         ValueError: If the model isn't quantize-aware, or the data doesn't fit its inputs.
     """
     require_quantize_aware(model)
-    ranges = [x for x in model._flatten_layers() if isinstance(x, (Range, LearnedRange))]
+    ranges = [x for x in _keras.layers_of(model) if isinstance(x, (Range, LearnedRange))]
     seen = collections.defaultdict(lambda: (0.0, 0.0))
 
     def observe(layer):
@@ -44,7 +45,7 @@ def calibrate(model: keras.Model, data) -> None:
 
         return observer
 
-    everything = [x for x in model._flatten_layers() if isinstance(x, _Range)]
+    everything = [x for x in _keras.layers_of(model) if isinstance(x, AnyRange)]
     for layer in everything:
         layer.observer = observe(layer)
     try:

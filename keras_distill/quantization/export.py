@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill.quantization import layers as quantized
-from keras_distill.quantization import supported
-from keras_distill.quantization.ranges import _Range
+from keras_distill.quantization.ranges import AnyRange
+from keras_distill.quantization.rules import activation_of, rule_of
+from keras_distill.quantization.rules.rule import Output
 
 #: A marker raises its tensor to the power of its number, counted from here. The converter hands
 #: that on as it is, so the number is found again in the file.
@@ -137,17 +138,18 @@ class Export:
         path = prefix + operation.name
         if hasattr(operation, "_nodes_by_depth") and not first.is_float:
             return self._run(operation, given, f"{path}/")
-        if isinstance(operation, _Range):
+        if isinstance(operation, AnyRange):
             return [self._mark_range(operation, first, prefix)]
         if isinstance(operation, quantized.ToFloat):
             return [self._mark_float(first, path)]
-        if type(operation) in supported.IDENTITY:
+        rule = rule_of(operation)
+        if rule is not None and rule.does_nothing:
             return [first]
         is_float = any(x.is_float for x in given)
         if not is_float:
             if type(operation) is quantized.QuantizedPReLU:
                 return [_Tensor(self._prelu(operation, first, path))]
-            if isinstance(operation, quantized._QuantizedKernel):
+            if isinstance(operation, quantized.QuantizedKernel):
                 return [_Tensor(None, pending=(operation, self._tensor(first), path))]
             if isinstance(operation, quantized.QuantizedBatchNormalization) and first.pending:
                 return [_Tensor(self._kernel(*first.pending, *operation.scale_and_offset()))]
@@ -164,11 +166,7 @@ class Export:
             lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
         )
         outputs = keras.tree.flatten(self._counterpart(operation, path)(*args, **kwargs))
-        keeps = (
-            type(operation) in supported.SAME_RANGE
-            or supported.activation_of(operation) in supported.RELU
-        )
-        keeps = keeps or supported.operation_name(operation) in supported.SAME_RANGE_OPERATIONS
+        keeps = rule is not None and rule.output is Output.SAME
         return [
             _Tensor(x, integers=first.integers if keeps else None, is_float=is_float)
             for x in outputs
@@ -313,7 +311,7 @@ class Export:
         if type(operation) is keras.layers.UpSampling2D and operation.interpolation == "nearest":
             size = [n * k for n, k in zip(x.shape[1:3], operation.size, strict=True)]
             return keras.ops.image.resize(x, size, interpolation="nearest")
-        if supported.activation_of(operation) == "hard_sigmoid":
+        if activation_of(operation) == "hard_sigmoid":
             return self._affine(x, path, 1 / 6, 0.5, activation="relu")
         return None
 

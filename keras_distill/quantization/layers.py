@@ -6,13 +6,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill import _keras
 from keras_distill._types import PACKAGE
 from keras_distill.quantization.ranges import fake_quantize, scaled_gradient
 
 _SMALLEST = 1e-12
 
 
-class _QuantizedKernel:
+class QuantizedKernel:
     """What layers with a rounded kernel share: symmetric integers, one scale per channel.
 
     Args:
@@ -38,13 +39,10 @@ class _QuantizedKernel:
     def build(self, input_shape):
         super().build(input_shape)
         if self.learned_steps:
-            was_locked = self._tracker.locked
-            self._tracker.unlock()
-            self.step = self.add_weight(
-                shape=self._scale_shape(), initializer="ones", name="step", autocast=False
-            )
-            if was_locked:
-                self._tracker.lock()
+            with _keras.unlocked(self):
+                self.step = self.add_weight(
+                    shape=self._scale_shape(), initializer="ones", name="step", autocast=False
+                )
             self.start()
 
     def add_weight(self, *args, **kwargs):
@@ -103,13 +101,13 @@ class _QuantizedKernel:
         return [1 if i in reduced else n for i, n in enumerate(self.float_kernel.shape)]
 
 
-class _Kernel(_QuantizedKernel):
+class _Kernel(QuantizedKernel):
     """Rounds the attribute `kernel` wherever the Keras layer reads it."""
 
     @property
     def float_kernel(self):
         """The variable that is trained."""
-        return self._kernel
+        return _keras.kernel_variable(self)
 
     @property
     def kernel(self):
@@ -118,7 +116,7 @@ class _Kernel(_QuantizedKernel):
 
     @kernel.setter
     def kernel(self, value):
-        self._kernel = value
+        _keras.set_kernel_variable(self, value)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -165,7 +163,7 @@ class QuantizedConv2DTranspose(_Kernel, keras.layers.Conv2DTranspose):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class QuantizedPReLU(_QuantizedKernel, keras.layers.PReLU):
+class QuantizedPReLU(QuantizedKernel, keras.layers.PReLU):
     """A `keras.layers.PReLU` with rounded slopes, one scale for all."""
 
     channel_axes = ()
@@ -187,7 +185,7 @@ class QuantizedPReLU(_QuantizedKernel, keras.layers.PReLU):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class QuantizedBatchNormalization(keras.layers.BatchNormalization):
+class QuantizedBatchNormalization(_keras.BatchNormalization):
     """A `keras.layers.BatchNormalization` whose statistics can be frozen while it trains.
 
     Behind a layer with a rounded kernel it is folded into the kernel at export. That changes no
@@ -197,16 +195,12 @@ class QuantizedBatchNormalization(keras.layers.BatchNormalization):
 
     def build(self, input_shape):
         super().build(input_shape)
-        was_locked = self._tracker.locked
-        self._tracker.unlock()
-        self.frozen = self.add_weight(
-            shape=(), initializer="zeros", trainable=False, name="frozen", aggregation="mean"
-        )
-        if was_locked:
-            self._tracker.lock()
+        with _keras.unlocked(self):
+            self.frozen = self.add_weight(
+                shape=(), initializer="zeros", trainable=False, name="frozen", aggregation="mean"
+            )
 
-    def _moments(self, inputs, mask):
-        mean, variance = super()._moments(inputs, mask)
+    def statistics(self, mean, variance):
         is_frozen = ops.convert_to_tensor(self.frozen) > 0
         return (
             ops.where(is_frozen, ops.cast(self.moving_mean, mean.dtype), mean),

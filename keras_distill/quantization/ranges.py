@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_distill import _keras
 from keras_distill._types import PACKAGE
 
 MOMENTUM = 0.99
@@ -65,7 +66,7 @@ def scaled_gradient(x, factor):
     return x * factor + ops.stop_gradient(x - x * factor)
 
 
-class _Range(keras.layers.Layer):
+class AnyRange(keras.layers.Layer):
     """Rounds a tensor to the integers that a TFLite file holds for it.
 
     Layers of this kind stand behind each tensor of a quantize-aware model; they compute in
@@ -111,7 +112,7 @@ class _Range(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class FixedRange(_Range):
+class FixedRange(AnyRange):
     """A range that the TFLite kernel prescribes: [0, 1) after softmax, [-1, 1) after tanh.
 
     Args:
@@ -134,7 +135,7 @@ class FixedRange(_Range):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Range(_Range):
+class Range(AnyRange):
     """A range that follows the least and greatest values of the training batches.
 
     Both move by an exponential average (momentum 0.99) from where calibration put them, or from
@@ -201,7 +202,7 @@ class Range(_Range):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class LearnedRange(_Range):
+class LearnedRange(AnyRange):
     """A range whose step is trained by gradient descent, from where calibration put it.
 
     Source: Esser et al., "Learned Step Size Quantization" (arXiv:1902.08153), equations 1 to 3,
@@ -252,7 +253,7 @@ def grid_of(minimum, maximum, bits):
 def is_quantize_aware(model: keras.Model) -> bool:
     """Whether a model was made by `quantize_aware`."""
     return isinstance(model, keras.Model) and any(
-        isinstance(layer, _Range) for layer in model._flatten_layers()
+        isinstance(layer, AnyRange) for layer in _keras.layers_of(model)
     )
 
 

@@ -1,515 +1,305 @@
-"""Rebuilds a graph of layers with rounded kernels, and a range behind each tensor of the file."""
+"""Rebuilds a graph of layers with rounded kernels, and a range after each tensor of the file."""
 
 import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
+from keras_distill import _keras
 from keras_distill._types import PACKAGE
 from keras_distill.quantization import layers as quantized
-from keras_distill.quantization import supported
-from keras_distill.quantization.builders import BUILDERS, call_as, own
-from keras_distill.quantization.ranges import FixedRange, LearnedRange, Range
+from keras_distill.quantization.graph import Graph, Outside, Step, Tensor, Value
+from keras_distill.quantization.options import Options
+from keras_distill.quantization.plan import plan
+from keras_distill.quantization.ranges import AnyRange, FixedRange, LearnedRange, Range
+from keras_distill.quantization.rules import rule_of
+from keras_distill.quantization.rules.rule import Output
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class QuantizeAwareModel(keras.Model):
     """A Functional model that simulates integer arithmetic. Made by `quantize_aware`.
 
-    Its outputs keep the names that they had before ranges were put behind them.
+    Its outputs keep the names that they had before ranges were put after them.
     """
 
-    def __init__(self, inputs, outputs, name=None, **kwargs):
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any):
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
-        producers = [x._keras_history[0] for x in self.outputs]
+        producers = [_keras.producer_of(x) for x in self.outputs]
         self.output_names = [getattr(op, "tensor", op.name) for op in producers]
 
 
-class _Value:
-    """A tensor of the new model. `range` is None while it is raw; float tensors have none."""
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    """A rebuilt model that is called inside another.
 
-    def __init__(self, tensor, range=None, is_float=False):
-        self.tensor = tensor
-        self.range = range
-        self.is_float = is_float
+    Attributes:
+        model: The model.
+        outputs: The tensors that it was rebuilt from, in the order of its outputs.
+    """
+
+    model: keras.Model
+    outputs: list[Tensor]
 
 
 class Rebuild:
-    """Rebuilds models; one instance for a model and all models inside it."""
+    """Rebuilds a model and all models inside it, each layer once."""
 
-    def __init__(self, options):
+    def __init__(self, options: Options):
         self.options = options
-        self.layers = {}
-        self.models = {}
+        #: Counterparts by layer and part of it.
+        self.layers: dict[tuple[Any, str], Any] = {}
+        self._nested: dict[keras.Model, Nested] = {}
 
-    def top(self, model):
-        level = _Level(self, model, "")
-        inputs = level.new_inputs()
-        values = [_Value(x) for x in inputs]
-        outputs = [x.tensor for x in level.run(values, is_closed=True)]
-        return QuantizeAwareModel(
-            keras.tree.pack_sequence_as(level.graph._inputs_struct, inputs),
-            keras.tree.pack_sequence_as(level.graph._outputs_struct, outputs),
-            name=model.name,
-            trainable=model.trainable,
-        )
+    def outermost(self, model: keras.Model) -> keras.Model:
+        """The counterpart of a model, its inputs and outputs rounded."""
+        builder = Builder(self, model, "")
+        inputs = builder.new_inputs()
+        values = builder.run([Value(x) for x in inputs], is_closed=True)
+        return _model(QuantizeAwareModel, builder.graph.model, model, inputs, values)
 
-    def inner(self, model, path):
-        """The counterpart of a model inside another, and its level, each built once."""
-        if id(model) not in self.models:
-            level = _Level(self, model, f"{path}/")
-            inputs = level.new_inputs()
+    def nested(self, step: Step) -> Nested:
+        """The counterpart of the model that a step calls."""
+        model = step.operation
+        if model not in self._nested:
+            builder = Builder(self, model, f"{step.path}/")
+            inputs = builder.new_inputs()
             # What comes in has been rounded outside.
-            values = [_Value(x, range=_Outside(i)) for i, x in enumerate(inputs)]
-            outputs = level.run(values)
-            new = keras.Model(
-                keras.tree.pack_sequence_as(level.graph._inputs_struct, inputs),
-                keras.tree.pack_sequence_as(
-                    level.graph._outputs_struct, [x.tensor for x in outputs]
-                ),
-                name=model.name,
-                trainable=model.trainable,
-            )
-            self.models[id(model)] = new, level, outputs
-        return self.models[id(model)]
+            values = builder.run([Value(x, Outside(i)) for i, x in enumerate(inputs)])
+            new = _model(keras.Model, builder.graph.model, model, inputs, values)
+            self._nested[model] = Nested(new, builder.graph.outputs)
+        return self._nested[model]
 
 
-class _Outside:
-    """Stands for the range of an input of an inner model."""
-
-    bits = None
-
-    def __init__(self, index):
-        self.index = index
-
-
-class _Step:
-    """One call of a layer or operation in the model to be rebuilt."""
-
-    def __init__(self, node, path):
-        self.node = node
-        self.operation = node.operation
-        self.path = path
-        self.inputs = node.arguments.keras_tensors
-        self.outputs = node.outputs
-        self.role = None
-        self.is_fused = False
+def _model(kind: Any, graph: Any, old: keras.Model, inputs: list, values: list[Value]) -> Any:
+    return kind(
+        keras.tree.pack_sequence_as(graph.input, inputs),
+        keras.tree.pack_sequence_as(graph.output, [x.tensor for x in values]),
+        name=old.name,
+        trainable=old.trainable,
+    )
 
 
-class _Level:
-    """One Functional model: which of its tensors share a range, then its counterpart.
+class Builder:
+    """Builds the counterpart of one Functional model; rules build layers by its methods."""
 
-    A tensor is raw between the operation that makes it and the layer that rounds it. Activations
-    and BatchNormalization take raw tensors where the TFLite kernel does both in one go.
-    """
+    def __init__(self, rebuild: Rebuild, model: keras.Model, prefix: str):
+        self._rebuild = rebuild
+        self._options = rebuild.options
+        self._names: collections.Counter[str] = collections.Counter()
+        self._handed_over: collections.Counter[str] = collections.Counter()
+        self.graph = Graph(model, prefix, rebuild.options)
+        plan(self.graph, rebuild.nested)
 
-    def __init__(self, rebuild, model, prefix):
-        self.rebuild = rebuild
-        self.options = rebuild.options
-        self.graph = supported.graph_of(model)
-        if self.graph is None:
-            raise ValueError(
-                f"The model {model.name!r} is neither Functional nor a built Sequential model, so "
-                "its graph of layers can't be seen. Build it with the functional API, or call it "
-                "once on data if it is Sequential."
-            )
-        self.prefix = prefix
-        self.inputs = self.graph.inputs
-        self.steps = [
-            _Step(node, prefix + node.operation.name)
-            for depth in sorted(self.graph._nodes_by_depth, reverse=True)
-            for node in self.graph._nodes_by_depth[depth]
-            if not node.is_input
-        ]
-        self.makers = {id(x): step for step in self.steps for x in step.outputs}
-        self.uses = collections.Counter(
-            id(x) for step in self.steps for x in {id(x): x for x in step.inputs}.values()
-        )
-        self.uses.update(id(x) for x in self.graph.outputs)
-        self._plan()
-
-    def new_inputs(self):
+    def new_inputs(self) -> list:
         """Inputs of the counterpart."""
-        return [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in self.inputs]
+        given = self.graph.model.inputs
+        return [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in given]
 
-    # Planning: roles, and groups of tensors that share a range.
-
-    def _plan(self):
-        self.group = {}
-        self.ranges = {}
-        self.names = collections.Counter()
-        self.handed_over = collections.Counter()
-        # For each raw tensor: what may still be fused into the kernel that makes it.
-        fusable = {}
-        self.is_float = {}
-        raw = set() if self.prefix else {id(x) for x in self.inputs}
-        given = set() if not self.prefix else {id(x) for x in self.inputs}
-        for step in self.steps:
-            step.role = self._role(step)
-            first = step.inputs[0]
-            alone = self.uses[id(first)] == 1
-            stays_float = self.is_float.get(id(first), False) and alone
-            if step.role in ("norm", "relu", "identity") and stays_float:
-                step.is_fused = True
-            elif step.role in ("norm", "relu"):
-                may = fusable.get(id(first), ())
-                step.is_fused = id(first) in raw and alone and step.role in may
-            elif step.role == "identity":
-                step.is_fused = id(first) in raw and alone
-            for i, output in enumerate(step.outputs):
-                self.is_float[id(output)] = step.role == "float" or (step.is_fused and stays_float)
-                if step.role == "model":
-                    self._plan_model_output(step, i, output, raw, given, fusable)
-                elif step.is_fused:
-                    raw.add(id(output))
-                    before = fusable.get(id(first), ())
-                    fusable[id(output)] = {
-                        "norm": ("relu",),
-                        "relu": (),
-                        "identity": before,
-                    }[step.role]
-                elif step.role in ("same", "identity", "relu"):
-                    self._share(step.inputs, output, given)
-                elif step.role == "fixed":
-                    given.add(id(output))
-                else:
-                    raw.add(id(output))
-                    fusable[id(output)] = self._fusable(step)
-        self.fusable = fusable
-        # How many tensors each shared range is applied to.
-        self.sharing = collections.Counter(
-            self._root(x) for x in {id(x): x for x in self._tensors() if id(x) in raw}.values()
-        )
-        for step in self.steps:
-            root = self._root(step.outputs[0])
-            if step.role == "same" and len({self._root(x) for x in step.inputs}) > 1:
-                self.sharing[root] += sum(self._root(x) != root for x in step.inputs)
-
-    def _tensors(self):
-        yield from self.inputs
-        for step in self.steps:
-            yield from step.outputs
-
-    def _plan_model_output(self, step, index, output, raw, given, fusable):
-        _, level, outputs = self.rebuild.inner(step.operation, step.path)
-        value = outputs[index]
-        if isinstance(value.range, _Outside):
-            self._share([step.inputs[value.range.index]], output, given)
-        elif value.range is None:
-            raw.add(id(output))
-            fusable[id(output)] = level.fusable.get(id(level.graph.outputs[index]), ())
-            self.is_float[id(output)] = value.is_float
-        else:
-            given.add(id(output))
-
-    def _role(self, step):
-        """What part a layer plays; raises where it can't be simulated."""
-        operation, path = step.operation, step.path
-        if self.options.of(path) is None:
-            return "float"
-        kind, name = type(operation), supported.operation_name(operation)
-        if getattr(operation, "data_format", None) == "channels_first":
-            self._refuse(step, 'TFLite wants `data_format="channels_last"`.')
-        if isinstance(operation, keras.Model) and supported.is_functional(operation):
-            return "model"
-        activation = supported.activation_of(operation)
-        if activation == "linear" or kind in supported.IDENTITY:
-            return "identity"
-        if activation in supported.RELU:
-            return "relu"
-        if activation in supported.FIXED_RANGE:
-            if step.node.arguments.kwargs.get("mask") is not None:
-                self._refuse(step, "Masks have no integer form: leave `mask` out.")
-            return "fixed"
-        if activation in supported.OTHER_ACTIVATIONS:
-            self._check_int16(step, activation)
-            return "own"
-        if kind is keras.layers.BatchNormalization:
-            if getattr(operation, "renorm", False) or operation.axis not in (-1, _last(step)):
-                self._refuse(step, "Use `axis=-1` and `renorm=False`.")
-            return "norm"
-        if kind in supported.WEIGHTS or kind in supported.SEPARABLE:
-            activation = supported.name_of(operation.activation)
-            if not supported.is_supported_activation(activation):
-                self._refuse(step, supported.no_activation(activation))
-            self._check_int16(step, activation)
-            return "weights"
-        if kind is keras.layers.EinsumDense and _is_dense(operation):
-            return "weights"
-        if kind in (keras.layers.PReLU, keras.layers.LayerNormalization):
-            if kind is keras.layers.LayerNormalization and list(operation.axis) not in (
-                [-1],
-                [_last(step)],
-            ):
-                self._refuse(step, "Use `axis=-1`.")
-            return "own"
-        if kind is keras.layers.MultiHeadAttention:
-            self._check_attention(step)
-            return "own"
-        if kind in supported.ARITHMETIC:
-            return "arithmetic"
-        if name in supported.ARITHMETIC_OPERATIONS:
-            if len(step.inputs) != 2:
-                self._refuse(step, "Use `keras.layers.Rescaling` for arithmetic with constants.")
-            return "arithmetic"
-        if kind in supported.SAME_RANGE or name in supported.SAME_RANGE_OPERATIONS:
-            return "same"
-        if kind in supported.OWN_RANGE and not getattr(operation, "mask_zero", False):
-            return "own"
-        if name in supported.OWN_RANGE_OPERATIONS:
-            return "own"
-        self._refuse(step, supported.why_not(operation))
-
-    def _refuse(self, step, mend):
-        kind = type(step.operation).__name__
-        raise ValueError(
-            f"The layer {step.path!r} ({kind}) can't be simulated. {mend} Or keep it float, for "
-            f"LiteRT alone: `layers={{{step.path!r}: None}}`."
-        )
-
-    def _check_int16(self, step, activation):
-        bits = self.options.of(step.path)["activations"]
-        if bits == 16 and activation in supported.WITHOUT_INT16:
-            self._refuse(
-                step,
-                f"Its activation {activation!r} has no kernel of 16 bits: give it 8 with "
-                f'`layers={{{step.path!r}: {{"activations": 8}}}}`.',
-            )
-
-    def _check_attention(self, step):
-        unused = ("attention_mask", "query_mask", "key_mask", "value_mask")
-        keywords = step.node.arguments.kwargs
-        if any(keywords.get(name) is not None for name in unused) or any(
-            keywords.get(name) for name in ("use_causal_mask", "return_attention_scores")
-        ):
-            self._refuse(
-                step, "Masks and returned scores have no integer form here: leave them out."
-            )
-        if step.operation._use_gate or step.operation._sliding_window:
-            self._refuse(
-                step, "`use_gate` and `sliding_window` have no integer form here: leave them out."
-            )
-        shape = step.inputs[0].shape
-        if len(shape) != 3 or None in [n for x in step.inputs for n in x.shape[1:]]:
-            self._refuse(step, "Its inputs must have the static shape (steps, features).")
-
-    def _fusable(self, step):
-        """What the kernel of a step can do to its output before it is rounded."""
-        if step.role == "weights":
-            activation = supported.name_of(getattr(step.operation, "activation", None))
-            return ("norm", "relu") if activation == "linear" else ()
-        if step.role in ("norm", "arithmetic"):
-            return ("relu",)
-        if type(step.operation) in (keras.layers.Rescaling, keras.layers.Normalization):
-            return ("relu",)
-        return ()
-
-    def _root(self, tensor):
-        key = id(tensor)
-        while self.group.get(key, key) != key:
-            key = self.group[key]
-        return key
-
-    def _share(self, inputs, output, given):
-        """Puts an output into the range of its inputs, and these into one."""
-        roots = list(dict.fromkeys(self._root(x) for x in inputs))
-        if len(roots) > 1:
-            # A range given from elsewhere can't be shared; its tensor is rounded once more.
-            roots = [root for root in roots if root not in given] or [id(output)]
-        for root in roots[1:]:
-            self.group[root] = roots[0]
-        if roots[0] != id(output):
-            self.group[id(output)] = roots[0]
-
-    # Building.
-
-    def run(self, inputs, is_closed=False):
+    def run(self, inputs: Sequence[Value], is_closed: bool = False) -> list[Value]:
         """The values of the model's outputs, from those of its inputs.
 
         An output that nothing inside the model reads stays raw, for the model around it to fuse
         and round, unless `is_closed`.
         """
-        self.values = {id(x): value for x, value in zip(self.inputs, inputs, strict=True)}
-        for step in self.steps:
-            outputs = self._build(step)
-            for old, new in zip(step.outputs, outputs, strict=True):
-                self.values[id(old)] = new
-        for x in self.graph.outputs:
-            if (is_closed or self.uses[id(x)] > 1) and not self.values[id(x)].is_float:
-                self._rounded(x)
-        return [self.values[id(x)] for x in self.graph.outputs]
+        for tensor, value in zip(self.graph.inputs, inputs, strict=True):
+            tensor.value = value
+        for step in self.graph.steps:
+            for tensor, value in zip(step.outputs, self._build(step), strict=True):
+                tensor.value = value
+        for tensor in self.graph.outputs:
+            if (is_closed or tensor.uses > 1) and not tensor.value.is_float:
+                self._rounded(tensor)
+        return [tensor.value for tensor in self.graph.outputs]
 
-    def _build(self, step):
-        role = step.role
-        if role == "float":
-            return self._build_float(step)
-        if role == "model":
-            return self._build_model(step)
-        if step.is_fused:
-            value = self.values[id(step.inputs[0])]
-            return [_Value(self.apply(step, [value.tensor]), is_float=value.is_float)]
-        bits = self.options.of(step.path)["activations"]
-        if role in ("same", "identity", "relu"):
-            return [self._build_same(step)]
-        tensors = [self._rounded(x, bits, step) for x in step.inputs]
-        if role == "fixed":
-            return [self._fixed(self.apply(step, tensors), step)]
-        output = BUILDERS.get(role, own)(self, step, tensors)
-        return [output if isinstance(output, _Value) else _Value(output)]
+    # What rules build with.
 
-    def _build_float(self, step):
-        tensors = []
-        for i, x in enumerate(step.inputs):
-            value = self.values[id(x)]
-            if not value.is_float and _is_float_dtype(x):
-                name = f"{step.operation.name}_to_float" + (f"_{i}" if i else "")
-                tensors.append(quantized.ToFloat(name=self.unique(name))(self._rounded(x)))
-            else:
-                tensors.append(value.tensor)
-        outputs = keras.tree.flatten(self.apply(step, tensors))
-        return [_Value(x, is_float=True) for x in outputs]
-
-    def _build_model(self, step):
-        new, _, results = self.rebuild.inner(step.operation, step.path)
-        tensors = [self._rounded(x) for x in step.inputs]
-        outputs = keras.tree.flatten(call_as(new, step, tensors))
-        values = []
-        for tensor, result in zip(outputs, results, strict=True):
-            range = result.range
-            if isinstance(range, _Outside):
-                range = self.values[id(step.inputs[range.index])].range
-            values.append(_Value(tensor, range, result.is_float))
-        return values
-
-    def _build_same(self, step):
-        tensors = [self._rounded(x) for x in step.inputs]
-        ranges = [self.values[id(x)].range for x in step.inputs]
-        shared = ranges[0]
-        if any(range is not shared for range in ranges):
-            shared = self._range_of(step.outputs[0], step)
-            tensors = [
-                tensor if range is shared else self._call_range(shared, tensor)
-                for tensor, range in zip(tensors, ranges, strict=True)
-            ]
-        return _Value(self.apply(step, tensors), shared)
-
-    def _rounded(self, x, bits=None, step=None):
-        """The counterpart of a tensor, rounded (once more where `bits` asks for others)."""
-        value = self.values[id(x)]
-        if not _is_float_dtype(x):
-            return value.tensor
-        if value.range is None:
-            value.range = self._range_of(x)
-            value.tensor = self._call_range(value.range, value.tensor)
-            value.is_float = False
-        have = value.range.bits or self.options.default["activations"]
-        if bits is not None and bits != have:
-            return self.new_range(f"{step.operation.name}_input", step.path, bits)(value.tensor)
-        return value.tensor
-
-    def _range_of(self, x, step=None):
-        """The range of the group that a tensor is in."""
-        root = self._root(x)
-        if root not in self.ranges:
-            name = self._name_of(x) if step is None else step.operation.name
-            self.ranges[root] = self.new_range(name, self.prefix + name, tensors=self.sharing[root])
-        return self.ranges[root]
-
-    def _name_of(self, x):
-        """Name of the layer that makes a tensor, layers passed over that do nothing to it."""
-        step = self.makers.get(id(x))
-        while step is not None and step.role == "identity":
-            x = step.inputs[0]
-            step = self.makers.get(id(x))
-        return x._keras_history.operation.name
-
-    def _call_range(self, range, tensor):
-        """Rounds one of the tensors that share a range."""
-        if not isinstance(range, Range) or range.tensors == 1:
-            return range(tensor)
-        self.handed_over[range.name] += 1
-        return range(tensor, index=self.handed_over[range.name] - 1)
-
-    def new_range(self, name, path, bits=None, tensors=1):
-        """A new layer that rounds tensors of `bits` bits."""
-        bits = bits or (self.options.of(path) or self.options.default)["activations"]
-        names = {"tensor": name, "name": self.unique(f"{name}_range")}
-        if self.options.learned_steps:
-            return LearnedRange(bits, **names)
-        return Range(bits, tensors=tensors, **names)
-
-    def round(self, x, name, step):
-        """`x` rounded to a range of its own."""
-        return self.new_range(name, step.path)(x)
-
-    def _fixed(self, tensor, step):
-        name = step.operation.name
-        bits = self.options.of(step.path)["activations"]
-        activation = supported.activation_of(step.operation)
-        return self.fix(tensor, activation, name, bits)
-
-    def fix(self, tensor, activation, name, bits):
-        """A tensor rounded to the range that its activation's kernel prescribes."""
-        signed = supported.FIXED_RANGE[activation]
-        range = FixedRange(signed, bits, tensor=name, name=self.unique(f"{name}_range"))
-        return _Value(range(tensor), range)
-
-    def unique(self, name):
-        """A name for a new layer: `name`, numbered where a layer is called more than once."""
-        self.names[name] += 1
-        return name if self.names[name] == 1 else f"{name}_{self.names[name] - 1}"
-
-    def apply(self, step, tensors):
+    def apply(self, step: Step, tensors: list) -> Any:
         """Calls the counterpart of a layer without a rounded kernel."""
         operation = step.operation
         if not isinstance(operation, keras.layers.Layer):
-            return call_as(operation, step, tensors)
+            return step.call.repeat(operation, tensors)
 
-        def make():
-            config = operation.get_config()
-            if type(operation) is keras.layers.BatchNormalization:
-                return quantized.QuantizedBatchNormalization.from_config(config)
-            return type(operation).from_config(config)
+        def make() -> keras.Layer:
+            rule = rule_of(operation)
+            kind = (rule and rule.counterpart) or type(operation)
+            return kind.from_config(operation.get_config())
 
-        def copy(new):
+        def copy(new: keras.Layer) -> None:
             old = operation.get_weights()
             if old:
                 new.set_weights([*old, *new.get_weights()[len(old) :]])
 
-        return self.layer(operation, make, copy, lambda layer: call_as(layer, step, tensors))
+        return self.once(operation, make, copy, lambda layer: step.call.repeat(layer, tensors))
 
-    def layer(self, key, make, copy, call):
-        """Calls the counterpart of a layer, which is made and given its weights once."""
-        known = self.rebuild.layers
-        if id(key) in known:
-            return call(known[id(key)])
-        new = known[id(key)] = make()
+    def kernel(
+        self,
+        step: Step,
+        kind: Any,
+        config: dict,
+        tensors: list,
+        kernel: Any,
+        bias: Any = None,
+        part: str = "",
+    ) -> Any:
+        """Calls a layer with a rounded kernel, which starts from the given weights.
+
+        Args:
+            step: The step that it belongs to.
+            kind: Class of the layer.
+            config: Its config, less what rounding adds.
+            tensors: Its rounded inputs.
+            kernel: The kernel, in any shape of as many elements.
+            bias: The bias, likewise, or `None`.
+            part: Which of the step's kernels it is, where there are several.
+
+        Returns:
+            The layer's output.
+        """
+        rounding = {"bits": step.bits.weights, "learned_steps": self._options.learned_steps}
+
+        def copy(new: Any) -> None:
+            variable = new.float_kernel
+            variable.assign(keras.ops.reshape(kernel, variable.shape))
+            if bias is not None:
+                new.bias.assign(keras.ops.reshape(bias, new.bias.shape))
+            new.start()
+
+        return self.once(
+            step.operation,
+            lambda: kind.from_config({**config, **rounding}),
+            copy,
+            lambda layer: layer(*tensors),
+            part,
+        )
+
+    def once(
+        self,
+        operation: Any,
+        make: Callable[[], Any],
+        copy: Callable[[Any], None],
+        call: Callable[[Any], Any],
+        part: str = "",
+    ) -> Any:
+        """Calls the counterpart of (a part of) a layer, made and given its weights only once."""
+        known = self._rebuild.layers
+        if (operation, part) in known:
+            return call(known[operation, part])
+        new = known[operation, part] = make()
         outputs = call(new)
         copy(new)
         return outputs
 
-    def kernel_layer(self, kind, config, step):
-        """A new layer with a rounded kernel."""
-        bits = self.options.of(step.path)["weights"]
-        if bits == 4 and not issubclass(kind, supported.WITH_INT4):
-            self._refuse(
-                step,
-                "It has no kernel for weights of 4 bits: give it 8 with "
-                f'`layers={{{step.path!r}: {{"weights": 8}}}}`.',
-            )
-        learned = self.options.learned_steps
-        return kind.from_config({**config, "bits": bits, "learned_steps": learned})
+    def round(self, x: Any, name: str, step: Step) -> Any:
+        """`x` rounded to a range of its own."""
+        return self._new_range(name, step.bits.activations)(x)
 
+    def fix(self, x: Any, name: str, step: Step, signed: bool = False) -> Value:
+        """`x` rounded to the range that its kernel prescribes."""
+        bits = step.bits.activations
+        range = FixedRange(signed, bits, tensor=name, name=self.unique(f"{name}_range"))
+        return Value(range(x), range)
 
-def _is_float_dtype(x):
-    return keras.backend.is_float_dtype(x.dtype)
+    def unique(self, name: str) -> str:
+        """A name for a new layer: `name`, numbered where a layer is called more than once."""
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}_{self._names[name] - 1}"
 
+    # Steps.
 
-def _last(step):
-    return len(step.inputs[0].shape) - 1
+    def _build(self, step: Step) -> list[Value]:
+        """The values of a step's outputs."""
+        rule = step.rule
+        if rule.output is Output.FLOAT:
+            return self._build_float(step)
+        if rule.output is Output.NESTED:
+            return self._build_nested(step)
+        if step.is_fused:
+            value = step.inputs[0].value
+            return [Value(self.apply(step, [value.tensor]), is_float=value.is_float)]
+        if rule.output is Output.SAME:
+            return [self._build_same(step)]
+        tensors = [self._rounded(x, step) for x in step.inputs]
+        build = rule.build or Builder.apply
+        output = build(self, step, tensors)
+        if rule.output is Output.FIXED:
+            return [self.fix(output, step.operation.name, step, rule.signed)]
+        return [output if isinstance(output, Value) else Value(output)]
 
+    def _build_float(self, step: Step) -> list[Value]:
+        tensors = []
+        for i, x in enumerate(step.inputs):
+            if x.value.is_float or not x.holds_floats:
+                tensors.append(x.value.tensor)
+                continue
+            name = f"{step.operation.name}_to_float" + (f"_{i}" if i else "")
+            tensors.append(quantized.ToFloat(name=self.unique(name))(self._rounded(x)))
+        outputs = keras.tree.flatten(self.apply(step, tensors))
+        return [Value(x, is_float=True) for x in outputs]
 
-def _is_dense(operation):
-    """Whether an EinsumDense maps the last axis alone, as Dense does."""
-    left, right = operation.equation.replace(" ", "").replace("...", "").split("->")
-    inputs, kernel = left.split(",")
-    return len(kernel) == 2 and inputs[-1] == kernel[0] and inputs[:-1] + kernel[1] == right
+    def _build_nested(self, step: Step) -> list[Value]:
+        tensors = [self._rounded(x) for x in step.inputs]
+        outputs = keras.tree.flatten(step.call.repeat(step.nested.model, tensors))
+        values = []
+        for tensor, inner in zip(outputs, step.nested.outputs, strict=True):
+            range = inner.value.range
+            if isinstance(range, Outside):
+                range = step.inputs[range.index].value.range
+            values.append(Value(tensor, range, inner.value.is_float))
+        return values
+
+    def _build_same(self, step: Step) -> Value:
+        tensors = [self._rounded(x) for x in step.inputs]
+        ranges = [x.value.range for x in step.inputs]
+        shared = ranges[0]
+        if any(range is not shared for range in ranges):
+            shared = self._range_of(step.outputs[0], step.operation.name)
+            tensors = [
+                tensor if range is shared else self._call_range(shared, tensor)
+                for tensor, range in zip(tensors, ranges, strict=True)
+            ]
+        return Value(self.apply(step, tensors), shared)
+
+    # Ranges.
+
+    def _rounded(self, x: Tensor, step: Step | None = None) -> Any:
+        """The counterpart of a tensor, rounded (once more where a step takes other bits)."""
+        value = x.value
+        if not x.holds_floats:
+            return value.tensor
+        if value.range is None:
+            value.range = self._range_of(x, x.origin)
+            value.tensor = self._call_range(value.range, value.tensor)
+            value.is_float = False
+        if step is not None and step.bits.activations != self._bits(value.range):
+            name = f"{step.operation.name}_input"
+            return self._new_range(name, step.bits.activations)(value.tensor)
+        return value.tensor
+
+    def _bits(self, range: AnyRange | Outside) -> int:
+        if isinstance(range, Outside):
+            return self._options.default.activations
+        return range.bits
+
+    def _range_of(self, x: Tensor, name: str) -> AnyRange:
+        """The range of the group that a tensor is in, called `name` where it is new."""
+        group = x.group
+        if group.range is None:
+            bits = self._options.activations_of(self.graph.prefix + name)
+            group.range = self._new_range(name, bits, group.shared)
+        return group.range
+
+    def _new_range(self, name: str, bits: int, tensors: int = 1) -> AnyRange:
+        names = {"tensor": name, "name": self.unique(f"{name}_range")}
+        if self._options.learned_steps:
+            return LearnedRange(bits, **names)
+        return Range(bits, tensors=tensors, **names)
+
+    def _call_range(self, range: AnyRange, tensor: Any) -> Any:
+        """Rounds one of the tensors that share a range."""
+        if not isinstance(range, Range) or range.tensors == 1:
+            return range(tensor)
+        self._handed_over[range.name] += 1
+        return range(tensor, index=self._handed_over[range.name] - 1)

@@ -9,7 +9,7 @@ from aware import MICRO, convolutional, graph_of, operators, steps_apart
 from keras_distill.tflite import runtimes
 
 from keras_distill import quantization, tflite
-from keras_distill.quantization.ranges import _Range
+from keras_distill.quantization.ranges import AnyRange
 
 
 def by_name(file):
@@ -18,7 +18,7 @@ def by_name(file):
 
 def test_every_range_is_in_the_file(aware_student, artifact):
     tensors = by_name(artifact.tflite)
-    ranges = [x for x in aware_student._flatten_layers() if isinstance(x, _Range)]
+    ranges = [x for x in aware_student._flatten_layers() if isinstance(x, AnyRange)]
     assert len(ranges) == 7
     for layer in ranges:
         scale, zero_point = (float(v) for v in layer.grid())
