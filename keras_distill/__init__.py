@@ -2,14 +2,11 @@
 
 import importlib
 
-from keras_distill._quiet import quiet_start
+from keras_distill import callbacks, losses, methods, teachers
 from keras_distill._version import __version__
-
-with quiet_start():
-    from keras_distill import callbacks, losses, methods, teachers
-    from keras_distill.distiller import Distiller
-    from keras_distill.match import Match
-    from keras_distill.mutual import MutualDistiller
+from keras_distill.distiller import Distiller
+from keras_distill.match import Match
+from keras_distill.mutual import MutualDistiller
 
 __all__ = [
     "Distiller",

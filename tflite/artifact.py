@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import pathlib
-import tempfile
 
 import numpy as np
 from keras_distill.tflite import cost, layers, names, runtimes, samples, targets, verify
 from keras_distill.tflite.inspect import inspect, read
 from keras_distill.tflite.report import Report
+
+from keras_distill import _files
 
 #: How many test vectors are stored.
 VECTORS = 5
@@ -253,7 +254,7 @@ class Artifact:
             ValueError: The folder can't be written, or an argument doesn't fit. Nothing is left
                 half-written.
         """
-        check_folder(folder)
+        _files.check_folder(folder)
         if self.runtime == "micro":
             from keras_distill.tflite import micro
 
@@ -267,39 +268,7 @@ class Artifact:
             files = android.files(self, name, package, description, normalization, variants)
         files["report.json"] = json.dumps(self.report, indent=2) + "\n"
         files["report.md"] = f"{self.report}\n"
-        return write(folder, files)
-
-
-def check_folder(folder):
-    """A folder as a path, or a `ValueError` if it can't be written."""
-    folder = pathlib.Path(folder)
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"`folder` can't be written: {folder} ({existing} is in the way).")
-    return folder
-
-
-def write(folder, files) -> pathlib.Path:
-    """Writes files, text or bytes by relative path: all of them, or none."""
-    folder = check_folder(folder)
-    for name in files:
-        check_folder((folder / name).parent)
-        if (folder / name).is_dir():
-            raise ValueError(f"`folder` can't be written: {folder} ({name} is in the way).")
-    folder.mkdir(parents=True, exist_ok=True)
-    # Inside: the folder may be a mount point, or its parent read-only.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished.") as staging:
-        for name, content in files.items():
-            path = pathlib.Path(staging, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-        for name in files:
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(pathlib.Path(staging, name), path)
-    return folder
+        return _files.write_folder(folder, files)
 
 
 def load(path, target=None, *, student=None, labels=None) -> Artifact:

@@ -1,17 +1,13 @@
 """Reports as Markdown."""
 
+from keras_distill._markdown import table
+
 
 class Report(dict):
     """A dict of plain types (JSON) that prints as Markdown."""
 
     def __str__(self):
         return markdown(self)
-
-
-def table(header, rows) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)
 
 
 def markdown(report, level=1) -> str:

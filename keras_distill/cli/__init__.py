@@ -25,11 +25,6 @@ INTERRUPTED = 130
 EXPECTED = (absl_flags.Error, ValueError, OSError, ImportError)
 
 
-def run():
-    """Entry point of the command."""
-    sys.exit(main(sys.argv[1:]))
-
-
 def main(argv) -> int:
     """Runs the command with the given arguments.
 

@@ -7,10 +7,11 @@ import platform
 
 import jinja2
 
-import keras_distill
+from keras_distill import _markdown
+from keras_distill._files import write_folder
+from keras_distill._version import __version__
 from keras_distill.evaluation import pictures, tables
 from keras_distill.evaluation.comparison import MAIN, plain
-from keras_distill.tflite.artifact import write
 
 _PACKAGES = (
     "keras", "tensorflow", "numpy", "scikit-learn", "ai-edge-litert", "ai-edge-quantizer",
@@ -40,11 +41,11 @@ def write_report(comparison, folder, title, histories, settings, show):
         **facts,
     )  # fmt: skip
     stored = {**facts, **comparison.to_dict()}
-    return write(
+    return write_folder(
         folder,
         {
             "report.html": html,
-            "report.md": _markdown(comparison, facts),
+            "report.md": _page(comparison, facts),
             "report.json": json.dumps(stored, indent=1, allow_nan=False, default=str) + "\n",
         },
     )
@@ -52,7 +53,7 @@ def write_report(comparison, folder, title, histories, settings, show):
 
 def versions() -> dict:
     """The versions of this package and of what it runs on."""
-    found = {"keras_distill": keras_distill.__version__, "Python": platform.python_version()}
+    found = {"keras_distill": __version__, "Python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -146,22 +147,24 @@ def _shown_answer(comparison, answer):
     return pictures.shown(answer)[0]
 
 
-def _markdown(comparison, facts):
+def _page(comparison, facts):
+    """The report in Markdown."""
     lines = [f"# {facts['title']}", "", f"{comparison.samples:,} test samples.", ""]
     lines += [comparison.markdown()]
     for name, worst in comparison.disagreements.items():
         if comparison.task != "classification" or not worst:
             continue
         lines += [f"## Where {name} and the teacher disagree most", ""]
-        lines += [
-            "| sample | label | teacher | candidate | KL, nats |",
-            "| ---: |" + " --- |" * 3 + " ---: |",
+        rows = [
+            [
+                d["sample"],
+                *(_shown_answer(comparison, d[who])["text"] for who in _SPEAKERS),
+                f"{d['distance']:.3g}",
+            ]
+            for d in worst
         ]
-        for d in worst:
-            said = (
-                _shown_answer(comparison, d[k])["text"] for k in ("label", "teacher", "candidate")
-            )
-            lines.append(f"| {d['sample']} | {' | '.join(said)} | {d['distance']:.3g} |")
+        header = ["sample", *_SPEAKERS, "KL, nats"]
+        lines.append(_markdown.table(header, rows, right=(0, len(header) - 1)))
         lines.append("")
     for heading in ("settings", "versions"):
         if facts[heading]:

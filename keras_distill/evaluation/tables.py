@@ -6,6 +6,8 @@ import rich.box
 import rich.console
 import rich.table
 
+from keras_distill import _markdown
+
 
 def _count(value):
     return f"{value:,}"
@@ -103,10 +105,9 @@ def as_text(table) -> str:
 
 def as_markdown(rows, notes) -> str:
     """A table in Markdown, the notes as a list below."""
-    head = ["", *(row["name"].replace("|", "\\|") for row in rows)]
+    header = ["", *(row["name"] for row in rows)]
     body = [
         [name, *(" ".join(filter(None, cell)) for cell in cells)] for name, cells in lines(rows)
     ]
-    rule = ["---", *("---:" for _ in rows)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *body])
+    table = _markdown.table(header, body, right=range(1, len(header)))
     return table + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"

@@ -67,7 +67,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace, answ
     flags = [*SMALL, "--epochs=4", "--batch_size=16", "--augment=crop", "--verbosity=0", *answers]
     shutil.rmtree(workplace / "stopped", ignore_errors=True)
     shutil.rmtree(workplace / "straight", ignore_errors=True)
-    command = [sys.executable, "-c", "from keras_distill import cli; cli.run()", "train", *flags]
+    program = "import sys; from keras_distill import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "train", *flags]
     process = subprocess.Popen(
         [*command, "--output=stopped"],
         stderr=subprocess.PIPE,

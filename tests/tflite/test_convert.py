@@ -200,13 +200,13 @@ class TestBadInput:
             converted("micro", "int8").save(tmp_path / "file" / "kit")
         assert os.listdir(tmp_path) == ["file"]
 
-    @pytest.mark.parametrize("conflict", ["arduino", "report.md"])
-    def test_what_is_in_the_way_of_a_kit(self, converted, tmp_path, conflict):
+    @pytest.mark.parametrize(("conflict", "kind"), [("arduino", "file"), ("report.md", "folder")])
+    def test_what_is_in_the_way_of_a_kit(self, converted, tmp_path, conflict, kind):
         if conflict == "arduino":
             (tmp_path / conflict).write_text("a file where a folder is needed")
         else:
             (tmp_path / conflict / "notes").mkdir(parents=True)
-        with pytest.raises(ValueError, match=f"`folder` can't be written.*{conflict} is in the"):
+        with pytest.raises(ValueError, match=f"`folder` can't be written.*{conflict} is a {kind}"):
             converted("micro", "int8").save(tmp_path)
         assert os.listdir(tmp_path) == [conflict]
 
