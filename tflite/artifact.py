@@ -6,11 +6,11 @@ import os
 import pathlib
 
 import numpy as np
-from keras_distill.tflite import cost, layers, names, runtimes, samples, targets, verify
+from keras_distill.tflite import cost, layers, names, runtimes, targets, verify
 from keras_distill.tflite.inspect import inspect, read
 from keras_distill.tflite.report import Report
 
-from keras_distill import _files
+from keras_distill import _files, samples
 
 #: How many test vectors are stored.
 VECTORS = 5

@@ -19,13 +19,14 @@ from keras_distill.tflite import (
     graph,
     recipe,
     runtimes,
-    samples,
     steps,
     targets,
     worker,
 )
 from keras_distill.tflite import calibration as calibration_ranges
 from keras_distill.tflite.inspect import inspect
+
+from keras_distill import samples
 
 _FLOAT = ("float32", "float16", "dynamic")
 # How many operators that stayed float are named.

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill import samples
 from keras_distill.distiller import Distiller
-from keras_distill.evaluation import samples
 from keras_distill.evaluation.macs import Opaque, multiply_accumulates
 from keras_distill.teachers import BaseTeacher
 

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from keras_distill.evaluation import intervals, metrics, samples, tables
+from keras_distill import samples
+from keras_distill.evaluation import intervals, metrics, tables
 from keras_distill.evaluation import latency as timing
 from keras_distill.evaluation import outputs as answers
 from keras_distill.evaluation.candidates import as_candidate
@@ -192,7 +193,7 @@ def compare(
         )
     if task not in (None, *answers.TASKS):
         raise ValueError(f"`task` must be one of {answers.TASKS} or None. Received: task={task!r}")
-    x, y = samples.read(data)
+    x, y = samples.labeled(data)
     notes: list[str] = []
     runs = {name: _runs(model, name) for name, model in candidates.items()}
     given = _outputs(runs, x, batch_size)

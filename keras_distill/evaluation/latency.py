@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.evaluation import samples
+from keras_distill import samples
 
 
 def latencies(candidates, x, runs) -> dict:

@@ -1,13 +1,12 @@
 """Calibration: the ranges that the tensors of a quantize-aware model start from."""
 
 import collections
-from collections.abc import Iterable
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_distill import _keras
+from keras_distill import _keras, samples
 from keras_distill.quantization.ranges import (
     AnyRange,
     LearnedRange,
@@ -49,68 +48,12 @@ def calibrate(model: keras.Model, data) -> None:
     for layer in everything:
         layer.observer = observe(layer)
     try:
-        for batch in _batches(model, data):
-            model(batch, training=False)
+        shapes = {x.name: x.shape[1:] for x in model.inputs}
+        for batch in samples.batches(data, shapes, batch_size=_BATCH, argument="calibration"):
+            flat = [batch[name] for name in shapes]
+            model(keras.tree.pack_sequence_as(model.input, flat), training=False)
     finally:
         for layer in everything:
             layer.observer = None
-    if not seen:
-        raise ValueError("`calibration` holds no samples.")
     for layer in ranges:
         layer.start(*seen[layer])
-
-
-def _batches(model, data) -> Iterable:
-    """`data` as batches that the model takes, each checked against its inputs."""
-    specs = model.inputs
-    is_structure = isinstance(data, dict) or (
-        isinstance(data, (list, tuple))
-        and len(data) == len(specs)
-        and all(len(np.shape(x)) == len(s.shape) for x, s in zip(data, specs, strict=True))
-    )
-    if is_structure or hasattr(data, "shape"):
-        flat = keras.tree.flatten(data)
-        size = len(flat[0])
-        if any(len(x) != size for x in flat):
-            raise ValueError(
-                "`calibration` holds inputs of different numbers of samples: "
-                f"{[len(x) for x in flat]}."
-            )
-        batches = (
-            keras.tree.map_structure(lambda x, i=i: x[i : i + _BATCH], data)
-            for i in range(0, size, _BATCH)
-        )
-    elif isinstance(data, Iterable):
-        # Data sets yield `(x, y)` or `(x, y, weight)` too.
-        batches = (x[0] if isinstance(x, tuple) else x for x in data)
-    else:
-        raise ValueError(
-            "`calibration` must be an array, a list or dict of arrays, or an iterable of batches. "
-            f"Received: {type(data).__name__}"
-        )
-    for batch in batches:
-        _check_batch(model, batch)
-        yield batch
-
-
-def _check_batch(model, batch):
-    by_name = {x.name: x for x in model.inputs}
-    if isinstance(batch, dict):
-        pairs = [(batch.get(name), spec) for name, spec in by_name.items()]
-    else:
-        flat = keras.tree.flatten(batch)
-        pairs = list(zip(flat, model.inputs, strict=False))
-        if len(flat) != len(model.inputs):
-            pairs = [(None, model.inputs[0])]
-    for x, spec in pairs:
-        fits = x is not None and len(np.shape(x)) == len(spec.shape)
-        fits = fits and all(
-            want in (None, have) for have, want in zip(np.shape(x)[1:], spec.shape[1:], strict=True)
-        )
-        if not fits:
-            given = keras.tree.map_structure(lambda x: tuple(np.shape(x)), batch)
-            wanted = {name: x.shape for name, x in by_name.items()}
-            raise ValueError(
-                f"`calibration` doesn't match the model's inputs: it has shapes {given} where the "
-                f"inputs are {wanted}. Give batches of samples, as `model.predict` takes them."
-            )

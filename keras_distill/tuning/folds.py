@@ -6,7 +6,8 @@ import rich.box
 import rich.table
 from sklearn import model_selection
 
-from keras_distill.evaluation import samples, tables
+from keras_distill import samples
+from keras_distill.evaluation import tables
 from keras_distill.tuning import training
 
 
@@ -82,7 +83,7 @@ def cross_validate(
     >>> print(result)
     """
     training.check_monitor(monitor)
-    x, y = samples.read(data)
+    x, y = samples.labeled(data)
     classes = y.ndim == 1 and y.dtype.kind in "iu"
     name = ("Stratified" if classes else "") + ("Group" if groups is not None else "") + "KFold"
     splitter = getattr(model_selection, name)(folds, shuffle=True, random_state=seed)

@@ -268,8 +268,8 @@ def test_endless_data_is_refused():
     [
         (tf.data.Dataset.from_tensor_slices((np.zeros((2, 1)), [0, 1])), "batch it"),
         ((np.zeros((2, 1)), [0, 1], [1, 1]), "takes no sample weights"),
-        ((np.zeros((0, 1)), []), "holds no samples"),
-        ([], "holds no samples"),
+        ((np.zeros((0, 1)), []), "has no samples"),
+        ([], "has no samples"),
         (tf.data.Dataset.from_tensors(np.zeros((2, 1))), "Received 1 parts"),
     ],
 )
