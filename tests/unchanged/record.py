@@ -1,0 +1,35 @@
+"""Computes what must not change, in a process of its own, where nothing else has been traced.
+
+python tests/unchanged/record.py exports fits saved    # rewrites the recorded values
+python tests/unchanged/record.py --print exports       # prints them as JSON
+
+Record again only after a change that is meant to alter exported files or training, and say in the
+commit why it does. `saved` rewrites the results of training on alone: `distiller.keras` and
+`distiller.weights.h5` were saved by an earlier version, and stay.
+"""
+
+import importlib
+import json
+import os
+import sys
+import warnings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The same arithmetic whatever the number of cores.
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
+
+import small
+
+
+def main(arguments):
+    warnings.simplefilter("ignore")
+    for name in [a for a in arguments if not a.startswith("-")]:
+        found = {"platform": small.platform(), "cases": importlib.import_module(name).compute()}
+        if "--print" in arguments:
+            print(json.dumps(found))
+        else:
+            (small.HERE / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
