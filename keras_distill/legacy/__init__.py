@@ -1,6 +1,6 @@
-"""The distiller for `tf_keras` models, and the TensorFlow Model Optimization Toolkit.
+"""A distiller for `tf_keras` models, and the TensorFlow Model Optimization Toolkit.
 
-Many pipelines still run on Keras 2 (`tf_keras`), and the toolkit's students are `tf_keras` models.
+Many pipelines still use Keras 2 (`tf_keras`), and the toolkit works on `tf_keras` models.
 Needs `pip install keras-distill[tfmot]`.
 """
 
@@ -16,11 +16,9 @@ from keras_distill.legacy.bridge import to_tf_keras
 from keras_distill.legacy.distiller import Distiller
 from keras_distill.legacy.toolkit import (
     cluster,
-    compressed_size,
     convert,
     prune,
     quantize_aware,
-    sparsity,
     strip,
     toolkit,
 )
@@ -28,11 +26,9 @@ from keras_distill.legacy.toolkit import (
 __all__ = [
     "Distiller",
     "cluster",
-    "compressed_size",
     "convert",
     "prune",
     "quantize_aware",
-    "sparsity",
     "strip",
     "to_tf_keras",
     "toolkit",

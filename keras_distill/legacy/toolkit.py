@@ -1,21 +1,21 @@
 """The TensorFlow Model Optimization Toolkit: pruning, clustering, quantization-aware training."""
 
 import contextlib
-import io
 import os
-import zipfile
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
+
+from keras_distill import _keras
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
 
 
-def toolkit():
-    """The module `tensorflow_model_optimization`, imported with the process left as it was.
+def toolkit() -> Any:
+    """The module `tensorflow_model_optimization`, imported without side effects on the process.
 
-    By itself its import sets `TF_USE_LEGACY_KERAS`, which child processes inherit, and turns
+    On its own, its import sets `TF_USE_LEGACY_KERAS`, which child processes inherit, and turns
     `tf.keras` into `tf_keras` where nothing has used `tf.keras` yet.
 
     Returns:
@@ -53,7 +53,7 @@ def prune(
         model: A `tf_keras` model.
         sparsity: Share of zeros in each kernel at the end, from 0 to 1, both excluded.
         begin_step: Training step at which zeros begin.
-        end_step: Training step at which all are there.
+        end_step: Training step at which the share is reached.
 
     Returns:
         A `tf_keras.Model`.
@@ -64,7 +64,9 @@ def prune(
     """
     _require(model)
     if not 0 < sparsity < 1:
-        raise ValueError(f"`sparsity` must be between 0 and 1. Received: sparsity={sparsity!r}")
+        raise ValueError(
+            f"`sparsity` must be greater than 0 and less than 1. Received: sparsity={sparsity!r}"
+        )
     if not 0 <= begin_step < end_step:
         raise ValueError(
             "`begin_step` must be at least 0 and less than `end_step`. "
@@ -77,7 +79,9 @@ def prune(
     return pruning.prune_low_magnitude(model, pruning_schedule=schedule)
 
 
-def cluster(model: tf_keras.Model, clusters: int = 16, keep_sparsity: bool = False):
+def cluster(
+    model: tf_keras.Model, clusters: int = 16, keep_sparsity: bool = False
+) -> tf_keras.Model:
     """A copy of a model whose kernels hold only a few different weights each.
 
     Train it, then `strip` it.
@@ -105,27 +109,29 @@ def cluster(model: tf_keras.Model, clusters: int = 16, keep_sparsity: bool = Fal
         preserve_sparsity=keep_sparsity,
     )
     if result is None:
-        raise TypeError(f"The toolkit can't cluster {model!r}.")
+        raise TypeError(
+            "The toolkit clusters Functional and Sequential models and layers. "
+            f"Received: model={model!r}"
+        )
     return result
 
 
 def quantize_aware(model: tf_keras.Model, keep: str | None = None) -> tf_keras.Model:
     """A copy of a model that simulates int8, made by the toolkit.
 
-    Layers that the toolkit has no form of raise an error of its own; see
-    `keras_distill.quantization` for more layers.
+    The toolkit supports fewer layers than `keras_distill.quantization.quantize_aware`.
 
     Args:
         model: A `tf_keras` model, stripped after pruning or clustering.
-        keep: What of the weights stays as it is: `"sparsity"` (the combination called PQAT),
-            `"clusters"` (CQAT), `"both"` (PCQAT), or `None`.
+        keep: What training preserves: `"sparsity"` (zeros stay 0; the toolkit calls it PQAT),
+            `"clusters"` (equal weights stay equal; CQAT), `"both"` (PCQAT), or `None`.
 
     Returns:
         A `tf_keras.Model`.
 
     Raises:
         TypeError: If `model` isn't a `tf_keras` model.
-        ValueError: If `keep` is none of these, or a layer isn't supported.
+        ValueError: If `keep` isn't one of these, or a layer isn't supported.
     """
     _require(model)
     tfmot = toolkit()
@@ -148,7 +154,7 @@ def quantize_aware(model: tf_keras.Model, keep: str | None = None) -> tf_keras.M
     except RuntimeError as error:
         raise ValueError(
             f"The toolkit can't quantize {model.name!r}: {error} "
-            "`keras_distill.quantization.quantize_aware` knows more layers."
+            "`keras_distill.quantization.quantize_aware` supports more layers."
         ) from error
 
 
@@ -167,7 +173,7 @@ def strip(model: tf_keras.Model) -> tf_keras.Model:
     """
     _require(model)
     tfmot = toolkit()
-    names = {type(layer).__name__ for layer in model._flatten_layers()}
+    names = {type(layer).__name__ for layer in _keras.layers_of(model)}
     if "PruneLowMagnitude" in names:
         return tfmot.sparsity.keras.strip_pruning(model)
     if any(name.startswith("ClusterWeights") for name in names):
@@ -177,45 +183,17 @@ def strip(model: tf_keras.Model) -> tf_keras.Model:
     return model
 
 
-def sparsity(model: tf_keras.Model) -> float:
-    """The share of zeros among the weights of all kernels.
-
-    Args:
-        model: A `tf_keras` model, stripped.
-
-    Returns:
-        A number from 0 to 1.
-    """
-    kernels = [np.array(w) for w in model.trainable_weights if len(w.shape) > 1]
-    return float(sum(np.sum(k == 0) for k in kernels) / sum(k.size for k in kernels))
-
-
-def compressed_size(data: bytes) -> int:
-    """Bytes of a file after compression with zip, as in an app's package.
-
-    Args:
-        data: The file.
-
-    Returns:
-        Number of bytes.
-    """
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as package:
-        package.writestr("model.tflite", data)
-    return archive.getbuffer().nbytes
-
-
-def convert(model: tf_keras.Model, calibration=None) -> bytes:
-    """A TFLite file of a `tf_keras` model, batch size 1.
+def convert(model: tf_keras.Model, calibration: Any = None) -> bytes:
+    """Converts a `tf_keras` model to a TFLite file with batch size 1.
 
     Args:
         model: A stripped or quantize-aware `tf_keras` model with one input.
-        calibration: Inputs, shape `(samples, ...)`: the file is then int8 throughout, inputs and
-            outputs included. Ranges that were trained win over calibrated ones. Without, it is
-            float32.
+        calibration: Inputs, shape `(samples, ...)`. With them, the file is int8 throughout,
+            inputs and outputs included; ranges from quantize-aware training take precedence over
+            calibrated ones. Defaults to `None`: the file is float32.
 
     Returns:
-        The file.
+        The content of the file.
 
     Raises:
         TypeError: If `model` isn't a `tf_keras` model.
@@ -236,9 +214,9 @@ def convert(model: tf_keras.Model, calibration=None) -> bytes:
         return converter.convert()
 
 
-def _require(model):
+def _require(model: Any) -> None:
     if not isinstance(model, tf_keras.Model):
         raise TypeError(
-            "The toolkit takes `tf_keras` models; make one of a Keras 3 model with "
-            f"`keras_distill.legacy.to_tf_keras`. Received: {type(model).__name__}"
+            "`model` must be a `tf_keras.Model`. Convert a Keras 3 model with "
+            f"`keras_distill.legacy.to_tf_keras`. Received: model={model!r}"
         )

@@ -1,6 +1,9 @@
 """Ablation: what each part of the objective adds."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import rich.box
 import rich.table
@@ -19,11 +22,11 @@ class Ablation:
         monitor: The metric.
     """
 
-    values: dict
+    values: dict[str, list[float]]
     monitor: str
 
     def table(self) -> rich.table.Table:
-        """Each variant's mean and its difference to all, as a `rich.table.Table`."""
+        """Each variant's mean and its difference from "all", as a `rich.table.Table`."""
         table = rich.table.Table(
             box=rich.box.SIMPLE_HEAD,
             caption="±: half the 95 % interval over runs (Student's t); differences run by run.",
@@ -47,7 +50,15 @@ class Ablation:
 
 
 def ablate(
-    build, train, validation, *, epochs, monitor="val_accuracy", runs=3, seed=0, **arguments
+    build: Callable[[], Any],
+    train: Any,
+    validation: Any,
+    *,
+    epochs: int,
+    monitor: str = "val_accuracy",
+    runs: int = 3,
+    seed: int = 0,
+    **arguments: Any,
 ) -> Ablation:
     """Trains with all losses, with each left out in turn, and on the labels alone.
 
@@ -68,39 +79,46 @@ def ablate(
         An `Ablation`.
 
     Raises:
-        ValueError: If what is left out has a schedule, which would bring it back.
+        ValueError: If a hyperparameter to be set to 0 or 1 follows a schedule, which would
+            overwrite it.
 
     Example:
 
     >>> print(keras_distill.tuning.ablate(build, (x_train, y_train), (x_val, y_val), epochs=10))
     """
     training.check_monitor(monitor)
-    whole = build()
-    names = [n.removesuffix("/weight") for n in whole.hyperparameters if n.endswith("/weight")]
-    variants: dict[str, dict] = {"all": {}}
-    if len(names) > 1:
-        variants |= {f"without {name}": {f"{name}/weight": 0.0} for name in names}
-    if float(whole.hyperparameters["alpha"]) > 0:
-        variants |= {"without labels": {"alpha": 0.0}, "labels alone": {"alpha": 1.0}}
-    for name in dict.fromkeys(name for changes in variants.values() for name in changes):
-        if name in whole.objective.scheduled:
-            raise ValueError(
-                f"The hyperparameter {name!r} has a schedule, which would bring back what the "
-                "ablation leaves out: give it a number."
-            )
+    options = {"epochs": epochs, "monitor": monitor, **arguments}
     values = {}
-    for variant, changes in variants.items():
-        values[variant] = [
-            training.run(
-                lambda changes=changes: _changed(build(), changes), train, validation, seed + i,
-                epochs=epochs, monitor=monitor, **arguments,
-            )[monitor]
-            for i in range(runs)
-        ]  # fmt: skip
+    for variant, changes in _variants(build()).items():
+        changed = functools.partial(_changed, build, changes)
+        runs_of = (
+            training.run(changed, train, validation, seed + i, **options) for i in range(runs)
+        )
+        values[variant] = [logs[monitor] for logs in runs_of]
     return Ablation(values, monitor)
 
 
-def _changed(distiller, changes):
+def _variants(distiller: Any) -> dict[str, dict[str, float]]:
+    """What is compared: for each variant the hyperparameters that it changes."""
+    known = distiller.hyperparameters
+    names = [name.removesuffix("/weight") for name in known if name.endswith("/weight")]
+    variants: dict[str, dict[str, float]] = {"all": {}}
+    if len(names) > 1:
+        variants |= {f"without {name}": {f"{name}/weight": 0.0} for name in names}
+    if float(known["alpha"]) > 0:
+        variants |= {"without labels": {"alpha": 0.0}, "labels alone": {"alpha": 1.0}}
+    for name in dict.fromkeys(name for changes in variants.values() for name in changes):
+        if name in distiller.objective.scheduled:
+            raise ValueError(
+                f"The hyperparameter {name!r} follows a schedule, which would overwrite the value "
+                "that the ablation gives it: give it a number instead."
+            )
+    return variants
+
+
+def _changed(build: Callable[[], Any], changes: dict[str, float]) -> Any:
+    """A new distiller with some hyperparameters changed."""
+    distiller = build()
     for name, value in changes.items():
         distiller.hyperparameters[name].assign(value)
     return distiller

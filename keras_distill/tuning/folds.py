@@ -1,6 +1,8 @@
 """k-fold cross-validation."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import rich.box
 import rich.table
@@ -20,7 +22,7 @@ class CrossValidation:
         monitor: The metric asked for.
     """
 
-    folds: list
+    folds: list[dict[str, float]]
     monitor: str
 
     @property
@@ -53,13 +55,21 @@ class CrossValidation:
 
 
 def cross_validate(
-    build, data, *, folds=5, epochs, monitor="val_accuracy", groups=None, seed=0, **arguments
+    build: Callable[[], Any],
+    data: Any,
+    *,
+    folds: int = 5,
+    epochs: int,
+    monitor: str = "val_accuracy",
+    groups: Any = None,
+    seed: int = 0,
+    **arguments: Any,
 ) -> CrossValidation:
     """Trains once for each fold, on the others, and measures on the fold left out.
 
-    Folds keep the shares of the classes where labels are class indices, and never part samples of
-    one group. A teacher that was trained on the same data knows the folds left out, which
-    flatters the student: train it on other data, or inside `build`.
+    Folds keep the shares of the classes where labels are class indices, and never separate samples
+    of one group. A teacher that was trained on the same data has seen the folds left out, so the
+    student looks better than it is: train the teacher on other data, or inside `build`.
 
     Args:
         build: Function without arguments that returns a new compiled model for each fold.
@@ -67,7 +77,8 @@ def cross_validate(
         folds: Number of folds.
         epochs: Epochs of each run.
         monitor: Metric, as `fit` reports it on validation data.
-        groups: Shape `(samples,)`: what each sample belongs to, such as a person or a recording.
+        groups: Shape `(samples,)`: the group of each sample, such as a person or a recording.
+            Defaults to `None`: every sample stands alone.
         seed: Seed of the folds and of each run.
         **arguments: Other arguments of `fit`, such as `batch_size`.
 
@@ -84,16 +95,25 @@ def cross_validate(
     """
     training.check_monitor(monitor)
     x, y = samples.labeled(data)
-    classes = y.ndim == 1 and y.dtype.kind in "iu"
-    name = ("Stratified" if classes else "") + ("Group" if groups is not None else "") + "KFold"
-    splitter = getattr(model_selection, name)(folds, shuffle=True, random_state=seed)
+    splitter = _splitter(y, groups, folds, seed)
     results = []
     for inside, outside in splitter.split(y, y, groups):
+        train = samples.take(x, inside), y[inside]
+        validation = samples.take(x, outside), y[outside]
         logs = training.run(
-            build,
-            (samples.take(x, inside), y[inside]),
-            (samples.take(x, outside), y[outside]),
-            seed, epochs=epochs, monitor=monitor, **arguments,
-        )  # fmt: skip
+            build, train, validation, seed, epochs=epochs, monitor=monitor, **arguments
+        )
         results.append({n: v for n, v in logs.items() if n.startswith("val_")})
     return CrossValidation(results, monitor)
+
+
+def _splitter(y: Any, groups: Any, folds: int, seed: int) -> Any:
+    """Scikit-learn's splitter for these labels and groups."""
+    is_stratified = y.ndim == 1 and y.dtype.kind in "iu"
+    kinds = {
+        (False, False): model_selection.KFold,
+        (False, True): model_selection.GroupKFold,
+        (True, False): model_selection.StratifiedKFold,
+        (True, True): model_selection.StratifiedGroupKFold,
+    }
+    return kinds[is_stratified, groups is not None](folds, shuffle=True, random_state=seed)

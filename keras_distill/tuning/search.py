@@ -1,13 +1,18 @@
 """Search for hyperparameters by Optuna, on validation data."""
 
 import dataclasses
+import functools
 import operator
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import optuna
 import rich.box
 import rich.table
+from optuna import storages
+from optuna.storages import journal as journal_files
 
 from keras_distill.evaluation import tables
 from keras_distill.tuning import training
@@ -25,16 +30,16 @@ class Search:
         study: The `optuna.Study`, with every trial and its values by epoch.
     """
 
-    best: dict
+    best: dict[str, Any]
     value: float
     start: float | None
     monitor: str
     study: optuna.Study
 
-    def table(self, most=10) -> rich.table.Table:
-        """The best trials, as a `rich.table.Table` of at most `most` lines."""
+    def table(self, most: int = 10) -> rich.table.Table:
+        """The best trials, as a `rich.table.Table` with at most `most` rows."""
         states = [trial.state.name for trial in self.study.trials]
-        counts = f"{states.count('COMPLETE')} trials to the end, {states.count('PRUNED')} pruned"
+        counts = f"{states.count('COMPLETE')} trials completed, {states.count('PRUNED')} pruned"
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD, caption=counts, caption_justify="left")
         for name in ("trial", self.monitor, *self.best):
             table.add_column(name, justify="right")
@@ -54,28 +59,29 @@ class Search:
 
 
 def tune(
-    build,
-    train,
-    validation,
-    space,
+    build: Callable[..., Any],
+    train: Any,
+    validation: Any,
+    space: dict[str, Any],
     *,
-    trials,
-    epochs,
-    monitor="val_accuracy",
-    mode=None,
-    start=None,
-    prune=True,
-    journal=None,
-    seed=0,
-    **arguments,
+    trials: int,
+    epochs: int,
+    monitor: str = "val_accuracy",
+    mode: str | None = None,
+    start: dict[str, Any] | None = None,
+    prune: bool = True,
+    journal: str | pathlib.Path | None = None,
+    seed: int = 0,
+    **arguments: Any,
 ) -> Search:
     """Searches for the hyperparameters with the best value on validation data.
 
     Each trial builds a model, trains it for `epochs` and takes the metric at the end of the last
-    epoch. Optuna's sampler (tree-structured Parzen estimator) proposes trials from what the ones
-    before gave; its median pruner stops a trial that is worse, at the same epoch, than half of
-    them were. All trials start from the same seed. The value of the best of many trials flatters
-    it: measure what was chosen on test data, once, by `keras_distill.evaluation.compare`.
+    epoch. Optuna's sampler (tree-structured Parzen estimator) proposes trials from the results of
+    earlier ones; its median pruner stops a trial that is worse, at the same epoch, than half of
+    them were. All trials start from the same seed. The best of many trials looks better than it
+    is: measure the chosen hyperparameters once on test data, with
+    `keras_distill.evaluation.compare`.
 
     Args:
         build: Function of the hyperparameters, by name, that returns a compiled `Distiller` (or
@@ -85,14 +91,17 @@ def tune(
         space: Dict from names to what may be tried: a tuple `(low, high)` of ints or of floats;
             `(low, high, "log")`, drawn evenly on a logarithmic scale; a list of choices; or a
             distribution of `optuna.distributions`.
-        trials: Number of trials in all, with those already in `journal`.
+        trials: Number of trials in all, including those already in `journal`.
         epochs: Epochs of each trial.
         monitor: Metric, as `fit` reports it on validation data.
-        mode: `"max"` or `"min"`. Defaults to `None`: told from the metric's name.
-        start: Hyperparameters of the first trial, such as the defaults.
+        mode: `"max"` or `"min"`: which values of the metric are better. Defaults to `None`: the
+            metric's name decides.
+        start: Hyperparameters of the first trial, such as the defaults. Defaults to `None`:
+            Optuna proposes the first trial, too.
         prune: Whether to stop trials that look hopeless.
-        journal: Path of a file that keeps every trial. Where it exists, the search goes on from
-            it, after a crash too; trials that were cut off are run again. One process at a time.
+        journal: Path of a file that keeps every trial. If it exists, the search continues from
+            it, also after a crash; interrupted trials are run again. Only one process at a time
+            may use it. Defaults to `None`: trials are kept in memory.
         seed: Seed of the search and of each trial.
         **arguments: Other arguments of `fit`, such as `batch_size`.
 
@@ -101,7 +110,7 @@ def tune(
 
     Raises:
         ValueError: If an argument is wrong, or `journal` belongs to another search.
-        RuntimeError: If no trial came to its end.
+        RuntimeError: If no trial was completed.
 
     Example:
 
@@ -123,7 +132,7 @@ def tune(
     """
     training.check_monitor(monitor)
     if not space:
-        raise ValueError("`space` names no hyperparameter.")
+        raise ValueError(f"`space` must name a hyperparameter. Received: space={space!r}")
     space = {name: _distribution(name, values) for name, values in space.items()}
     if start is not None and set(start) != set(space):
         raise ValueError(
@@ -132,25 +141,20 @@ def tune(
     study = _study(space, journal, seed, prune, monitor, training.direction(monitor, mode), epochs)
     if start is not None and not _is_tried(study, start):
         study.enqueue_trial(start)
-
-    finished = study.get_trials(states=_FINISHED)
-    for _ in range(len(finished), trials):
-        trial = study.ask(space)
-        try:
-            logs = training.run(
-                lambda values=trial.params: build(**values), train, validation, seed,
-                epochs=epochs, monitor=monitor, watch=_Report(trial, monitor), **arguments,
-            )  # fmt: skip
-        except optuna.TrialPruned:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        except Exception:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            raise
-        else:
-            study.tell(trial, logs[monitor])
+    run = functools.partial(
+        training.run,
+        train=train,
+        validation=validation,
+        seed=seed,
+        epochs=epochs,
+        monitor=monitor,
+        **arguments,
+    )
+    for _ in range(len(study.get_trials(states=_FINISHED)), trials):
+        _run_trial(study, study.ask(space), build, run, monitor)
     done = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     if not done:
-        raise RuntimeError(f"None of the {trials} trials came to its end with a number.")
+        raise RuntimeError(f"None of the {trials} trials was completed with a number.")
     return Search(
         best=study.best_params,
         value=study.best_value,
@@ -163,17 +167,36 @@ def tune(
 _FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
 
-def _is_tried(study, values):
-    """Whether a trial with these values has come to its end, or waits to be run."""
+def _run_trial(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    build: Callable[..., Any],
+    run: Callable[..., dict[str, float]],
+    monitor: str,
+) -> None:
+    """Runs a trial and tells the study how it ended."""
+    try:
+        logs = run(functools.partial(build, **trial.params), watch=_Report(trial, monitor))
+    except optuna.TrialPruned:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    except Exception:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        raise
+    else:
+        study.tell(trial, logs[monitor])
+
+
+def _is_tried(study: optuna.Study, values: dict[str, Any]) -> bool:
+    """Whether a trial with these values is finished, or waits to be run."""
     waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
     tried = [trial.params for trial in study.get_trials(states=_FINISHED)]
     return values in [*tried, *(trial.system_attrs["fixed_params"] for trial in waiting)]
 
 
 class _Report(keras.callbacks.Callback):
-    """Tells Optuna the metric of each epoch, and stops a trial that it gives up."""
+    """Tells Optuna the metric after each epoch, and stops a trial that Optuna prunes."""
 
-    def __init__(self, trial, monitor):
+    def __init__(self, trial: optuna.Trial, monitor: str):
         super().__init__()
         self.trial = trial
         self.monitor = monitor
@@ -187,8 +210,8 @@ class _Report(keras.callbacks.Callback):
             raise optuna.TrialPruned
 
 
-def _distribution(name, values):
-    """What may be tried for a hyperparameter, as Optuna wants it."""
+def _distribution(name: str, values: Any) -> optuna.distributions.BaseDistribution:
+    """The values to try for a hyperparameter, as a distribution of Optuna."""
     if isinstance(values, optuna.distributions.BaseDistribution):
         return values
     if isinstance(values, list) and values:
@@ -209,14 +232,21 @@ def _distribution(name, values):
     )
 
 
-def _study(space, journal, seed, prune, monitor, direction, epochs):
+def _study(
+    space: dict[str, Any],
+    journal: str | pathlib.Path | None,
+    seed: int,
+    prune: bool,
+    monitor: str,
+    direction: str,
+    epochs: int,
+) -> optuna.Study:
+    """A new study, or the one in the journal."""
     storage = None
     if journal is not None:
         path = pathlib.Path(journal)
         path.parent.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.JournalStorage(
-            optuna.storages.journal.JournalFileBackend(str(path))
-        )
+        storage = storages.JournalStorage(journal_files.JournalFileBackend(str(path)))
     study = optuna.create_study(
         storage=storage,
         study_name="search",
@@ -224,6 +254,24 @@ def _study(space, journal, seed, prune, monitor, direction, epochs):
         direction="maximize" if direction == "max" else "minimize",
         pruner=optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner(),
     )
+    _check_settings(study, space, journal, monitor, epochs, seed)
+    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    # The same proposals again after each resumption would be a waste.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    return study
+
+
+def _check_settings(
+    study: optuna.Study,
+    space: dict[str, Any],
+    journal: str | pathlib.Path | None,
+    monitor: str,
+    epochs: int,
+    seed: int,
+) -> None:
+    """Raises where a study was begun with other settings, and notes those of a new one."""
     settings = {
         "space": {n: optuna.distributions.distribution_to_json(d) for n, d in space.items()},
         "monitor": monitor,
@@ -235,16 +283,10 @@ def _study(space, journal, seed, prune, monitor, direction, epochs):
         changed = [name for name in settings if stored[name] != settings[name]]
         raise ValueError(
             f"The journal {str(journal)!r} belongs to a search with other "
-            f"{' and '.join(changed)}: name another file, or search as before."
+            f"{' and '.join(changed)}: name another file, or use the settings of that search."
         )
     study.set_user_attr("settings", settings)
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
-    # The same proposals again after each resumption would be a waste.
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
-    return study
 
 
-def _shown(value):
+def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

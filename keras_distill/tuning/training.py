@@ -2,12 +2,14 @@
 
 import gc
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
 from keras_distill.evaluation import intervals
 
-#: Words in the names of metrics of which more is better, and of those of which less is.
+#: Words in the names of metrics: of those where more is better, and of those where less is.
 _WORDS = {
     "max": (
         "acc", "accuracy", "auc", "correlation", "f1", "fbeta", "io", "iou", "precision", "r2",
@@ -20,29 +22,29 @@ _WORDS = {
 }  # fmt: skip
 
 
-def direction(monitor, mode=None) -> str:
+def direction(monitor: str, mode: str | None = None) -> str:
     """`"max"` or `"min"`: which values of a metric are better.
 
     Raises:
-        ValueError: If `mode` is something else than these two or `None`, or the name doesn't tell.
+        ValueError: If `mode` isn't one of these or `None`, or the metric's name doesn't tell.
     """
     if mode in ("max", "min"):
         return mode
     if mode is not None:
         raise ValueError(f'`mode` must be "max", "min" or None. Received: mode={mode!r}')
-    # The last word that says something: "classifier_accuracy_loss" is a loss.
+    # The last word with a known direction: "classifier_accuracy_loss" is a loss.
     for word in reversed(monitor.split("_")):
         for found, words in _WORDS.items():
             if word in words:
                 return found
     raise ValueError(
-        f"Whether more of {monitor!r} is better can't be told from its name: give `mode`, "
-        '"max" or "min".'
+        f"The name of the metric {monitor!r} doesn't tell whether more or less of it is better. "
+        'Give `mode`: "max" or "min".'
     )
 
 
-def check_monitor(monitor):
-    """Raises unless a metric is one of validation data."""
+def check_monitor(monitor: str) -> None:
+    """Raises unless a metric is measured on validation data."""
     if not monitor.startswith("val_"):
         raise ValueError(
             "`monitor` must be a metric on validation data, such as 'val_accuracy'. "
@@ -50,7 +52,17 @@ def check_monitor(monitor):
         )
 
 
-def run(build, train, validation, seed, *, epochs, monitor, watch=None, **arguments) -> dict:
+def run(
+    build: Callable[[], Any],
+    train: Any,
+    validation: Any,
+    seed: int,
+    *,
+    epochs: int,
+    monitor: str,
+    watch: keras.callbacks.Callback | None = None,
+    **arguments: Any,
+) -> dict[str, float]:
     """Builds a model from a seed, trains it, and returns its logs at the end of the last epoch.
 
     Args:
@@ -60,7 +72,7 @@ def run(build, train, validation, seed, *, epochs, monitor, watch=None, **argume
         seed: Seed of weights, dropout and shuffling.
         epochs: Number of epochs.
         monitor: Metric that the logs must hold.
-        watch: A callback that sees the logs after those of `arguments`.
+        watch: A callback that runs after those in `arguments`, or `None`.
         **arguments: Other arguments of `fit`.
 
     Raises:
@@ -89,14 +101,14 @@ def run(build, train, validation, seed, *, epochs, monitor, watch=None, **argume
     return logs
 
 
-def summary(values) -> tuple:
+def summary(values: Sequence[float]) -> tuple[float, float | None]:
     """The mean over runs, and half its 95 % interval (`None` for a single run)."""
     mean = math.fsum(values) / len(values)
     interval = intervals.over_runs(values)
     return mean, interval and (interval[1] - interval[0]) / 2
 
 
-def text(values) -> str:
+def text(values: Sequence[float]) -> str:
     """The mean over runs with half its interval, as text."""
     mean, half = summary(values)
     return f"{mean:.4g}" + (f" ± {half:.2g}" if half is not None else "")

@@ -116,7 +116,7 @@ def test_hopeless_trials_are_pruned(data):
     assert [t.state.name for t in search.study.trials] == ["COMPLETE"] * 5 + ["PRUNED"]
     assert search.study.trials[5].intermediate_values == {0: 0.1}
     assert search.value == 0.91
-    assert "5 trials to the end, 1 pruned" in str(search)
+    assert "5 trials completed, 1 pruned" in str(search)
 
 
 @pytest.mark.parametrize(
