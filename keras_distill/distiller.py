@@ -14,7 +14,7 @@ from keras_distill.hyperparameters import hyperparameter_config
 from keras_distill.labels import weighted_metrics_only
 from keras_distill.objective import Objective, add_penalties, penalty_of
 from keras_distill.pairs import Answer
-from keras_distill.steps import OnBatches
+from keras_distill.train_function import OnBatches
 
 
 def _of_objective(name: str, doc: str) -> property:

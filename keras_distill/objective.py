@@ -195,11 +195,7 @@ class Objective:
         """
         if self.pairs is not None:
             return
-        if self.teacher is None:
-            raise ValueError(
-                "The distiller has no teacher (it isn't saved with the student). "
-                "Give it one: `distiller.teacher = model`."
-            )
+        self._given_teacher()
         self._build(keras.tree.map_structure(_spec, x))
 
     # A step.
@@ -209,8 +205,12 @@ class Objective:
         return x if self.teacher is None else self.teacher.student_inputs(x)
 
     def ask_teacher(self, x: Any) -> Answer:
-        """The teacher's answer for a batch."""
-        outputs, features = self.teacher.answer(x, self._teacher_paths)
+        """The teacher's answer for a batch.
+
+        Raises:
+            ValueError: If there is no teacher.
+        """
+        outputs, features = self._given_teacher().answer(x, self._teacher_paths)
         answer = Answer(outputs, dict(zip(self._teacher_paths, features, strict=True)))
         return self._checked(answer, "the teacher")
 
@@ -305,6 +305,14 @@ class Objective:
         message = f"NaN or infinity first arose in {where} of {self.name!r}."
         return keras.tree.map_structure(lambda x: _checked_tensor(x, message), structure)
 
+    def _given_teacher(self) -> BaseTeacher:
+        if self.teacher is None:
+            raise ValueError(
+                "The distiller has no teacher (it isn't saved with the student). "
+                "Give it one: `distiller.teacher = model`."
+            )
+        return self.teacher
+
     # Parts of building.
 
     def _bind(self) -> dict[str, Bound]:
@@ -338,17 +346,18 @@ class Objective:
 
     def _answer_specs(self, spec):
         """What both models would answer, shapes and dtypes alone."""
+        teacher = self._given_teacher()
         student = tapping.spec_of(lambda x: self.run_student(x, training=False), spec)
         try:
             taps = self._teacher_paths
-            outputs, features = self.teacher.answer_spec(spec, taps)
+            outputs, features = teacher.answer_spec(spec, taps)
             return student, Answer(outputs, dict(zip(taps, features, strict=True)))
         except Misfit:
             raise
         except Exception as error:
             shapes = keras.tree.map_structure(lambda x: f"{x.dtype}{x.shape}", spec)
             raise _CannotRead(
-                f"The teacher {self.teacher.name!r} can't read what the student reads ({shapes}). "
+                f"The teacher {teacher.name!r} can't read what the student reads ({shapes}). "
                 "Where it wants other inputs, say how to make them: "
                 "`keras_distill.teachers.Teacher(model, preprocess=...)`. "
                 f"It said: {error}"

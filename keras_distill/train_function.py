@@ -1,25 +1,30 @@
 """One step of training for each batch, without a graph around it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 
 class OnBatches:
     """What `fit` calls for each step, in place of Keras' own function.
 
-    Keras traces a second graph around its step, which holds the iterator and returns what is
-    reported as an `Optional`. For small models, that takes longer than the step.
+    Keras 3.15 traces a second graph around its step, which holds the iterator and returns the
+    logs as an `Optional`; later versions ask the iterator for an `Optional` in three operations
+    and look the step up anew for each batch. For small models, both take longer than the step.
 
     Args:
         function: The function that Keras made for one step an execution.
         jit_compile: Whether XLA compiles the step.
     """
 
-    def __init__(self, function, jit_compile):
+    def __init__(self, function: Callable, jit_compile: bool):
         self.function = function
         self.jit_compile = jit_compile
-        self.spec = self.step = None
+        self.spec: Any = None
+        self.step: Callable | None = None
 
-    def __call__(self, iterator):
+    def __call__(self, iterator: Any) -> Any:
         # Single batches and the iterators of several replicas are left to Keras.
         if not isinstance(iterator, tf.data.Iterator) or tf.config.functions_run_eagerly():
             return self.function(iterator)
@@ -30,15 +35,15 @@ class OnBatches:
             return self.function(iterator)
         return self.step(iterator.get_next())
 
-    def _trace_for(self, spec):
-        """Has the step traced for all batches of a data set at once, shorter ones too."""
+    def _trace_for(self, spec: Any) -> None:
+        """Traces the step once for all batches of a dataset, shorter ones included."""
         if spec != self.spec:
-            # XLA takes no `Optional`, in which Keras wraps what a generator hasn't got.
+            # XLA takes no `Optional`, in which Keras wraps what a generator doesn't yield.
             optional = any(isinstance(x, tf.OptionalSpec) for x in tf.nest.flatten(spec))
             self.step = None if optional else self._step(spec)
         self.spec = spec
 
-    def _step(self, spec):
+    def _step(self, spec: Any) -> Callable:
         @tf.function(autograph=False, jit_compile=self.jit_compile)
         def step(batch):
             return self.function([batch])
