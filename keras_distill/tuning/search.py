@@ -132,7 +132,7 @@ def tune(
     """
     training.check_monitor(monitor)
     if not space:
-        raise ValueError(f"`space` must name a hyperparameter. Received: space={space!r}")
+        raise ValueError(f"`space` names no hyperparameter. Received: space={space!r}")
     space = {name: _distribution(name, values) for name, values in space.items()}
     if start is not None and set(start) != set(space):
         raise ValueError(
