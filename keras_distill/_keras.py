@@ -125,6 +125,7 @@ class Call:
         operation: The layer or operation.
         inputs: The symbolic tensors among its arguments, in order.
         outputs: The symbolic tensors that it returned.
+        positional: Its positional arguments.
         keywords: Its keyword arguments.
     """
 
@@ -132,6 +133,7 @@ class Call:
         self.operation = node.operation
         self.inputs: list = node.arguments.keras_tensors
         self.outputs: list = node.outputs
+        self.positional: tuple = tuple(node.arguments.args)
         self.keywords: dict = node.arguments.kwargs
         self._arguments = node.arguments
 

@@ -309,8 +309,7 @@ class Export:
             table = operation.get_weights()[0]
             return _Lookup(table, name=self._unique(path.replace("/", ".")))(x)
         if type(operation) is keras.layers.UpSampling2D and operation.interpolation == "nearest":
-            size = [n * k for n, k in zip(x.shape[1:3], operation.size, strict=True)]
-            return keras.ops.image.resize(x, size, interpolation="nearest")
+            return _Nearest(operation.size, name=self._unique(path.replace("/", ".")))(x)
         if activation_of(operation) == "hard_sigmoid":
             return self._affine(x, path, 1 / 6, 0.5, activation="relu")
         return None
@@ -354,6 +353,22 @@ class _Mark(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+class _Nearest(keras.layers.Layer):
+    """Upsampling by one `RESIZE_NEAREST_NEIGHBOR`; heights and widths may be known only later."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.size = size
+
+    def call(self, x):
+        size = [n * k for n, k in zip(x.shape[1:3], self.size, strict=True)]
+        return tf.image.resize(x, size, method="nearest")
+
+    def compute_output_spec(self, x):
+        sizes = (n and n * k for n, k in zip(x.shape[1:3], self.size, strict=True))
+        return keras.KerasTensor((x.shape[0], *sizes, x.shape[3]), "float32")
 
 
 class _Lookup(keras.layers.Layer):

@@ -82,6 +82,11 @@ def _model(kind: Any, graph: Any, old: keras.Model, inputs: list, values: list[V
     )
 
 
+def _merged(config: dict) -> dict:
+    """The config of a layer whose low-rank adaptation (LoRA) is merged into its weights."""
+    return {key: value for key, value in config.items() if not key.startswith("lora_")}
+
+
 class Builder:
     """Builds the counterpart of one Functional model; rules build layers by its methods."""
 
@@ -125,10 +130,12 @@ class Builder:
         def make() -> keras.Layer:
             rule = rule_of(operation)
             kind = (rule and rule.counterpart) or type(operation)
-            return kind.from_config(operation.get_config())
+            return kind.from_config(_merged(operation.get_config()))
 
         def copy(new: keras.Layer) -> None:
             old = operation.get_weights()
+            if getattr(operation, "lora_enabled", False):
+                old = [keras.ops.convert_to_numpy(operation.embeddings)]
             if old:
                 new.set_weights([*old, *new.get_weights()[len(old) :]])
 
@@ -169,7 +176,7 @@ class Builder:
 
         return self.once(
             step.operation,
-            lambda: kind.from_config({**config, **rounding}),
+            lambda: kind.from_config({**_merged(config), **rounding}),
             copy,
             lambda layer: layer(*tensors),
             part,

@@ -36,7 +36,7 @@ class Subclassed(keras.Model):
         (lambda x: layers.Activation("softplus", name="a")(x), "'a' .*softplus.*relu6"),
         (lambda x: layers.ReLU(max_value=3, name="a")(x), r"'a' .*max_value=3"),
         (lambda x: layers.Average(name="a")([x, x]), "'a' .*Add, followed by Rescaling"),
-        (lambda x: x * 2.0, "Rescaling"),
+        (lambda x: x * np.ones((8, 8, 4)), "one number, or one for each channel"),
         (
             lambda x: layers.Conv2D(2, 1, data_format="channels_first", name="a")(x),
             "'a' .*channels_last",
