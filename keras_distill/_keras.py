@@ -196,3 +196,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _moments(self, inputs: Any, mask: Any) -> tuple[Any, Any]:
         return self.statistics(*super()._moments(inputs, mask))
+
+
+# Graphs of TensorFlow.
+
+
+def function_graph(graph: Any, name: str) -> Any:
+    """The graph of a function that the operations of a traced graph call."""
+    return graph._get_function(name).graph

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -19,12 +21,12 @@ class Cost:
     """What a candidate costs.
 
     Attributes:
-        parameters: Number of weights; `None` where Python code holds them.
-        multiply_accumulates: Of one inference, or `None` where they can't be counted.
-        bytes: Size of the file; of the weights alone for what isn't exported, `None` where Python
-            code holds them.
-        arena: Bytes of working memory that TFLite Micro needs; `None` elsewhere.
-        note: Why something can't be told.
+        parameters: Number of weights; `None` if Python code holds them.
+        multiply_accumulates: Of one inference; `None` if they can't be counted.
+        bytes: Size of the file, or of the weights of what isn't exported; `None` if Python code
+            holds them.
+        arena: Bytes of working memory that TFLite Micro needs; `None` for other runtimes.
+        note: Why something is unknown.
     """
 
     parameters: int | None
@@ -34,18 +36,34 @@ class Cost:
     note: str | None = None
 
 
-def as_candidate(model, name):
-    """Something with `outputs(x, batch_size)`, `cost(x)` and `runtime`.
+class Candidate(Protocol):
+    """One of the models and files that are compared.
+
+    Attributes:
+        runtime: `"keras"`, or the runtime of a file.
+    """
+
+    runtime: str
+
+    def outputs(self, x: Any, batch_size: int) -> Any:
+        """The outputs for samples `x`, each of shape `(samples, ...)`."""
+
+    def cost(self, x: Any) -> Cost:
+        """What one inference on samples like `x` costs."""
+
+
+def as_candidate(model: Any, name: str) -> Candidate:
+    """The candidate for a model or a file.
 
     Args:
-        model: A `keras.Model`, a `Distiller` (its student counts), one of
-            `keras_distill.teachers`, an artefact of `keras_distill.tflite`, or the path of a
+        model: A `keras.Model`, a `Distiller` (its student is compared), one of
+            `keras_distill.teachers`, an artifact of `keras_distill.tflite`, or the path of a
             `.keras` or `.tflite` file.
         name: Its name, for messages.
 
     Raises:
         TypeError: If it is none of these.
-        ValueError: If there is no such file, or it isn't what its name says.
+        ValueError: If there is no such file, or its content doesn't match its name.
     """
     if isinstance(model, (str, os.PathLike)):
         model = _load(model)
@@ -56,19 +74,19 @@ def as_candidate(model, name):
     if hasattr(model, "tflite") and hasattr(model, "predict"):
         return File(model)
     raise TypeError(
-        f"The candidate {name!r} must be a Keras model, a teacher, an artefact of "
+        f"The candidate {name!r} must be a Keras model, a teacher, an artifact of "
         "`keras_distill.tflite`, or the path of a .keras or .tflite file. "
         f"Received: {model!r} of type {type(model).__name__}"
     )
 
 
-def _load(path):
+def _load(path: Any) -> Any:
     if str(path).endswith(".keras"):
         return keras.saving.load_model(path)
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         raise ValueError(
-            f"{path} is a SavedModel: give `keras_distill.teachers.SavedModel(path)`, which says "
-            "what it reads and answers."
+            f"{path} is a SavedModel: give `keras_distill.teachers.SavedModel(path)` instead, "
+            "which knows its inputs and outputs."
         )
     from keras_distill import tflite
 
@@ -80,22 +98,22 @@ class Model:
 
     runtime = "keras"
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model):
         self.model = model
         # A distiller knows which of the inputs its student reads.
         self.tracked = model.student if isinstance(model, Distiller) else model
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return self.model(x, training=False)
 
     @property
-    def variables(self):
+    def variables(self) -> list:
         return self.tracked.variables
 
-    def outputs(self, x, batch_size):
+    def outputs(self, x: Any, batch_size: int) -> Any:
         return self.model.predict(x, batch_size=batch_size, verbose=0)
 
-    def cost(self, x):
+    def cost(self, x: Any) -> Cost:
         return _cost(self.tracked.weights, self.call, x)
 
 
@@ -105,17 +123,17 @@ class Teacher:
     runtime = "keras"
     tracked = None
 
-    def __init__(self, teacher):
+    def __init__(self, teacher: BaseTeacher):
         self.teacher = teacher
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return self.teacher.combine(self.teacher.answer(x)[0])
 
     @property
-    def variables(self):
+    def variables(self) -> list:
         return self.teacher.variables
 
-    def outputs(self, x, batch_size):
+    def outputs(self, x: Any, batch_size: int) -> Any:
         parts = [
             keras.tree.map_structure(
                 keras.ops.convert_to_numpy,
@@ -125,7 +143,7 @@ class Teacher:
         ]
         return keras.tree.map_structure(lambda *part: np.concatenate(part), *parts)
 
-    def cost(self, x):
+    def cost(self, x: Any) -> Cost:
         weights = [v for v in self.variables if v.name != "seed_generator_state"]
         return _cost(weights, self.call, x)
 
@@ -133,16 +151,16 @@ class Teacher:
 class File:
     """A TFLite file, run in its target's runtime on this host."""
 
-    def __init__(self, artifact):
+    def __init__(self, artifact: Any):
         from keras_distill.tflite import runtimes
 
         self.artifact = artifact
         self.runtime = runtimes.on_host(artifact.runtime)
 
-    def outputs(self, x, batch_size):
+    def outputs(self, x: Any, batch_size: int) -> Any:
         return self.artifact.predict(x)
 
-    def cost(self, x):
+    def cost(self, x: Any) -> Cost:
         from keras_distill.tflite import runtimes
 
         report, tflite = self.artifact.report, self.artifact.tflite
@@ -150,7 +168,7 @@ class File:
         return Cost(report["parameters"], report["multiply_accumulates"], len(tflite), arena)
 
 
-def _cost(weights, call, x):
+def _cost(weights: Sequence, call: Callable, x: Any) -> Cost:
     sizes = [(math.prod(v.shape), tf.as_dtype(v.dtype).size) for v in weights]
     macs, note = None, None
     try:
@@ -158,5 +176,5 @@ def _cost(weights, call, x):
     except Opaque as error:
         return Cost(None, None, None, note=str(error))
     except ValueError as error:
-        note = f"multiply-accumulates are not known. {error}"
+        note = f"multiply-accumulates are unknown. {error}"
     return Cost(sum(count for count, _ in sizes), macs, sum(math.prod(s) for s in sizes), note=note)

@@ -1,20 +1,54 @@
 """`compare`: teacher, baseline, students and exported files in one table."""
 
 import dataclasses
-import math
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
+import rich.table
 
 from keras_distill import samples
-from keras_distill.evaluation import intervals, metrics, tables
-from keras_distill.evaluation import latency as timing
-from keras_distill.evaluation import outputs as answers
-from keras_distill.evaluation.candidates import as_candidate
+from keras_distill.evaluation import (
+    disagreements,
+    intervals,
+    latency,
+    metrics,
+    scoring,
+    tables,
+    tasks,
+)
+from keras_distill.evaluation.candidates import Candidate, as_candidate
 
-#: The metric by which the gap between baseline and teacher is measured.
-MAIN = {"classification": "accuracy", "segmentation": "mean_iou", "regression": "r2"}
-#: How many samples of largest disagreement with the teacher are kept to be shown.
-_SHOWN = 12
+
+class ComparisonDict(TypedDict):
+    """What `Comparison.to_dict` returns, all of it plain types for JSON.
+
+    Attributes:
+        task: `"classification"`, `"segmentation"` or `"regression"`.
+        samples: Number of samples.
+        teacher: Name of the candidate that the others are compared with, or `None`.
+        class_names: Names of the classes, or `None`.
+        candidates: The rows of the table.
+        per_class: Metrics of each class, by candidate.
+        confusion: Confusion matrix, by candidate.
+        reliability: Confidence, accuracy and share of the samples by bin, by candidate.
+        disagreements: The samples on which candidate and teacher disagree most, without their
+            inputs, by candidate.
+        notes: Sentences that a reader of the numbers must know.
+    """
+
+    task: str
+    samples: int
+    teacher: str | None
+    class_names: list[str] | None
+    candidates: list[tables.Row]
+    per_class: dict[str, dict[str, list[float]]]
+    confusion: dict[str, list[list[int]]]
+    reliability: dict[str, dict[str, list[float]]]
+    disagreements: dict[str, list[dict[str, Any]]]
+    notes: list[str]
 
 
 @dataclasses.dataclass
@@ -25,7 +59,7 @@ class Comparison:
         rows: One dict for each candidate: `"name"`, `"runs"`, the metrics and the costs by name,
             `"intervals"` (95 %, bootstrap over the test set) and, for several runs,
             `"run_values"` of each metric and `"run_intervals"` (95 %, Student's t).
-        notes: What a reader of the table must know, as sentences.
+        notes: Sentences that a reader of the table must know.
         task: `"classification"`, `"segmentation"` or `"regression"`.
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
@@ -36,16 +70,16 @@ class Comparison:
             `"candidate"` (class and probability, or values) and `"distance"`.
     """
 
-    rows: list
-    notes: list
+    rows: list[tables.Row]
+    notes: list[str]
     task: str
     samples: int
     teacher: str | None
-    class_names: list | None
-    scores: dict
-    disagreements: dict
+    class_names: list[str] | None
+    scores: dict[str, metrics.Scores]
+    disagreements: dict[str, list[disagreements.Disagreement]]
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """The comparison as a `rich.table.Table`: a line for each metric, a column for each
         candidate."""
         return tables.as_rich(self.rows, self.notes)
@@ -54,46 +88,54 @@ class Comparison:
         """The comparison as a table in Markdown."""
         return tables.as_markdown(self.rows, self.notes)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> ComparisonDict:
         """Everything but the inputs, as plain types for JSON."""
         return {
             "task": self.task,
             "samples": self.samples,
             "teacher": self.teacher,
             "class_names": self.class_names,
-            "candidates": plain(self.rows),
-            "per_class": {n: plain(s.per_class) for n, s in self.scores.items() if s.per_class},
+            "candidates": tables.plain(self.rows),
+            "per_class": {
+                n: tables.plain(s.per_class) for n, s in self.scores.items() if s.per_class
+            },
             "confusion": {
                 n: s.confusion.tolist() for n, s in self.scores.items() if s.confusion is not None
             },
             "reliability": {
-                n: plain(s.reliability) for n, s in self.scores.items() if s.reliability
+                n: tables.plain(s.reliability) for n, s in self.scores.items() if s.reliability
             },
             "disagreements": {
-                name: [plain({k: v for k, v in d.items() if k != "input"}) for d in worst]
+                name: [tables.plain({k: v for k, v in d.items() if k != "input"}) for d in worst]
                 for name, worst in self.disagreements.items()
             },
             "notes": self.notes,
         }
 
     def report(
-        self, folder, *, title="Distillation report", histories=None, settings=None, show=None
-    ):
+        self,
+        folder: str | os.PathLike,
+        *,
+        title: str = "Distillation report",
+        histories: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        show: Callable[[Any], Any] | None = None,
+    ) -> pathlib.Path:
         """Writes `report.html`, `report.md` and `report.json` into a folder.
 
-        The HTML file needs nothing else: it holds its pictures. It shows the table; the score
-        against bytes and against latency with the Pareto front; training curves; confusion
-        matrices; how well confidence is calibrated; the samples on which candidates and teacher
-        disagree most; settings and versions.
+        The HTML file is self-contained. It shows the table; the score against bytes and against
+        latency with the Pareto front; training curves; confusion matrices; how well confidence is
+        calibrated; the samples on which candidates and teacher disagree most; settings and
+        versions.
 
         Args:
-            folder: Folder to write to; made where it doesn't exist.
+            folder: Folder to write to. It is created if it doesn't exist.
             title: Title of the report.
             histories: Dict from names to what `fit` returned (or its `history` dict), for the
-                training curves. Names of candidates take their colour.
-            settings: Dict of what made the candidates (temperature, alpha, seed, ...), to be
-                shown.
-            show: Function from one sample's input to what is shown of it: a string, an image of
+                training curves. A curve with the name of a candidate has that candidate's color.
+            settings: Dict of the settings (temperature, alpha, seed, ...) that the candidates were
+                made with, to be shown.
+            show: Function from one sample's input to what is shown for it: a string, an image of
                 shape `(height, width)` or `(height, width, 3)`, or a signal of shape
                 `(steps, channels)`. For example, from token ids back to text. Defaults to `None`:
                 the input itself.
@@ -119,69 +161,68 @@ class Comparison:
             ) from error
         return write_report(self, folder, title, histories, settings, show)
 
-    def __rich__(self):
+    def __rich__(self) -> rich.table.Table:
         return self.table()
 
-    def __str__(self):
+    def __str__(self) -> str:
         return tables.as_text(self.table())
 
 
 def compare(
-    candidates,
-    data,
+    candidates: Mapping[str, Any],
+    data: Any,
     *,
-    teacher="teacher",
-    baseline="student on labels",
-    task=None,
-    from_logits=None,
-    missing_label=None,
-    class_names=None,
-    resamples=1000,
-    latency_runs=0,
-    batch_size=256,
+    teacher: str = "teacher",
+    baseline: str = "student on labels",
+    task: str | None = None,
+    from_logits: bool | None = None,
+    missing_label: int | None = None,
+    class_names: Sequence | None = None,
+    resamples: int = 1000,
+    latency_runs: int = 0,
+    batch_size: int = 256,
 ) -> Comparison:
     """Runs candidates on the same held-out data and puts them side by side.
 
-    Files run in their target's own runtime. Nothing is chosen by what is measured here: give data
-    that neither training nor tuning has seen.
+    Files run in their target's own runtime. Give data that neither training nor tuning has seen.
 
     Args:
         candidates: Dict from names to Keras models, `Distiller`s (their student counts), teachers
-            of `keras_distill.teachers`, artefacts of `keras_distill.tflite`, or paths of `.keras`
+            of `keras_distill.teachers`, artifacts of `keras_distill.tflite`, or paths of `.keras`
             and `.tflite` files. A list holds several runs of one candidate, trained from
             different seeds: its metrics are means over the runs, with an interval over them.
         data: Held-out inputs and labels: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`
             or another iterable of batches. Labels are class indices or one-hot rows, class
             indices for each position (segmentation), or values (regression).
-        teacher: Name of the candidate to which the others are compared. Where there is none of
+        teacher: Name of the candidate to which the others are compared. If there is none of
             this name, agreement and divergence are left out.
         baseline: Name of the candidate trained on the labels alone, from which the recovered gap
             is measured: (candidate - baseline) / (teacher - baseline), of the accuracy, the
             mean IoU or R². Left out where there is none of this name.
-        task: `"classification"`, `"segmentation"` or `"regression"`. Defaults to `None`: what
-            labels and outputs look like.
+        task: `"classification"`, `"segmentation"` or `"regression"`. Defaults to `None`: inferred
+            from labels and outputs.
         from_logits: Whether the outputs of classifiers are logits. Defaults to `None`: they are
             unless they look like probabilities, decided for each candidate.
-        missing_label: Label that stands for "not known", for example `-1` or `255`; such samples
-            or positions count for nothing.
+        missing_label: Label that stands for "not known", for example `-1` or `255`. Such samples
+            or positions are left out.
         class_names: Names of the classes.
         resamples: Number of test sets drawn for the bootstrap intervals; 0 leaves them out.
-        latency_runs: How often each candidate is timed; 0 leaves latency out. One sample at a
-            time, one thread, in turns, on this host, in a process of its own.
+        latency_runs: How often each candidate is timed; 0 leaves latency out. Candidates take
+            turns on this host, with one sample and one thread, in a separate process.
         batch_size: Samples that a Keras model predicts at a time.
 
     Returns:
         A `Comparison`.
 
     Raises:
-        TypeError: If a candidate is of another kind.
-        ValueError: If labels, outputs and task don't fit.
+        TypeError: If a candidate is something else.
+        ValueError: If labels, outputs and task don't fit together.
 
     Example:
 
     >>> result = keras_distill.evaluation.compare(
     ...     {"teacher": teacher, "student on labels": baseline, "distilled": student,
-    ...      "int8": artefact},
+    ...      "int8": artifact},
     ...     (x_test, y_test),
     ... )
     >>> print(result)
@@ -191,167 +232,96 @@ def compare(
             "`candidates` must be a dict from names to models and files. "
             f"Received: candidates={candidates!r}"
         )
-    if task not in (None, *answers.TASKS):
-        raise ValueError(f"`task` must be one of {answers.TASKS} or None. Received: task={task!r}")
+    if task not in (None, *tasks.TASKS):
+        raise ValueError(f"`task` must be one of {tasks.TASKS} or None. Received: task={task!r}")
     x, y = samples.labeled(data)
-    notes: list[str] = []
     runs = {name: _runs(model, name) for name, model in candidates.items()}
-    given = _outputs(runs, x, batch_size)
-    first = next(iter(given.values()))[0]
-    task = task or answers.task_of(y, first)
-    teacher = teacher if teacher in runs else None
-    baseline = baseline if baseline in runs else None
-    labels = _labels(task, y, first, missing_label)
-    score = _scorer(task, labels, first, given, teacher, from_logits, notes, class_names)
-    scores = {name: [score(run) for run in outputs] for name, outputs in given.items()}
-
-    rows = []
-    for name, candidate in runs.items():
-        cost = candidate[0].cost(x)
-        if cost.note:
-            notes.append(f"{name!r}: {cost.note}")
-        row = {"name": name, "runs": len(candidate), **_means(scores[name])}
-        row |= {k: v for k, v in dataclasses.asdict(cost).items() if k != "note"}
-        rows.append(row)
-    draws = _draws(scores, resamples, notes)
-    if teacher and baseline:
-        _add_gap(rows, draws, MAIN[task], teacher, baseline, notes)
-    for row in rows:
-        row["intervals"] = _intervals(draws.get(row["name"], {}))
-        if row["runs"] > 1:
-            row["run_values"] = _run_values(scores[row["name"]])
-            row["run_intervals"] = {
-                metric: intervals.over_runs(values) for metric, values in row["run_values"].items()
-            }
+    found_teacher = teacher if teacher in runs else None
+    scored = scoring.score(
+        runs,
+        x,
+        y,
+        task=task,
+        teacher=found_teacher,
+        from_logits=from_logits,
+        missing_label=missing_label,
+        class_names=class_names,
+        batch_size=batch_size,
+    )
+    rows, notes = _rows(runs, scored.scores, x)
+    notes = scored.notes + notes
+    draws, few = _draws(scored.scores, resamples)
+    notes += few
+    if found_teacher and baseline in runs:
+        notes += _add_gap(rows, draws, tasks.MAIN_METRICS[scored.task], found_teacher, baseline)
+    _add_intervals(rows, scored.scores, draws)
     if latency_runs:
-        timed = {row["name"]: runs[row["name"]][0] for row in rows if row["bytes"] is not None}
-        _add_latency(rows, timed, x, latency_runs, teacher)
-        notes.append(
-            "Latency is this host's, one thread, one sample: it ranks candidates, and is not that "
-            "of a phone or microcontroller."
-        )
-    if any(run[0].runtime == "keras" for run in runs.values()):
-        notes.append("Bytes of Keras models are those of their weights.")
-    if draws:
-        notes.append(f"In brackets: 95 % intervals, bootstrap over {len(y):,} test samples.")
-    if any(len(run) > 1 for run in runs.values()):
-        notes.append(
-            "±: half the 95 % interval of the mean over runs (Student's t). What is shown of single"
-            " classes and samples is a candidate's first run."
-        )
+        _add_latency(rows, runs, x, latency_runs, found_teacher)
     return Comparison(
         rows=rows,
-        notes=notes,
-        task=task,
+        notes=notes + _legend(runs, latency_runs, len(y) if draws else None),
+        task=scored.task,
         samples=len(y),
-        teacher=teacher,
+        teacher=found_teacher,
         class_names=None if class_names is None else list(map(str, class_names)),
-        scores={name: run[0] for name, run in scores.items()},
-        disagreements=_disagreements(scores, teacher, x, labels),
+        scores={name: each[0] for name, each in scored.scores.items()},
+        disagreements=disagreements.largest(scored.scores, found_teacher, x, scored.labels),
     )
 
 
-def _runs(model, name):
+def _runs(model: Any, name: str) -> list[Candidate]:
     models = model if isinstance(model, (list, tuple)) else [model]
     if not models:
         raise ValueError(f"The candidate {name!r} is an empty list.")
     return [as_candidate(one, name) for one in models]
 
 
-def _outputs(runs, x, batch_size):
-    """The outputs of each candidate's runs, all of the same shape."""
-    given, like = {}, None
+def _rows(runs: scoring.Runs, scores: dict, x: Any) -> tuple[list, list[str]]:
+    """A row for each candidate with its metrics and costs, and notes about the costs."""
+    rows, notes = [], []
     for name, candidates in runs.items():
-        given[name] = []
-        for candidate in candidates:
-            result = answers.check(
-                candidate.outputs(x, batch_size), samples.count(x), name, like=like
-            )
-            given[name].append(result)
-            like = like or (name, result)
-    return given
+        cost = candidates[0].cost(x)
+        if cost.note:
+            notes.append(f"{name!r}: {cost.note}")
+        values = _run_values(scores[name])
+        means = {metric: float(np.mean(each)) for metric, each in values.items()}
+        costs = {k: v for k, v in dataclasses.asdict(cost).items() if k != "note"}
+        rows.append({"name": name, "runs": len(candidates), **means, **costs})
+    return rows, notes
 
 
-def _labels(task, y, first, missing_label):
-    """The labels as they are compared: values like the outputs, or classes, -1 for missing ones."""
-    if task != "regression":
-        return answers.class_labels(y, first, missing_label)
-    if missing_label is not None:
-        raise ValueError("`missing_label` is for classes: leave such samples out of `data`.")
-    if y.size != first.size:
-        raise ValueError(f"Labels of shape {y.shape} don't fit outputs of {first.shape}.")
-    if not np.isfinite(y.astype("float64")).all():
-        raise ValueError("The labels hold NaN or infinity: leave such samples out of `data`.")
-    return y.reshape(first.shape)
+def _run_values(scores: list[metrics.Scores]) -> dict[str, list[float]]:
+    return {m: [s.values[m] for s in scores] for m in scores[0].values}
 
 
-def _scorer(task, labels, first, given, teacher, from_logits, notes, class_names):
-    """A function from outputs to `metrics.Scores`."""
-    reference = None if teacher is None else given[teacher][0]
-    if task == "regression":
-        return lambda outputs: metrics.regression(outputs, labels, reference)
-    classes = max(2, first.shape[-1])
-    if class_names is not None and len(class_names) != classes:
-        raise ValueError(
-            f"`class_names` must name {classes} classes. Received: {len(class_names)} names"
-        )
-    absent = sorted(set(range(classes)) - set(np.unique(labels)))
-    if absent:
-        names = [class_names[c] if class_names else c for c in absent]
-        notes.append(
-            f"No test sample has the class {', '.join(map(str, names[:10]))}"
-            f"{', …' if len(names) > 10 else ''}: means over classes leave it out."
-        )
-
-    def log_p(outputs):
-        logits = from_logits
-        if logits is None:
-            logits = not answers.are_probabilities(outputs)
-        return answers.log_probabilities(outputs, logits)
-
-    reference = None if reference is None else log_p(reference)
-    dense = task == "segmentation"
-    return lambda outputs: metrics.classification(log_p(outputs), labels, reference, dense=dense)
-
-
-def _means(scores):
-    return {metric: float(np.mean(values)) for metric, values in _run_values(scores).items()}
-
-
-def _draws(scores, resamples, notes):
-    """Metrics on resampled test sets, means over runs, by candidate; empty if they can't be had."""
+def _draws(scores: dict, resamples: int) -> tuple[dict[str, dict], list[str]]:
+    """Metrics on resampled test sets, means over runs, by candidate; and why there are none."""
     count = next(iter(scores.values()))[0].sums.shape[0]
     if not resamples:
-        return {}
+        return {}, []
     if count < intervals.FEWEST_SAMPLES:
-        notes.append(
-            f"{count} test samples are too few for intervals ({intervals.FEWEST_SAMPLES} needed)."
-        )
-        return {}
+        few = f"{count} test samples are too few for intervals ({intervals.FEWEST_SAMPLES} needed)."
+        return {}, [few]
     draws = {}
     for name, runs in scores.items():
         each = [intervals.bootstrap(s.sums, s.from_sums, resamples) for s in runs]
         draws[name] = {m: np.mean([run[m] for run in each], axis=0) for m in each[0]}
-    return draws
+    return draws, []
 
 
-def _intervals(draws):
-    found = {metric: intervals.percentiles(values) for metric, values in draws.items()}
-    return {metric: interval for metric, interval in found.items() if interval}
+def _add_gap(
+    rows: list, draws: dict[str, dict], metric: str, teacher: str, baseline: str
+) -> list[str]:
+    """Adds the share of the gap between baseline and teacher that each candidate recovers.
 
-
-def _run_values(scores):
-    return {m: [s.values[m] for s in scores] for m in scores[0].values}
-
-
-def _add_gap(rows, draws, metric, teacher, baseline, notes):
-    """Adds the share of the gap between baseline and teacher that each candidate recovers."""
+    Returns:
+        Notes that say why there is no share, or no interval of it.
+    """
     by_name = {row["name"]: row for row in rows}
     low, high = by_name[baseline][metric], by_name[teacher][metric]
     title = tables.title(metric)
     if high <= low:
-        notes.append(f"{teacher!r} has no better {title} than {baseline!r}: no gap to recover.")
-        return
+        return [f"{teacher!r} has no better {title} than {baseline!r}: no gap to recover."]
     uncertain = False
     for name, row in by_name.items():
         if name in (teacher, baseline):
@@ -359,19 +329,37 @@ def _add_gap(rows, draws, metric, teacher, baseline, notes):
         row["gap_recovered"] = (row[metric] - low) / (high - low)
         if draws:
             gap = draws[teacher][metric] - draws[baseline][metric]
-            # A ratio over a gap that may be 0 has no interval of use.
+            # The interval of a ratio is useless if its denominator may be 0.
             uncertain = np.quantile(gap, 0.025) <= 0
             if not uncertain:
                 draws[name]["gap_recovered"] = (draws[name][metric] - draws[baseline][metric]) / gap
-    if uncertain:
-        notes.append(
-            f"The gap in {title} between {baseline!r} and {teacher!r} may be 0 on so few "
-            "samples: the recovered share has no interval."
-        )
+    if not uncertain:
+        return []
+    return [
+        f"The gap in {title} between {baseline!r} and {teacher!r} may be 0 on so few samples: the "
+        "recovered share has no interval."
+    ]
 
 
-def _add_latency(rows, candidates, x, runs, teacher):
-    times = timing.latencies(candidates, x, runs)
+def _add_intervals(rows: list, scores: dict, draws: dict[str, dict]) -> None:
+    """Adds intervals over the test set and, if there are several runs, over runs."""
+    for row in rows:
+        of_draws = draws.get(row["name"], {})
+        found = {metric: intervals.percentiles(values) for metric, values in of_draws.items()}
+        row["intervals"] = {metric: interval for metric, interval in found.items() if interval}
+        if row["runs"] > 1:
+            row["run_values"] = _run_values(scores[row["name"]])
+            row["run_intervals"] = {
+                metric: intervals.over_runs(values) for metric, values in row["run_values"].items()
+            }
+
+
+def _add_latency(
+    rows: list, runs: scoring.Runs, x: Any, latency_runs: int, teacher: str | None
+) -> None:
+    """Adds the latency of the first run of each candidate that can leave this process."""
+    timed = {row["name"]: runs[row["name"]][0] for row in rows if row["bytes"] is not None}
+    times = latency.latencies(timed, x, latency_runs)
     reference = times.get(teacher or rows[0]["name"])
     for row in rows:
         own = times.get(row["name"])
@@ -383,47 +371,21 @@ def _add_latency(rows, candidates, x, runs, teacher):
             row["latency_ratio"] = float(np.median(own / reference))
 
 
-def _disagreements(scores, teacher, x, labels):
-    """For each candidate, the samples on which it is farthest from the teacher."""
-    if teacher is None:
-        return {}
-    reference = scores[teacher][0]
-    found = {}
-    for name, runs in scores.items():
-        if name == teacher:
-            continue
-        own = runs[0]
-        worst = np.argsort(-own.disagreement, kind="stable")[:_SHOWN]
-        found[name] = [
-            {
-                "sample": int(i),
-                "input": samples.take(x, int(i)),
-                "label": labels[i],
-                "teacher": _said(reference, i),
-                "candidate": _said(own, i),
-                "distance": float(own.disagreement[i]),
-            }
-            for i in worst
-            if own.disagreement[i] > 0
-        ]
-    return found
-
-
-def _said(scores, i):
-    """What a candidate said of sample `i`: class and probability, a map of classes, or values."""
-    if scores.confidence is not None and scores.confidence.ndim == 1:
-        return int(scores.predicted[i]), float(scores.confidence[i])
-    return scores.predicted[i]
-
-
-def plain(value):
-    """`value` with arrays and NumPy's numbers turned into plain types; NaN into `None`."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _legend(runs: scoring.Runs, latency_runs: int, resampled: int | None) -> list[str]:
+    """Notes that explain the numbers in the table."""
+    notes = []
+    if latency_runs:
+        notes.append(
+            "Latency was measured on this host with one thread and one sample. It ranks "
+            "candidates, and isn't the latency of a phone or microcontroller."
+        )
+    if any(candidates[0].runtime == "keras" for candidates in runs.values()):
+        notes.append("Bytes of Keras models are those of their weights.")
+    if resampled is not None:
+        notes.append(f"In brackets: 95 % intervals, bootstrap over {resampled:,} test samples.")
+    if any(len(candidates) > 1 for candidates in runs.values()):
+        notes.append(
+            "±: half the 95 % interval of the mean over runs (Student's t). Classes and samples "
+            "are shown for the first run of a candidate."
+        )
+    return notes

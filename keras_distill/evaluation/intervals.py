@@ -1,14 +1,22 @@
 """Confidence intervals: by resampling the test set, and over several runs."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+import scipy.sparse
 from scipy import stats
 
 #: With fewer samples, the percentiles of resampled means are known to be too narrow.
 FEWEST_SAMPLES = 30
 
 
-def bootstrap(sums, metrics, resamples, seed=0) -> dict:
-    """Metrics on test sets drawn with replacement from the one at hand.
+def bootstrap(
+    sums: scipy.sparse.csr_array,
+    metrics: Callable[[np.ndarray], dict[str, np.ndarray]],
+    resamples: int,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Metrics on test sets drawn with replacement from the samples.
 
     The same seed draws the same test sets, so that two candidates are compared on equal draws.
 
@@ -39,7 +47,7 @@ def bootstrap(sums, metrics, resamples, seed=0) -> dict:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def percentiles(values, level=0.95):
+def percentiles(values: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
     """The interval that holds the middle `level` of `values`, or `None` if they don't vary."""
     values = values[np.isfinite(values)]
     if not len(values) or np.ptp(values) == 0:
@@ -49,10 +57,10 @@ def percentiles(values, level=0.95):
     return float(low), float(high)
 
 
-def over_runs(values, level=0.95):
+def over_runs(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
     """Student's t interval of the mean over runs, or `None` for fewer than two runs."""
-    values = np.asarray(values, "float64")
     if len(values) < 2:
         return None
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
-    return float(values.mean() - half), float(values.mean() + half)
+    mean = float(np.mean(np.asarray(values, "float64")))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
+    return mean - half, mean + half

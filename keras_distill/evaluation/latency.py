@@ -1,4 +1,4 @@
-"""Latency of candidates, timed in turns in a process of its own that has one thread."""
+"""Latency of candidates, which take turns in a separate process with one thread."""
 
 import json
 import os
@@ -6,22 +6,27 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_distill import samples
+from keras_distill.evaluation import candidates as kinds
 
 
-def latencies(candidates, x, runs) -> dict:
-    """Times one inference on one sample, for all candidates in turns.
+def latencies(
+    candidates: Mapping[str, kinds.Candidate], x: Any, runs: int
+) -> dict[str, np.ndarray]:
+    """Times one inference on one sample for each candidate.
 
     All run in a child process with one thread, on this host's CPU. In each round every candidate
-    runs once, in random order, so that whatever else the host does falls on all alike.
+    runs once, in random order, so that other load on the host affects all of them alike.
 
     Args:
-        candidates: Dict of what `candidates.as_candidate` returns, by name.
+        candidates: Candidates by name.
         x: Inputs, of which the first sample is used.
         runs: Number of rounds.
 
@@ -36,15 +41,15 @@ def latencies(candidates, x, runs) -> dict:
         folder = pathlib.Path(temporary)
         # Flattening sorts the inputs of a dict by name.
         names = sorted(first) if isinstance(first, dict) else []
-        plan = {"runs": runs, "names": names, "candidates": []}
+        plan: dict[str, Any] = {"runs": runs, "names": names, "candidates": []}
         np.savez(folder / "inputs.npz", *keras.tree.flatten(first))
         for index, (name, candidate) in enumerate(candidates.items()):
             entry = {"name": name, "path": str(folder / str(index)), "runtime": candidate.runtime}
             plan["candidates"].append(entry)
-            if candidate.runtime == "keras":
-                _save(candidate, first, entry["path"])
-            else:
+            if isinstance(candidate, kinds.File):
                 pathlib.Path(entry["path"]).write_bytes(candidate.artifact.tflite)
+            else:
+                _save(candidate, first, entry["path"])
         (folder / "plan.json").write_text(json.dumps(plan))
         _run(folder)
         return {
@@ -52,7 +57,7 @@ def latencies(candidates, x, runs) -> dict:
         }
 
 
-def _save(candidate, first, path):
+def _save(candidate: Any, first: Any, path: str) -> None:
     """Writes a candidate as a SavedModel that takes the inputs one by one."""
     module = tf.Module()
     module.variables_of_candidate = [
@@ -67,7 +72,7 @@ def _save(candidate, first, path):
     tf.saved_model.save(module, path)
 
 
-def _run(folder):
+def _run(folder: pathlib.Path) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
         [sys.executable, "-m", "keras_distill.evaluation.latency_worker", str(folder)],

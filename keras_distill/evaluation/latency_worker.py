@@ -11,7 +11,7 @@ import tensorflow as tf
 WARM_UP = 5
 
 
-def main(folder):
+def main(folder: pathlib.Path) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     plan = json.loads((folder / "plan.json").read_text())
@@ -43,7 +43,7 @@ def _loaded(path, inputs):
 
 
 def _interpreter(entry, inputs, names):
-    """A file in its runtime, on the sample where it fits the file's inputs, on zeros elsewhere."""
+    """A file in its runtime, on the sample if it fits the file's inputs, otherwise on zeros."""
     from keras_distill.tflite import runtimes
 
     tflite = pathlib.Path(entry["path"]).read_bytes()

@@ -1,32 +1,36 @@
 """Multiply-accumulates of a Keras model, counted in the graph that TensorFlow traces of it."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_distill import _keras
 
-def multiply_accumulates(model, inputs=None) -> int:
+
+def multiply_accumulates(model: Callable[[Any], Any], inputs: Any = None) -> int:
     """Counts the multiply-accumulates of one inference on one sample.
 
     Every product that is summed up counts once: those of convolutions (also depthwise, separable,
     grouped, dilated and transposed), dense layers, attention, recurrent layers (all steps) and
-    `keras.ops.matmul` or `einsum` anywhere in the model, subclassed or not. Additions of biases,
-    batch normalization (which export folds away) and activations don't count. Positions of a
-    convolution in the padding count, as is the custom.
+    `keras.ops.matmul` or `einsum` anywhere in the model, subclassed or not. Biases, batch
+    normalization (which export folds into other layers) and activations don't count. Positions of
+    a convolution in the padding count, as is customary.
 
     Args:
         model: A built `keras.Model`, or a function of tensors.
-        inputs: A sample batch of what the model reads (arrays, or objects with `shape` and
-            `dtype`), of which only shapes and dtypes matter. Defaults to `None`: what
-            the model itself says. Needed where the model leaves sizes open.
+        inputs: A batch of inputs (arrays, or objects with `shape` and `dtype`), of which only
+            shapes and dtypes matter. Defaults to `None`: the model's own inputs. Needed if they
+            have unknown sizes other than the batch.
 
     Returns:
         The count, an int.
 
     Raises:
-        ValueError: If sizes are open, how often a loop runs depends on the data, or Python code
-            runs inside.
+        ValueError: If sizes are unknown, the number of iterations of a loop depends on the data,
+            or the model runs Python code.
 
     Example:
 
@@ -35,22 +39,24 @@ def multiply_accumulates(model, inputs=None) -> int:
     >>> keras_distill.evaluation.multiply_accumulates(keras.Model(inputs, outputs))
     1296
     """
-    inputs = model.input if inputs is None else inputs
+    inputs = getattr(model, "input", None) if inputs is None else inputs
+    if inputs is None:
+        raise ValueError("The model doesn't know its inputs: give a sample batch as `inputs`.")
     specs = keras.tree.map_structure(_one_sample, inputs)
     call = (lambda x: model(x, training=False)) if isinstance(model, keras.Model) else model
     return _count(tf.function(call, autograph=False).get_concrete_function(specs).graph)
 
 
 class Opaque(ValueError):
-    """Raised for what calls Python code inside: its graph doesn't tell what it costs."""
+    """The model runs Python code, whose cost can't be read from the graph."""
 
 
 def _one_sample(x):
     shape = (1, *x.shape[1:])
     if None in shape:
         raise ValueError(
-            f"The model reads shape {tuple(x.shape)}: the count depends on the sizes left open. "
-            "Give a sample batch as `inputs`."
+            f"The model's input has shape {tuple(x.shape)}, and the count depends on the unknown "
+            "sizes. Give a sample batch as `inputs`."
         )
     # NumPy keeps text as objects.
     dtype = "string" if x.dtype == object else keras.backend.standardize_dtype(x.dtype)
@@ -82,17 +88,17 @@ def _operation(op, graph):
         branches = (op.get_attr("then_branch"), op.get_attr("else_branch"))
         return max(_count(_function(graph, branch)) for branch in branches)
     if op.type in ("EagerPyFunc", "PyFunc", "PyFuncStateless"):
-        raise Opaque("Python code runs inside: what it costs can't be told.")
+        raise Opaque("The model runs Python code, whose cost is unknown.")
     products = _PRODUCTS.get(op.type)
     return products(op) if products else 0
 
 
 def _function(graph, attribute):
-    return graph._get_function(attribute.name).graph
+    return _keras.function_graph(graph, attribute.name)
 
 
 def _trips(op):
-    """How often a loop runs: its maximum of iterations, if that doesn't depend on the data."""
+    """The number of iterations of a loop, if it doesn't depend on the data."""
     try:
         # Keras computes the number of steps from constants, inside the graph.
         with tf.compat.v1.Session(graph=op.graph) as session:
@@ -101,8 +107,8 @@ def _trips(op):
         trips = -1
     if trips < 0:
         raise ValueError(
-            f"How often the loop {op.name!r} runs depends on the data: its multiply-accumulates "
-            "can't be counted."
+            f"The number of iterations of the loop {op.name!r} depends on the data: its "
+            "multiply-accumulates can't be counted."
         )
     return int(trips)
 

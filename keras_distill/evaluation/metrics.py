@@ -1,7 +1,7 @@
 """The metrics of each task, and what each sample adds to them."""
 
-import collections.abc
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse
@@ -13,33 +13,38 @@ BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """How one candidate did.
+    """The metrics of one candidate.
 
     Attributes:
         values: Metrics by name.
         sums: Sparse matrix of shape `(samples, k)`: what each sample adds to `k` sums.
         from_sums: Function from sums, shape `(..., k)`, to the metrics that have intervals.
-        disagreement: How far each sample's answer is from the teacher's, shape `(samples,)`: the
+        disagreement: How far each sample's output is from the teacher's, shape `(samples,)`: the
             Kullback-Leibler divergence, or the absolute difference. `None` without a teacher.
-        per_class: Dicts `{"precision": ..., "recall": ..., ...}` of arrays of shape `(classes,)`.
-        confusion: Matrix of shape `(classes, classes)`; a row for each label.
+        per_class: Arrays of shape `(classes,)` by name: `"precision"`, `"recall"` and `"f1"`, or
+            `"iou"`, and the number of `"labels"`. `None` for regression.
+        confusion: Matrix of shape `(classes, classes)` with a row for each label. `None` for
+            regression.
         reliability: Arrays by bin of confidence: `"confidence"`, `"accuracy"` and `"share"`.
+            `None` for regression.
         predicted: The class of each sample, or its values.
-        confidence: Probability of that class; `None` for regression.
+        confidence: Probability of that class. `None` for regression.
     """
 
-    values: dict
+    values: dict[str, float]
     sums: scipy.sparse.csr_array
-    from_sums: collections.abc.Callable
+    from_sums: Callable[[np.ndarray], dict[str, np.ndarray]]
     disagreement: np.ndarray | None
     predicted: np.ndarray
     confidence: np.ndarray | None = None
-    per_class: dict | None = None
+    per_class: dict[str, np.ndarray] | None = None
     confusion: np.ndarray | None = None
-    reliability: dict | None = None
+    reliability: dict[str, np.ndarray] | None = None
 
 
-def classification(log_p, y, teacher=None, *, dense=False) -> Scores:
+def classification(
+    log_p: np.ndarray, y: np.ndarray, teacher: np.ndarray | None = None, *, dense: bool = False
+) -> Scores:
     """Scores of class probabilities, one label for each sample or each position.
 
     Precision, recall and F1 are means over the classes that occur among the labels; a precision
@@ -51,62 +56,38 @@ def classification(log_p, y, teacher=None, *, dense=False) -> Scores:
 
     Args:
         log_p: Log-probabilities, shape `(samples, ..., classes)`.
-        y: Class indices, shape `(samples, ...)`; -1 where the label is missing, which then counts
-            for nothing.
+        y: Class indices, shape `(samples, ...)`; -1 where the label is missing. Such positions
+            are left out.
         teacher: Log-probabilities of the teacher, as `log_p`.
-        dense: Whether positions are labelled (segmentation), and not whole samples.
+        dense: Whether positions are labeled (segmentation) instead of whole samples.
     """
     classes = log_p.shape[-1]
     known = y >= 0
-    sample = np.nonzero(known)[0]
     log_p, labels = log_p[known], y[known]
-    predicted = log_p.argmax(-1)
-    right = predicted == labels
-    confidence = np.exp(log_p.max(-1))
-    values = {"accuracy": metrics.accuracy_score(labels, predicted)}
-    means = {"accuracy": right}
-    if classes > 5 and not dense:
-        values["top_5_accuracy"] = metrics.top_k_accuracy_score(
-            labels, log_p, k=5, labels=np.arange(classes)
-        )
-        means["top_5_accuracy"] = _in_top(log_p, labels, 5)
+    predicted, confidence = log_p.argmax(-1), np.exp(log_p.max(-1))
     per_class = _per_class(labels, predicted, classes, dense)
-    present = per_class["labels"] > 0
-    if dense:
-        occurs = present | (np.bincount(predicted, minlength=classes) > 0)
-        values["mean_iou"] = per_class["iou"][occurs].mean()
-    else:
-        for name in ("precision", "recall", "f1"):
-            values[name] = per_class[name][present].mean()
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    reliability = _reliability(bins, confidence, right)
+    reliability = _reliability(confidence, predicted == labels)
+    values = _label_values(log_p, labels, predicted, dense)
+    values |= _class_means(per_class, predicted, dense)
     values["ece"] = float(
         np.sum(reliability["share"] * np.abs(reliability["accuracy"] - reliability["confidence"]))
     )
+    means = {"accuracy": predicted == labels}
+    if "top_5_accuracy" in values:
+        means["top_5_accuracy"] = _in_top(log_p, labels, 5)
+    sample = np.nonzero(known)[0]
     divergence = None
     if teacher is not None:
-        teacher = teacher[known]
-        means["agreement"] = predicted == teacher.argmax(-1)
-        means["kl"] = np.sum(np.exp(teacher) * (teacher - log_p), axis=-1)
-        values["agreement"] = metrics.accuracy_score(teacher.argmax(-1), predicted)
+        means |= _by_label_to_teacher(log_p, teacher[known], predicted)
+        values["agreement"] = metrics.accuracy_score(teacher[known].argmax(-1), predicted)
         values["kl"] = float(means["kl"].mean())
         counts = np.bincount(sample, minlength=len(y))
         divergence = np.bincount(sample, means["kl"], len(y)) / np.maximum(counts, 1)
     names = list(means)
-    sums = _by_sample(
-        sample,
-        len(y),
-        [
-            *((np.zeros(len(labels), int), v, 1) for v in (np.ones(len(labels)), *means.values())),
-            (labels, 1.0, classes),
-            (predicted, 1.0, classes),
-            (labels, right, classes),
-        ],
-    )
     return Scores(
         values={name: float(value) for name, value in values.items()},
-        sums=sums,
-        from_sums=lambda totals: _from_sums(totals, names, classes, dense),
+        sums=_class_sums(sample, len(y), labels, predicted, classes, list(means.values())),
+        from_sums=lambda totals: _from_sums(totals, names, dense),
         disagreement=divergence,
         predicted=_scattered(predicted, known, -1),
         confidence=_scattered(confidence, known, np.nan),
@@ -116,7 +97,7 @@ def classification(log_p, y, teacher=None, *, dense=False) -> Scores:
     )
 
 
-def regression(values, y, teacher=None) -> Scores:
+def regression(values: np.ndarray, y: np.ndarray, teacher: np.ndarray | None = None) -> Scores:
     """Scores of predicted values: errors, R², and the mean absolute difference to the teacher.
 
     R² of several outputs is the mean of theirs.
@@ -142,8 +123,8 @@ def regression(values, y, teacher=None) -> Scores:
         difference = apart.mean(1)
         columns.append(difference)
     outputs = labels.shape[1]
-    centred = labels - labels.mean(0)
-    sums = np.column_stack([*columns, error**2, centred, centred**2])
+    centered = labels - labels.mean(0)
+    sums = np.column_stack([*columns, error**2, centered, centered**2])
 
     def from_sums(totals):
         n = totals[..., 0]
@@ -162,6 +143,34 @@ def regression(values, y, teacher=None) -> Scores:
         disagreement=difference,
         predicted=values,
     )
+
+
+def _label_values(log_p, labels, predicted, dense):
+    """Metrics that are means over the labels."""
+    values = {"accuracy": metrics.accuracy_score(labels, predicted)}
+    classes = log_p.shape[-1]
+    if classes > 5 and not dense:
+        values["top_5_accuracy"] = metrics.top_k_accuracy_score(
+            labels, log_p, k=5, labels=np.arange(classes)
+        )
+    return values
+
+
+def _class_means(per_class, predicted, dense):
+    """Metrics that are means over the classes."""
+    present = per_class["labels"] > 0
+    if dense:
+        occurs = present | (np.bincount(predicted, minlength=len(present)) > 0)
+        return {"mean_iou": per_class["iou"][occurs].mean()}
+    return {name: per_class[name][present].mean() for name in ("precision", "recall", "f1")}
+
+
+def _by_label_to_teacher(log_p, teacher, predicted):
+    """For each label, agreement with the teacher and the divergence from it."""
+    return {
+        "agreement": predicted == teacher.argmax(-1),
+        "kl": np.sum(np.exp(teacher) * (teacher - log_p), axis=-1),
+    }
 
 
 def _in_top(log_p, labels, k):
@@ -183,7 +192,8 @@ def _per_class(labels, predicted, classes, dense):
     return {"precision": precision, "recall": recall, "f1": f1, "labels": support}
 
 
-def _reliability(bins, confidence, right):
+def _reliability(confidence, right):
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     count = np.bincount(bins, minlength=BINS)
     least_one = np.maximum(count, 1)
     return {
@@ -193,19 +203,42 @@ def _reliability(bins, confidence, right):
     }
 
 
-def _by_sample(sample, samples, columns):
-    """A sparse matrix that adds up, for each sample, blocks of columns `(index, value, width)`."""
-    rows, indices, data, start = [], [], [], 0
-    for index, value, width in columns:
-        rows.append(sample)
+def _class_sums(
+    sample: np.ndarray,
+    samples: int,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    classes: int,
+    means: Sequence[np.ndarray],
+) -> scipy.sparse.csr_array:
+    """What each sample adds to the sums that `_from_sums` reads.
+
+    Args:
+        sample: Number of the sample to which each label belongs, shape `(labels,)`.
+        samples: Number of samples.
+        labels: Class indices, shape `(labels,)`.
+        predicted: Class indices, shape `(labels,)`.
+        classes: Number of classes.
+        means: What each label adds to each metric that is a mean over labels.
+    """
+    first = np.zeros(len(labels), int)
+    # Blocks of columns: (index inside the block, value, width of the block).
+    blocks = [
+        *((first, value, 1) for value in (np.ones(len(labels)), *means)),
+        (labels, 1.0, classes),
+        (predicted, 1.0, classes),
+        (labels, predicted == labels, classes),
+    ]
+    indices, data, start = [], [], 0
+    for index, value, width in blocks:
         indices.append(index + start)
         data.append(np.broadcast_to(np.asarray(value, "float64"), index.shape))
         start += width
-    entries = np.concatenate(data), (np.concatenate(rows), np.concatenate(indices))
+    entries = np.concatenate(data), (np.tile(sample, len(blocks)), np.concatenate(indices))
     return scipy.sparse.coo_array(entries, shape=(samples, start)).tocsr()
 
 
-def _from_sums(totals, names, classes, dense):
+def _from_sums(totals, names, dense):
     """The metrics of classification from sums of shape `(..., k)`."""
     n, start = totals[..., 0], 1 + len(names)
     means = {name: totals[..., i] / n for i, name in enumerate(names, start=1)}

@@ -1,8 +1,10 @@
-"""The report's pictures, drawn by matplotlib and given as data URIs."""
+"""The pictures of a report, drawn by matplotlib, as data URIs."""
 
 import base64
 import io
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 import matplotlib
@@ -10,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
-#: Colours of candidates in their order, and of the teacher.
+#: Colors of candidates in their order, and of the teacher.
 _COLORS = ("#0b62a4", "#d9541e", "#2a9d5c", "#8e4ec6", "#c79a00", "#c2185b", "#00838f", "#6d4c41")
 _TEACHER = "#3c4650"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#8a949e",
     "axes.grid": True,
@@ -27,35 +29,37 @@ _STYLE = {
 }
 
 
-def colors(names, teacher) -> dict:
-    """A colour for each candidate, the same in all pictures."""
+def colors(names: Sequence[str], teacher: str | None) -> dict[str, str]:
+    """A color for each candidate, the same in all pictures."""
     others = [name for name in names if name != teacher]
     found = {name: _COLORS[i % len(_COLORS)] for i, name in enumerate(others)}
     return {name: found.get(name, _TEACHER) for name in names}
 
 
-def pareto_front(points) -> list:
-    """The points that no other beats: none costs less and scores as much, or scores more for it.
+def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other point beats, by a higher score at no higher cost or the reverse.
 
     Args:
         points: Pairs (cost, score).
 
     Returns:
-        The pairs on the front, from the cheapest on.
+        The pairs on the front, the cheapest first.
     """
-    front: list[tuple] = []
+    front: list[tuple[float, float]] = []
     for cost, score in sorted(set(points), key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:
             front.append((cost, score))
     return front
 
 
-def trade_off(points, palette, cost_title, score_title) -> str:
+def trade_off(
+    points: Mapping[str, tuple], palette: Mapping[str, str], cost_title: str, score_title: str
+) -> str:
     """Score against cost, with the Pareto front.
 
     Args:
         points: Dict from names to (cost, score, interval of the score or `None`).
-        palette: Dict from names to colours.
+        palette: Dict from names to colors.
         cost_title: Title of the horizontal axis.
         score_title: Title of the vertical axis.
     """
@@ -83,7 +87,7 @@ def trade_off(points, palette, cost_title, score_title) -> str:
     return _picture(draw, (5.4, 4.6))
 
 
-def curves(histories, metric, palette) -> str:
+def curves(histories: Mapping[str, Mapping], metric: str, palette: Mapping[str, str]) -> str:
     """A metric by epoch for each history: on the training data dashed, on validation data solid."""
 
     def draw(figure):
@@ -104,8 +108,8 @@ def curves(histories, metric, palette) -> str:
     return _picture(draw, (5.4, 4.6))
 
 
-def confusion(matrix, title, class_names) -> str:
-    """A confusion matrix: colours are shares of each label, numbers are counts."""
+def confusion(matrix: np.ndarray, title: str, class_names: Sequence[str] | None) -> str:
+    """A confusion matrix: colors are shares of each label, numbers are counts."""
     classes = len(matrix)
 
     def draw(figure):
@@ -128,8 +132,8 @@ def confusion(matrix, title, class_names) -> str:
     return _picture(draw, (4.6, 4.6))
 
 
-def reliability(bins, title, color) -> str:
-    """Accuracy by confidence against perfect calibration; below, how many samples have it."""
+def reliability(bins: Mapping[str, np.ndarray], title: str, color: str) -> str:
+    """Accuracy by confidence against perfect calibration, with the share of samples below."""
 
     def draw(figure):
         above, below = figure.subplots(2, sharex=True, height_ratios=(4, 1))
@@ -145,8 +149,8 @@ def reliability(bins, title, color) -> str:
     return _picture(draw, (4.2, 4.2))
 
 
-def shown(x) -> list:
-    """How an input is shown: `{"text": ...}` or `{"picture": ...}` for each of its arrays.
+def shown(x: Any) -> list[dict[str, str]]:
+    """An input as `{"text": ...}` or `{"picture": ...}` for each of its arrays.
 
     Text is shown as it is. Arrays of shape `(height, width)` or `(height, width, 1 | 3 | 4)` are
     images; `(steps, channels)` with at most 16 channels, and long vectors of floats, are signals;
@@ -167,7 +171,7 @@ def shown(x) -> list:
     return [{"text": f"array of shape {x.shape}"}]
 
 
-def image(x) -> str:
+def image(x: np.ndarray) -> str:
     """An image of any range of values, as a PNG."""
     x = np.asarray(x, "float64")
     if x.min() >= 0 and x.max() <= 255:
@@ -177,14 +181,14 @@ def image(x) -> str:
     return _png(scaled, cmap="gray", vmin=0, vmax=1)
 
 
-def class_map(classes, count) -> str:
-    """A map of class indices, as a PNG; missing ones white."""
+def class_map(classes: np.ndarray, count: int) -> str:
+    """A map of class indices as a PNG, missing ones in white."""
     cmap = matplotlib.colormaps["tab20"].resampled(max(count, 2)).with_extremes(bad="white")
     return _png(np.ma.masked_less(classes, 0), cmap=cmap, vmin=0, vmax=max(count - 1, 1))
 
 
-def signal(x) -> str:
-    """A signal by step, a line for each channel."""
+def signal(x: np.ndarray) -> str:
+    """A signal by time step, with a line for each channel."""
 
     def draw(figure):
         axes = figure.subplots()

@@ -3,15 +3,18 @@
 import datetime
 import importlib.metadata
 import json
+import os
+import pathlib
 import platform
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jinja2
 
 from keras_distill import _markdown
 from keras_distill._files import write_folder
 from keras_distill._version import __version__
-from keras_distill.evaluation import pictures, tables
-from keras_distill.evaluation.comparison import MAIN, plain
+from keras_distill.evaluation import pictures, tables, tasks
 
 _PACKAGES = (
     "keras", "tensorflow", "numpy", "scikit-learn", "ai-edge-litert", "ai-edge-quantizer",
@@ -19,16 +22,23 @@ _PACKAGES = (
 )  # fmt: skip
 #: Costs against which the score is drawn, with the title of their axis.
 _COSTS = {"bytes": "bytes", "latency_ms": "latency on this host, median ms"}
-_SPEAKERS = ("label", "teacher", "candidate")
+_SIDES = ("label", "teacher", "candidate")
 
 
-def write_report(comparison, folder, title, histories, settings, show):
-    """Writes the files of `Comparison.report`."""
+def write_report(
+    comparison: Any,
+    folder: str | os.PathLike,
+    title: str,
+    histories: Mapping[str, Any] | None,
+    settings: Mapping[str, Any] | None,
+    show: Callable[[Any], Any] | None,
+) -> pathlib.Path:
+    """Writes the files of `Comparison.report`, whose arguments it takes."""
     histories = {n: getattr(h, "history", h) for n, h in (histories or {}).items()}
     facts = {
         "title": title,
-        "histories": plain(histories),
-        "settings": plain(settings or {}),
+        "histories": tables.plain(histories),
+        "settings": tables.plain(settings or {}),
         "versions": versions(),
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
@@ -51,8 +61,8 @@ def write_report(comparison, folder, title, histories, settings, show):
     )
 
 
-def versions() -> dict:
-    """The versions of this package and of what it runs on."""
+def versions() -> dict[str, str]:
+    """The versions of this package, of the packages it uses, of Python and of the platform."""
     found = {"keras_distill": __version__, "Python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -73,10 +83,10 @@ def _environment():
 
 
 def _pictures(comparison, histories):
-    """The pictures by section: pairs of (what it shows, data URI)."""
+    """The pictures by section: pairs of (alternative text, data URI)."""
     names = [row["name"] for row in comparison.rows]
     palette = pictures.colors(names, comparison.teacher)
-    metric = MAIN[comparison.task]
+    metric = tasks.MAIN_METRICS[comparison.task]
     found = {"trade_off": [], "curves": [], "confusion": [], "reliability": []}
     for cost, title in _COSTS.items():
         points = {
@@ -118,14 +128,14 @@ def _per_class(comparison):
 
 
 def _disagreements(comparison, show):
-    """For each candidate, cards of an input and what was said of it."""
+    """For each candidate, cards with an input, its label and the two outputs."""
     return {
         name: [
             {
                 "sample": d["sample"],
                 "distance": f"{d['distance']:.3g}",
                 "input": pictures.shown(show(d["input"]) if show else d["input"]),
-                "said": [(who, _shown_answer(comparison, d[who])) for who in _SPEAKERS],
+                "outputs": [(who, _shown_output(comparison, d[who])) for who in _SIDES],
             }
             for d in worst
         ]
@@ -133,7 +143,7 @@ def _disagreements(comparison, show):
     }
 
 
-def _shown_answer(comparison, answer):
+def _shown_output(comparison, answer):
     """A class and its probability, values, or a map of classes: as text or as a picture."""
     if isinstance(answer, tuple):
         return {
@@ -158,12 +168,12 @@ def _page(comparison, facts):
         rows = [
             [
                 d["sample"],
-                *(_shown_answer(comparison, d[who])["text"] for who in _SPEAKERS),
+                *(_shown_output(comparison, d[who])["text"] for who in _SIDES),
                 f"{d['distance']:.3g}",
             ]
             for d in worst
         ]
-        header = ["sample", *_SPEAKERS, "KL, nats"]
+        header = ["sample", *_SIDES, "KL, nats"]
         lines.append(_markdown.table(header, rows, right=(0, len(header) - 1)))
         lines.append("")
     for heading in ("settings", "versions"):

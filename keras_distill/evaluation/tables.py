@@ -1,32 +1,97 @@
-"""The comparison as a table: in the terminal, in Markdown, in HTML."""
+"""The rows of a comparison, as tables for the terminal, Markdown and HTML, and as plain types."""
 
 import io
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
+import numpy as np
 import rich.box
 import rich.console
+import rich.markup
 import rich.table
 
 from keras_distill import _markdown
 
 
-def _count(value):
+class Row(TypedDict, total=False):
+    """What is known of one candidate. Metrics of other tasks are missing.
+
+    Attributes:
+        name: Name of the candidate.
+        runs: Number of its runs. Metrics are means over them.
+        accuracy: From 0 to 1, as are the following six.
+        top_5_accuracy: Only for more than 5 classes.
+        mean_iou: Only for segmentation.
+        precision: Mean over classes, as are the following two.
+        recall: Likewise.
+        f1: Likewise.
+        ece: Expected calibration error.
+        mae: Mean absolute error.
+        mse: Mean squared error.
+        r2: Coefficient of determination, R².
+        agreement: Share of the samples with the same class as the teacher's.
+        kl: Kullback-Leibler divergence from the teacher's probabilities, in nats.
+        difference: Mean absolute difference to the teacher's values.
+        gap_recovered: (candidate - baseline) / (teacher - baseline) of the main metric.
+        parameters: Number of weights.
+        multiply_accumulates: Of one inference.
+        bytes: Size of the file, or of the weights.
+        arena: Bytes of working memory on a microcontroller.
+        latency_ms: Median latency in milliseconds.
+        latency_p95_ms: 95th percentile of the latency in milliseconds.
+        latency_ratio: Median ratio of the latency to the teacher's.
+        intervals: 95 % bootstrap intervals over the test set, by metric.
+        run_values: The values of each run, by metric.
+        run_intervals: 95 % intervals of the mean over runs (Student's t), by metric.
+    """
+
+    name: str
+    runs: int
+    accuracy: float
+    top_5_accuracy: float
+    mean_iou: float
+    precision: float
+    recall: float
+    f1: float
+    ece: float
+    mae: float
+    mse: float
+    r2: float
+    agreement: float
+    kl: float
+    difference: float
+    gap_recovered: float
+    parameters: int | None
+    multiply_accumulates: int | None
+    bytes: int | None
+    arena: int | None
+    latency_ms: float
+    latency_p95_ms: float
+    latency_ratio: float
+    intervals: dict[str, tuple[float, float]]
+    run_values: dict[str, list[float]]
+    run_intervals: dict[str, tuple[float, float] | None]
+
+
+def _count(value: Any) -> str:
     return f"{value:,}"
 
 
-def _share(value):
+def _share(value: Any) -> str:
     return f"{100 * value:.2f} %"
 
 
-def _number(value):
+def _number(value: Any) -> str:
     return f"{value:.4g}"
 
 
-def _times(value):
+def _times(value: Any) -> str:
     return f"{value:.3g}×"
 
 
-#: Titles and formats of what a row may hold, in the order of the table.
-METRICS = {
+#: Titles and formats of the metrics and costs in a row, in the order of the table.
+METRICS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "runs": ("runs", _count),
     "accuracy": ("accuracy", _share),
     "top_5_accuracy": ("top-5 accuracy", _share),
@@ -52,12 +117,12 @@ METRICS = {
 }
 
 
-def title(metric) -> str:
+def title(metric: str) -> str:
     """A metric's name as the table shows it."""
     return METRICS[metric][0]
 
 
-def lines(rows) -> list:
+def lines(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The table's lines: `(title, cells)`, a cell being `(value, interval)`, both text."""
     found = []
     for metric, (name, form) in METRICS.items():
@@ -67,7 +132,7 @@ def lines(rows) -> list:
     return found
 
 
-def _cell(row, metric, form):
+def _cell(row: Any, metric: str, form: Callable[[Any], str]) -> tuple[str, str]:
     value = row.get(metric)
     if value is None:
         return "", ""
@@ -81,8 +146,8 @@ def _cell(row, metric, form):
     return text, interval
 
 
-def as_rich(rows, notes) -> rich.table.Table:
-    """A line for each metric, a column for each candidate, the notes below."""
+def as_rich(rows: Sequence[Row], notes: Sequence[str]) -> rich.table.Table:
+    """A table with a line for each metric, a column for each candidate, and the notes below."""
     table = rich.table.Table(
         box=rich.box.SIMPLE_HEAD, caption="\n".join(notes), caption_justify="left"
     )
@@ -94,7 +159,7 @@ def as_rich(rows, notes) -> rich.table.Table:
     return table
 
 
-def as_text(table) -> str:
+def as_text(table: rich.table.Table) -> str:
     """A table as plain text, as wide as it needs to be."""
     console = rich.console.Console(file=io.StringIO(), width=10_000)
     width = max(80, console.measure(table).maximum)
@@ -103,11 +168,24 @@ def as_text(table) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-def as_markdown(rows, notes) -> str:
-    """A table in Markdown, the notes as a list below."""
+def as_markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """A table in Markdown with the notes as a list below."""
     header = ["", *(row["name"] for row in rows)]
     body = [
         [name, *(" ".join(filter(None, cell)) for cell in cells)] for name, cells in lines(rows)
     ]
     table = _markdown.table(header, body, right=range(1, len(header)))
     return table + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """`value` with arrays and NumPy's numbers as plain types for JSON, and NaN as `None`."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -326,7 +326,7 @@ def test_the_cost_of_python_code_is_not_told(held_out, candidates):
     assert result.rows[2]["bytes"] == 4 * result.rows[2]["parameters"] > 0
     assert result.rows[2]["latency_ms"] > 0
     assert "latency_ratio" not in result.rows[2]
-    assert "'both': Python code runs inside: what it costs can't be told." in result.notes
+    assert "'both': The model runs Python code, whose cost is unknown." in result.notes
 
 
 def test_saved_models_are_timed(held_out, candidates, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from scipy import special
 from sklearn import metrics as sk
 
-from keras_distill.evaluation import intervals, metrics, outputs
+from keras_distill.evaluation import intervals, metrics, tasks
 
 
 @pytest.fixture
@@ -163,21 +163,21 @@ def test_no_interval_where_nothing_varies():
 def test_log_probabilities(rng):
     logits = rng.normal(size=(5, 3))
     expected = special.log_softmax(logits, axis=-1)
-    np.testing.assert_allclose(outputs.log_probabilities(logits, True), expected)
+    np.testing.assert_allclose(tasks.log_probabilities(logits, True), expected)
     p = special.softmax(logits, axis=-1)
-    np.testing.assert_allclose(outputs.log_probabilities(p, False), expected)
-    one = outputs.log_probabilities(logits[:, :1], True)
+    np.testing.assert_allclose(tasks.log_probabilities(p, False), expected)
+    one = tasks.log_probabilities(logits[:, :1], True)
     np.testing.assert_allclose(np.exp(one[:, 1]), special.expit(logits[:, 0]))
-    np.testing.assert_allclose(outputs.log_probabilities(special.expit(logits[:, :1]), False), one)
+    np.testing.assert_allclose(tasks.log_probabilities(special.expit(logits[:, :1]), False), one)
 
 
 def test_probabilities_are_told_from_logits(rng):
     logits = rng.normal(size=(50, 10))
     p = special.softmax(logits, axis=-1)
-    assert not outputs.are_probabilities(logits)
-    assert outputs.are_probabilities(p)
-    assert outputs.are_probabilities(np.round(p * 256) / 256)
-    assert not outputs.are_probabilities(rng.uniform(size=(50, 10)))
+    assert not tasks.are_probabilities(logits)
+    assert tasks.are_probabilities(p)
+    assert tasks.are_probabilities(np.round(p * 256) / 256)
+    assert not tasks.are_probabilities(rng.uniform(size=(50, 10)))
 
 
 @pytest.mark.parametrize(
@@ -193,4 +193,4 @@ def test_probabilities_are_told_from_logits(rng):
     ],
 )
 def test_the_task_is_told_from_labels_and_outputs(y, shape, task):
-    assert outputs.task_of(y, np.zeros(shape)) == task
+    assert tasks.task_of(y, np.zeros(shape)) == task

@@ -1,18 +1,23 @@
-"""What labels and outputs mean: the task, classes, and probabilities; checked before anything is
-computed from them."""
+"""The task that labels and outputs belong to, and both in the form in which they are scored."""
+
+from typing import Any
 
 import keras
 import numpy as np
 from scipy import special
 
 TASKS = ("classification", "segmentation", "regression")
+#: The metric of each task by which the gap between baseline and teacher is measured.
+MAIN_METRICS = {"classification": "accuracy", "segmentation": "mean_iou", "regression": "r2"}
 
 
-def check(outputs, samples, name, like=None):
+def check(
+    outputs: Any, samples: int, name: str, like: tuple[str, np.ndarray] | None = None
+) -> np.ndarray:
     """The outputs of a candidate as one array of finite numbers, one row for each sample.
 
     Args:
-        outputs: What the candidate gave.
+        outputs: What the candidate returned.
         samples: Number of samples that it was given.
         name: Name of the candidate, for messages.
         like: `(name, outputs)` of another candidate, to which the shape must be equal.
@@ -23,16 +28,16 @@ def check(outputs, samples, name, like=None):
     if keras.tree.is_nested(outputs):
         names = list(outputs) if isinstance(outputs, dict) else len(outputs)
         raise ValueError(
-            f"{name!r} gives several outputs ({names}); one is compared at a time. Give a model "
-            "with that one alone: `keras.Model(model.inputs, model.outputs[0])`."
+            f"{name!r} has several outputs ({names}), but one is compared at a time. Give a model "
+            "with a single output: `keras.Model(model.inputs, model.outputs[0])`."
         )
     outputs = np.asarray(outputs)
     if not np.issubdtype(outputs.dtype, np.number):
-        raise ValueError(f"{name!r} gives {outputs.dtype}, not numbers.")
+        raise ValueError(f"{name!r} returns {outputs.dtype} instead of numbers.")
     if np.issubdtype(outputs.dtype, np.integer):
         raise ValueError(
-            f"{name!r} gives whole numbers, such as classes that argmax picked. What is compared "
-            'are scores or values, floats: convert without `postprocessing="argmax"`.'
+            f"{name!r} returns integers, such as the classes that argmax picks. Only floats can be "
+            'compared, scores or values: convert it without `postprocessing="argmax"`.'
         )
     if outputs.ndim == 0 or len(outputs) != samples:
         raise ValueError(f"{name!r} gives shape {outputs.shape} for {samples} samples.")
@@ -47,7 +52,7 @@ def check(outputs, samples, name, like=None):
     return outputs
 
 
-def task_of(y, outputs) -> str:
+def task_of(y: np.ndarray, outputs: np.ndarray) -> str:
     """The task that labels and outputs of these shapes and dtypes belong to."""
     whole = np.issubdtype(y.dtype, np.integer) or y.dtype == bool
     if outputs.ndim == 2:
@@ -61,18 +66,39 @@ def task_of(y, outputs) -> str:
     return "regression"
 
 
-def class_labels(y, outputs, missing_label=None):
-    """Labels as class indices of shape `outputs.shape[:-1]`; -1 where the label is missing.
+def labels_of(
+    task: str, y: np.ndarray, outputs: np.ndarray, missing_label: int | None = None
+) -> np.ndarray:
+    """Labels in the form in which they are compared with outputs of this shape.
+
+    Returns:
+        For regression, values of the shape of `outputs`. Otherwise class indices of shape
+        `outputs.shape[:-1]`, -1 where the label is missing.
 
     Raises:
-        ValueError: If there are labels that the outputs have no class for.
+        ValueError: If the labels don't fit the outputs.
     """
+    if task != "regression":
+        return _class_labels(y, outputs, missing_label)
+    if missing_label is not None:
+        raise ValueError(
+            "`missing_label` is for classes. For regression, leave such samples out of `data`. "
+            f"Received: missing_label={missing_label!r}"
+        )
+    if y.size != outputs.size:
+        raise ValueError(f"Labels of shape {y.shape} don't fit outputs of shape {outputs.shape}.")
+    if not np.isfinite(y.astype("float64")).all():
+        raise ValueError("The labels hold NaN or infinity: leave such samples out of `data`.")
+    return y.reshape(outputs.shape)
+
+
+def _class_labels(y, outputs, missing_label):
     classes = max(2, outputs.shape[-1])
     if y.shape == outputs.shape and classes == outputs.shape[-1]:
         if not _is_one_hot(y):
             raise ValueError(
-                "Labels of the outputs' shape must be one-hot for classification: each row a "
-                "single 1. Give class indices, or `task='regression'`."
+                "Labels of the outputs' shape must be one-hot for classification: a single 1 "
+                "in each row. Give class indices, or `task='regression'`."
             )
         return y.argmax(-1)
     if y.size != outputs.size // outputs.shape[-1]:
@@ -105,10 +131,11 @@ def _is_one_hot(y):
     return bool(((y == 0) | (y == 1)).all() and (y.sum(-1) == 1).all())
 
 
-def are_probabilities(outputs) -> bool:
-    """Whether outputs are probabilities: all between 0 and 1, and those of a sample add up to 1.
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether outputs look like probabilities: from 0 to 1, and adding up to 1 for each sample.
 
-    Sums may differ from 1 by what 8 bits lose. A single output needs only to lie between.
+    Sums may differ from 1 by the rounding error of 8 bits. A single output only has to be between
+    0 and 1.
     """
     if outputs.min() < 0 or outputs.max() > 1:
         return False
@@ -117,18 +144,21 @@ def are_probabilities(outputs) -> bool:
     return classes == 1 or bool(np.all(np.abs(sums - 1) <= 0.02 + classes / 512))
 
 
-def log_probabilities(outputs, from_logits):
+def log_probabilities(outputs: np.ndarray, from_logits: bool | None) -> np.ndarray:
     """Log-probabilities of the classes, float64.
 
-    Probabilities below 1e-7 count as 1e-7, as in Keras' losses: a file of 8 bits gives many 0s.
+    Probabilities below 1e-7 count as 1e-7, as in the losses of Keras, because a file of 8 bits
+    returns many zeros.
 
     Args:
         outputs: Shape `(..., classes)`, or `(..., 1)` for two classes, of which it is the second.
-        from_logits: Whether they are logits.
+        from_logits: Whether they are logits. `None`: unless they look like probabilities.
 
     Returns:
         Array of shape `(..., classes)`.
     """
+    if from_logits is None:
+        from_logits = not are_probabilities(outputs)
     outputs = outputs.astype("float64")
     if outputs.shape[-1] == 1:
         first = np.zeros_like(outputs) if from_logits else 1 - outputs
