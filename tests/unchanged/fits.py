@@ -107,7 +107,7 @@ def maps(loss, student="stage2", teacher="stage2", **arguments):
 def preset(name, models, places, **arguments):
     def build():
         student, teacher = models()
-        matches = getattr(losses, name)(student, teacher, places, **arguments)
+        matches = getattr(keras_distill.methods, name)(student, teacher, places, **arguments)
         return keras_distill.Distiller(student, teacher, matches, alpha=0.5)
 
     return made(build)

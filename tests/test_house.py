@@ -1,0 +1,95 @@
+"""The shape of the house: which way imports run, and how large files are."""
+
+import graphlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "docs" / "figures"))
+
+import architecture
+
+ROOT = architecture.ROOT
+
+#: What may import what: the later one the earlier ones, never the other way.
+ORDERS = (
+    ("losses", "match", "objective", "distiller", "evaluation", "tuning", "cli"),
+    ("quantization", "tflite"),
+)
+LONGEST = 500
+
+# What is still to be done. Entries may only go: one that is no longer needed fails a test.
+ROOF = {"keras_distill.cli", "keras_distill.cli.demo", "keras_distill.cli.train"}
+CIRCLES = {
+    ("keras_distill.tflite.android", "keras_distill.tflite.artifact"),
+    ("keras_distill.teachers", "keras_distill.teachers.ensemble"),
+    ("keras_distill.teachers", "keras_distill.teachers.store"),
+}
+LONG = {"keras_distill/quantization/flatbuffer.py", "tflite/convert.py"}
+
+
+@pytest.fixture(scope="module")
+def imports():
+    return architecture.imports()
+
+
+def room(module):
+    """The room that a module of `keras_distill` is in: a folder, or a file of its own."""
+    return [*module.split("."), ""][1]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" ".join)
+def test_imports_run_one_way(order, imports):
+    place = {name: i for i, name in enumerate(order)}
+    wrong = {
+        f"{module} imports {other}"
+        for module, others in imports.items()
+        for other in others
+        if place.get(room(module), len(order)) < place.get(room(other), 0)
+    }
+    assert not wrong
+
+
+def test_imports_have_no_circles(imports):
+    left = {
+        (module, other)
+        for module, others in imports.items()
+        for other in others
+        if (other, module) in CIRCLES or (module, other) in CIRCLES
+    }
+    assert {tuple(sorted(pair)) for pair in left if pair[::-1] in left} == CIRCLES
+    graph = {
+        module: {o for o in others if (module, o) not in CIRCLES}
+        for module, others in imports.items()
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail("imports go in a circle: " + " <- ".join(error.args[1]))
+
+
+def test_nobody_inside_imports_the_roof(imports):
+    """`import keras_distill` and names taken from it are for users: inside, modules are named."""
+    found = {module for module, others in imports.items() if "keras_distill" in others}
+    assert found == ROOF
+
+
+def test_files_can_be_read_in_one_sitting():
+    files = [*(ROOT / "keras_distill").rglob("*.py"), *(ROOT / "tflite").rglob("*.py")]
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert {path for path, count in lines.items() if count > LONGEST} == LONG
+
+
+def test_importing_changes_no_file_descriptor():
+    """Nor does it print: what TensorFlow says at its start is the command's business."""
+    program = (
+        "import os, sys\n"
+        "def files(): return {f: (os.fstat(f).st_dev, os.fstat(f).st_ino) for f in (0, 1, 2)}\n"
+        "before, streams = files(), (sys.stdin, sys.stdout, sys.stderr)\n"
+        "import keras_distill, keras_distill.cli\n"
+        "assert files() == before\n"
+        "assert (sys.stdin, sys.stdout, sys.stderr) == streams\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
