@@ -17,6 +17,11 @@ def layers_of(layer: Any, recursive: bool = True, include_self: bool = True) -> 
     return list(layer._flatten_layers(recursive=recursive, include_self=include_self))
 
 
+def automatic_name(class_name: str) -> str:
+    """The name that Keras makes up for a layer of a class, without its number."""
+    return keras.src.utils.naming.to_snake_case(class_name)
+
+
 def seed_states(layer: Any) -> list:
     """The states of the random generators in a layer and the layers inside it."""
     return [g.state for inner in layers_of(layer) for g in inner._seed_generators]

@@ -2,13 +2,15 @@
 
 from keras_distill.tflite.artifact import Artifact, load
 from keras_distill.tflite.budget import BudgetError
+from keras_distill.tflite.calibration import Calibration
+from keras_distill.tflite.child import ConverterCrash, ConverterError
 from keras_distill.tflite.convert import convert
 from keras_distill.tflite.inspect import inspect
-from keras_distill.tflite.worker import ConverterCrash, ConverterError
 
 __all__ = [
     "Artifact",
     "BudgetError",
+    "Calibration",
     "ConverterCrash",
     "ConverterError",
     "convert",

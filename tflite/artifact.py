@@ -1,14 +1,29 @@
 """A TFLite file with the evidence that it does what the student does."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import keras
 import numpy as np
-from keras_distill.tflite import cost, layers, names, runtimes, targets, verify
-from keras_distill.tflite.inspect import inspect, read
+from keras_distill.tflite import (
+    ethos,
+    judge,
+    layer_errors,
+    names,
+    runtimes,
+    student_function,
+    targets,
+)
+from keras_distill.tflite.calibration import Calibrated
+from keras_distill.tflite.inspect import Inspection, inspect, read
 from keras_distill.tflite.report import Report
+from keras_distill.tflite.request import Request
+from keras_distill.tflite.student_function import StudentFunction
 
 from keras_distill import _files, samples
 
@@ -24,38 +39,37 @@ class Artifact:
         compiled: Bytes of the file compiled for the target's NPU, or `None`.
         target: Name of the target.
         report: What is known of the file, as plain types; `print` shows it as Markdown.
-        student: The Keras student between pre- and postprocessing, or `None` for loaded files.
+        ports: Inputs and outputs of the file, a `runtimes.Ports`.
+        student: The student between pre- and postprocessing, or `None` for loaded files.
+        labels: Names of the classes, or `None`.
     """
 
     def __init__(
         self,
-        tflite,
-        target,
-        report,
+        tflite: bytes,
+        target: str,
+        report: Mapping[str, Any],
+        ports: runtimes.Ports,
         *,
-        inputs,
-        outputs,
-        student=None,
-        labels=None,
-        states=(),
-        named=None,
-        compiled=None,
-        float32=None,
+        student: StudentFunction | None = None,
+        labels: Sequence[str] | None = None,
+        compiled: bytes | None = None,
+        named: bytes | None = None,
+        examples: Mapping[str, np.ndarray] | None = None,
+        float32: Callable[[], bytes] | None = None,
     ):
         self.tflite = tflite
         self.target = target
         self.report = Report(report)
+        self.ports = ports
         self.student = student
         self.labels = labels
         self.compiled = compiled
-        self._inputs = inputs
-        self._outputs = outputs
-        self._states = states
         self._named = named or tflite
+        self._examples = examples
         self._float32 = float32
-        self._examples = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Artifact for {self.target}, {len(self.tflite):,} bytes>"
 
     @property
@@ -63,44 +77,25 @@ class Artifact:
         """Runtime of the target: `"litert"` or `"micro"`."""
         return targets.get(self.target).runtime
 
-    def predict(self, x, runtime=None):
+    def predict(self, x: Any, runtime: str | None = None) -> np.ndarray | dict[str, np.ndarray]:
         """Runs the file in the target's runtime on this host.
 
         Args:
-            x: Samples as `fit` takes them: an array, or a list or dict of arrays. They are values
-                and are quantized here as the file needs.
+            x: Samples as `fit` takes them: an array, or a list or dict of arrays, of shape
+                `(samples, ...)`. They are values, and are quantized here as the file needs.
             runtime: `"litert"`, `"litert-reference"` or `"micro"`. Defaults to the target's, and to
                 `"litert-reference"` where TFLite Micro's isn't installed.
 
         Returns:
             An array of shape `(samples, ...)`, or a dict of them by name where the file has
-            several outputs. Quantized outputs are given as floats.
+            several outputs. Quantized outputs are given as float32.
         """
-        inputs, _ = samples.read(x, self._shapes(), argument="x")
-        outputs = self._run(inputs, runtime or runtimes.on_host(self.runtime))[1]
+        inputs, _ = samples.read(x, self.ports.shapes(), argument="x")
+        runtime = runtime or runtimes.on_host(self.runtime)
+        outputs = runtimes.predict(self.tflite, self.ports, inputs, runtime)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
-    def _shapes(self):
-        """Shapes of samples by input name; those of a step model are whole sequences."""
-        fed = [i for i, _ in self._states]
-        ports = [port for i, port in enumerate(self._inputs) if i not in fed]
-        time = [None] if self._states else []
-        return {p["name"]: (*time, *p["shape"][1 + len(time) :]) for p in ports}
-
-    def _run(self, inputs, runtime):
-        """The ports of the outputs, and the outputs as floats, by name."""
-        interpreter = runtimes.open_file(self.tflite, runtime)
-        results = runtimes.run_samples(interpreter, list(inputs.values()), self._states)
-        kept = [o for _, o in self._states]
-        ports = [p for i, p in enumerate(interpreter.outputs) if i not in kept]
-        given = [port["name"] for i, port in enumerate(self._outputs) if i not in kept]
-        ports = dict(zip(given, ports, strict=True))
-        return ports, {
-            name: port.dequantize(result)
-            for (name, port), result in zip(ports.items(), results, strict=True)
-        }
-
-    def verify(self, data, y=None, *, count=None):
+    def verify(self, data: Any, y: Any = None, *, count: int | None = None) -> Report:
         """Runs the Keras student and the file on the same samples, and records the differences.
 
         Args:
@@ -115,20 +110,20 @@ class Artifact:
             share of samples with the same argmax (`agreement`), and the accuracies.
 
         Raises:
-            ValueError: The artefact was loaded from a file and has no student to compare with.
+            ValueError: The artifact was loaded from a file and has no student to compare with.
         """
         if self.student is None:
             raise ValueError(
-                "This artefact has no Keras student to compare with: it was loaded from a file. "
+                "This artifact has no Keras student to compare with: it was loaded from a file. "
                 "Give `student=` to `load`."
             )
-        inputs, found = samples.read(data, self._shapes(), count, argument="data")
+        inputs, found = samples.read(data, self.ports.shapes(), count, argument="data")
         y = found if y is None else np.asarray(y)[:count]
-        report = verify.compare(self, inputs, y)
+        report = judge.compare(self.student, self.tflite, self.ports, self.runtime, inputs, y)
         self.report["verification"] = report
         return Report(report)
 
-    def layers(self, data, *, count=20):
+    def layers(self, data: Any, *, count: int | None = 20) -> list[layer_errors.LayerError]:
         """Where quantization error comes in: each layer beside that of the float32 file.
 
         Args:
@@ -142,93 +137,63 @@ class Artifact:
             It is `report["layers"]` from now on.
 
         Raises:
-            ValueError: There is no float32 file to compare with: the artefact was loaded, made
+            ValueError: There is no float32 file to compare with: the artifact was loaded, made
                 by quantization-aware training or for single steps, or is float itself.
         """
         if self._float32 is None:
             raise ValueError(
-                "There is no float32 file to compare this artefact's layers with. Convert a plain "
+                "There is no float32 file to compare this artifact's layers with. Convert a plain "
                 'student with `quantization="int8"` or another quantization.'
             )
-        inputs, _ = samples.read(data, self._shapes(), count)
-        rows = layers.errors(self._float32(), self._named, list(inputs.values()))
+        inputs, _ = samples.read(data, self.ports.shapes(), count)
+        rows = layer_errors.errors(self._float32(), self._named, list(inputs.values()))
         self.report["layers"] = rows
         return rows
 
-    def benchmark(self, runs=50, threads=(1, 2)):
-        """Times single inferences on this host in each runtime of the target.
-
-        A host's latencies tell little of a phone's, and nothing of a microcontroller's.
-
-        Args:
-            runs: How many inferences are timed.
-            threads: Numbers of threads to time LiteRT with.
-
-        Returns:
-            The host and a row per runtime and number of threads: median and 95th percentile in
-            milliseconds. It is `report["latency"]` from now on.
-        """
-        self.report["latency"] = cost.latencies(self, runs, threads)
-        return Report(self.report["latency"])
-
-    def test_vectors(self):
+    def test_vectors(self) -> tuple[list[tuple], list[tuple]]:
         """A few inputs and the outputs that they give, as the file's own types.
 
         Returns:
-            Inputs and outputs, each a list by port of lists of arrays.
+            Inputs and outputs, each a list by port of tuples of arrays.
         """
         micro = runtimes.on_host(self.runtime) == "micro"
         interpreter = runtimes.open_file(self.tflite, "micro" if micro else "litert-reference")
         given, expected = [], []
         for i in range(VECTORS):
-            arrays = [
-                port.quantize(self._example(port, n, i))
-                for n, port in enumerate(interpreter.inputs)
-            ]
+            arrays = [port.quantize(self._example(port, i)) for port in self.ports.inputs]
             interpreter.reset()
             given.append(arrays)
             expected.append([np.array(a) for a in interpreter.run(arrays)])
         return list(zip(*given, strict=True)), list(zip(*expected, strict=True))
 
-    def _example(self, port, n, i):
-        """Values of input `n` for test vector `i`: calibration data, else made up."""
+    def _example(self, port, i):
+        """Values of an input for test vector `i`: calibration data, else made up."""
         if self._examples is not None:
-            array = self._examples[self._inputs[n]["name"]]
             batch = port.shape[0] or 1
-            return array.take(range(i * batch, (i + 1) * batch), axis=0, mode="wrap")
+            places = range(i * batch, (i + 1) * batch)
+            return self._examples[port.name].take(places, axis=0, mode="wrap")
         shape = [size or 1 for size in port.shape]
         return np.random.default_rng(i).random(shape, "float32")
 
-    def example_values(self):
+    def example_values(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The test vectors as values.
 
         Returns:
             Inputs and outputs by name, each of shape `(samples, ...)`.
         """
         given, expected = self.test_vectors()
-        interpreter = runtimes.LiteRT(self.tflite)
-        sides = (
-            (self._inputs, interpreter.inputs, given),
-            (self._outputs, interpreter.outputs, expected),
-        )
-        return tuple(
-            {
-                known["name"]: np.concatenate([port.dequantize(a) for a in arrays])
-                for known, port, arrays in zip(*side, strict=True)
-            }
-            for side in sides
-        )
+        return _values(self.ports.inputs, given), _values(self.ports.outputs, expected)
 
     def save(
         self,
-        folder,
-        name="student",
+        folder: str | os.PathLike,
+        name: str = "student",
         *,
-        variants=(),
-        package="com.example.student",
-        description="A student distilled with keras_distill.",
-        normalization=(0.0, 1.0),
-    ):
+        variants: Sequence["Artifact"] = (),
+        package: str = "com.example.student",
+        description: str = "A student distilled with keras_distill.",
+        normalization: tuple[float, float] = (0.0, 1.0),
+    ) -> pathlib.Path:
         """Writes the file and what the target needs beside it.
 
         For phones: the file with TFLite metadata, the labels, a Kotlin class for LiteRT's API, the
@@ -240,7 +205,7 @@ class Artifact:
         Args:
             folder: Folder to write to; made where it doesn't exist.
             name: What files, C++ namespace and Kotlin class are named after; made safe for them.
-            variants: Phones: further artefacts of the same student, such as float16 for the GPU
+            variants: Phones: further artifacts of the same student, such as float16 for the GPU
                 beside int8 for the NPU. The Kotlin class loads the one that suits.
             package: Phones: Kotlin package.
             description: Phones: what the student does, in a sentence.
@@ -271,7 +236,71 @@ class Artifact:
         return _files.write_folder(folder, files)
 
 
-def load(path, target=None, *, student=None, labels=None) -> Artifact:
+def _values(ports, vectors):
+    """Test vectors as values, by the names of their ports."""
+    return {
+        port.name: np.concatenate([port.dequantize(array) for array in arrays])
+        for port, arrays in zip(ports, vectors, strict=True)
+    }
+
+
+def finished(
+    request: Request,
+    judged: judge.Judged,
+    calibrated: Calibrated,
+    examples: Mapping[str, np.ndarray],
+    float32: Callable[[], bytes] | None,
+) -> Artifact:
+    """The artifact of a file that `convert` made.
+
+    Args:
+        request: What was asked for.
+        judged: The file, which its target's runtimes run.
+        calibrated: Calibration data.
+        examples: A few samples for test vectors, by input name.
+        float32: Makes the float32 file of the same operators, `None` where there is none.
+    """
+    target, tflite = request.target, judged.tflite
+    report = _described(inspect(tflite), judged.ports, target.name)
+    report["labels"] = request.labels
+    if target.runtime == "micro":
+        report["bytes_saved_by_stripping_names"] = len(judged.named) - len(tflite)
+        if runtimes.micro_available():
+            report["arena"] = runtimes.TFLiteMicro(tflite).arena
+    compiled = None
+    if target.accelerator:
+        compiled, report["npu"] = ethos.compile(tflite, target)
+    report |= {
+        "quantization": request.quantization,
+        "io": list(request.io),
+        "calibration": _calibration(request, calibrated.arrays),
+        "warnings": [*calibrated.notes, *judged.notes],
+        "versions": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
+    }
+    return Artifact(
+        tflite, target.name, report, judged.ports, student=request.student, labels=request.labels,
+        compiled=compiled, named=judged.named, examples=examples, float32=float32,
+    )  # fmt: skip
+
+
+def _calibration(request, arrays):
+    """What the report says of calibration."""
+    if arrays is None:
+        return {}
+    return {
+        "samples": len(next(iter(arrays.values()))),
+        "ranges": request.calibration.ranges,
+        **({"precision": dict(request.precision)} if request.precision else {}),
+    }
+
+
+def load(
+    path: str | os.PathLike | bytes,
+    target: str | None = None,
+    *,
+    student: keras.Model | None = None,
+    labels: Sequence[str] | None = None,
+) -> Artifact:
     """Wraps an existing TFLite file, ours or from elsewhere.
 
     Args:
@@ -298,18 +327,14 @@ def load(path, target=None, *, student=None, labels=None) -> Artifact:
     runtime = targets.get(target).runtime
     try:
         runtimes.survive(tflite, runtime)
-        inputs, outputs = ports(runtimes.LiteRT(tflite))
-        report = describe(found, inputs, outputs, target)
+        ports = runtimes.ports_of(tflite)
+        report = _described(found, ports, target)
         if runtimes.on_host(runtime) == "micro":
             report["arena"] = runtimes.TFLiteMicro(tflite).arena
     except runtimes.Refusal as error:
         raise ValueError(f"Target {target!r} can't run the file. {error}") from None
-    if student is not None:
-        from keras_distill.tflite import graph
-
-        student = graph.beside_file(student, inputs, outputs)
-    return Artifact(tflite, target, report, inputs=inputs, outputs=outputs, student=student,
-                    labels=labels)  # fmt: skip
+    function = None if student is None else student_function.beside_file(student, ports)
+    return Artifact(tflite, target, report, ports, student=function, labels=labels)
 
 
 def _reported_target(path, tflite):
@@ -322,15 +347,7 @@ def _reported_target(path, tflite):
     return report.get("target", "android") if known else "android"
 
 
-def ports(interpreter):
-    """Inputs and outputs of an interpreter as plain types."""
-    return tuple(
-        [{**vars(port), "shape": list(port.shape)} for port in side]
-        for side in (interpreter.inputs, interpreter.outputs)
-    )
-
-
-def describe(found, inputs, outputs, target) -> dict:
+def _described(found: Inspection, ports: runtimes.Ports, target: str) -> dict[str, Any]:
     """The facts of a file for its report."""
     return {
         "target": target,
@@ -338,7 +355,7 @@ def describe(found, inputs, outputs, target) -> dict:
         "bytes_by_part": found.bytes,
         "parameters": found.parameters,
         "multiply_accumulates": found.macs,
-        "inputs": inputs,
-        "outputs": outputs,
+        "inputs": ports.reported("inputs"),
+        "outputs": ports.reported("outputs"),
         "operators": found.counts,
     }

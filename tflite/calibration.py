@@ -1,124 +1,124 @@
-"""The ranges of activations, from calibration data."""
+"""Calibration: the samples from which the ranges of activations follow, and how."""
 
+import dataclasses
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras_distill.tflite import forms
+from keras_distill.tflite import lowering
+from keras_distill.tflite.student_function import StudentFunction
+
+from keras_distill import samples
 
 RANGES = ("minmax", "percentile", "mse")
-_BINS = 2048
 
 
-def activation_ranges(tflite, inputs, method, percentile=99.9) -> dict:
-    """Ranges of the float tensors of a float32 file over samples.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibration:
+    """Samples for `convert(calibration=...)`, and how the ranges of activations follow from them.
 
     Args:
-        tflite: The float32 file, of static batch size.
-        inputs: Arrays in the order of the file's inputs.
-        method: `"minmax"`: the smallest and the largest value; `"percentile"`: without the
-            outermost values; `"mse"`: what gives the least mean squared error in 256 steps.
-        percentile: Share of the values inside, in percent.
+        data: Inputs like those that the file will meet, of shape `(samples, ...)`: an array, a
+            list or dict of arrays, a `tf.data.Dataset`, an iterable of samples or batches, or a
+            function that returns one. As in `fit`, elements may be `(x, y)`.
+        samples: How many of them to use at most.
+        ranges: `"minmax"` covers all values, `"percentile"` leaves out the outermost, `"mse"`
+            gives the least mean squared error. The last two are for `quantization="int8"` and
+            `"int4"`.
+        percentile: Share of the values inside the range for `ranges="percentile"`, in percent.
+        training_range: `(low, high)` of the inputs in training: `convert` warns where the
+            calibration data are unlike them. The student's batch normalization tells without it.
 
-    Returns:
-        `(low, high)` by tensor name, `low <= 0 <= high`.
+    Raises:
+        ValueError: An option is not one of those above.
+
+    Example:
+
+    >>> artifact = keras_distill.tflite.convert(
+    ...     student, "micro", "int8",
+    ...     calibration=keras_distill.tflite.Calibration(x_train, samples=200, ranges="mse"))
     """
-    limits = {}
-    for name, values in _activations(tflite, inputs):
-        low, high = limits.get(name, (0.0, 0.0))
-        limits[name] = (min(low, float(values.min())), max(high, float(values.max())))
-    if method == "minmax":
-        return limits
-    histograms = {name: np.zeros(_BINS) for name in limits}
-    for name, values in _activations(tflite, inputs):
-        if method == "mse":
-            values = values[values != 0]  # 0 is exact in every range
-        histograms[name] += np.histogram(values, bins=_BINS, range=_wide(limits[name]))[0]
-    cut = _percentile if method == "percentile" else _least_error
-    return {
-        name: cut(histogram, *_wide(limits[name]), percentile)
-        for name, histogram in histograms.items()
-    }
+
+    data: Any = dataclasses.field(repr=False)
+    samples: int = 500
+    ranges: str = "minmax"
+    percentile: float = 99.9
+    training_range: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        if self.data is None:
+            raise ValueError("`data` must hold samples. Received: data=None")
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise ValueError(
+                f"`samples` must be an integer of at least 1. Received: samples={self.samples!r}"
+            )
+        if self.ranges not in RANGES:
+            raise ValueError(
+                f"`ranges` must be one of {list(RANGES)}. Received: ranges={self.ranges!r}"
+            )
+        if not 50 < self.percentile <= 100:
+            raise ValueError(
+                "`percentile` must be above 50, at most 100. "
+                f"Received: percentile={self.percentile!r}"
+            )
+        if self.training_range is not None:
+            low, high = self.training_range
+            if not low < high:
+                raise ValueError(
+                    "`training_range` must be a pair (low, high) with low < high. "
+                    f"Received: training_range={self.training_range!r}"
+                )
 
 
-def _wide(limits):
-    """A range that is no single point."""
-    low, high = limits
-    return (low, high) if high > low else (low, low + 1e-6)
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """Calibration data as they were read.
 
-
-def _activations(tflite, inputs):
-    """The float activations of a file for each sample, as pairs (name, array)."""
-    from ai_edge_litert import interpreter
-
-    runner = interpreter.Interpreter(
-        model_content=tflite,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    runner.allocate_tensors()
-    ports = runner.get_input_details()
-    produced = {i for op in runner._get_ops_details() for i in op["outputs"]}
-    produced |= {port["index"] for port in ports}
-    watched = [
-        d
-        for d in runner.get_tensor_details()
-        if d["dtype"] == np.float32 and d["index"] in produced
-    ]
-    batch = ports[0]["shape"][0]
-    for start in range(0, len(inputs[0]) // batch * batch, batch):
-        runner.reset_all_variables()
-        for port, array in zip(ports, inputs, strict=True):
-            runner.set_tensor(port["index"], array[start : start + batch])
-        runner.invoke()
-        for details in watched:
-            values = runner.get_tensor(details["index"])
-            if values.size:
-                yield details["name"], values
-
-
-def _percentile(histogram, low, high, percentile):
-    """The range without the outermost values, the same share at both ends."""
-    edges = np.linspace(low, high, _BINS + 1)
-    shares = np.cumsum(histogram) / histogram.sum()
-    outside = (1 - percentile / 100) / 2
-    first = edges[np.searchsorted(shares, outside)]
-    last = edges[min(np.searchsorted(shares, 1 - outside) + 1, _BINS)]
-    return min(float(first), 0.0), max(float(last), 0.0)
-
-
-def _least_error(histogram, low, high, _):
-    """The range of least mean squared error in 256 steps.
-
-    Values inside have the error of rounding, step² / 12, and those outside the error of clipping.
+    Attributes:
+        arrays: Arrays of shape `(samples, ...)` by input name, or `None` without data.
+        are_bytes: Whether the data are bytes.
+        notes: What is odd about them.
     """
-    edges = np.linspace(low, high, _BINS + 1)
-    centers = (edges[:-1] + edges[1:]) / 2
-    lows, highs = (np.unique(np.linspace(end, 0.0, 129)) for end in (low, high))
-    under = np.maximum(lows[:, None] - centers, 0)
-    over = np.maximum(centers - highs[:, None], 0)
-    clipping = (under**2 @ histogram)[:, None] + over**2 @ histogram
-    inside = histogram.sum() - ((under > 0) @ histogram)[:, None] - (over > 0) @ histogram
-    steps = (highs - lows[:, None]) / 255
-    errors = np.where(steps > 0, clipping + inside * steps**2 / 12, np.inf)
-    i, j = np.unravel_index(np.argmin(errors), errors.shape)
-    return float(lows[i]), float(highs[j])
+
+    arrays: dict[str, np.ndarray] | None = None
+    are_bytes: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def unlike_training(wrapped, arrays, training_range=None) -> list[str]:
+def read(function: StudentFunction, calibration: Calibration | None) -> Calibrated:
+    """Reads calibration data, and warns where they are unlike those of training.
+
+    Args:
+        function: The student, as the file's inputs reach it.
+        calibration: The data, or `None`.
+    """
+    if calibration is None:
+        return Calibrated()
+    shapes = {i.name: i.shape for i in function.inputs}
+    given, _ = samples.read(calibration.data, shapes, calibration.samples, argument="calibration")
+    arrays = {i.name: given[i.name].astype(function.dtype(i)) for i in function.inputs}
+    notes = _unlike_training(function, arrays, calibration.training_range)
+    for note in notes:
+        warnings.warn(
+            f"{note}. Calibrate with inputs like those that the file will meet, preprocessed "
+            "alike.",
+            stacklevel=3,
+        )
+    return Calibrated(arrays, all(a.dtype == "uint8" for a in given.values()), tuple(notes))
+
+
+def _unlike_training(
+    function: StudentFunction,
+    arrays: Mapping[str, np.ndarray],
+    training_range: tuple[float, float] | None,
+) -> list[str]:
     """Signs that calibration data aren't like what the student was trained on.
 
-    What batch normalization layers saw in training is compared with what they see now; so are the
-    inputs with `training_range`.
-
-    Args:
-        wrapped: The student, a `graph.Wrapped`.
-        arrays: Arrays by input name.
-        training_range: `(low, high)` of the inputs in training, or `None`.
-
-    Returns:
-        A warning for each sign.
+    What the first batch normalization layer met in training is compared with what it meets now;
+    so are the inputs, with `training_range`.
     """
     found = []
     if training_range is not None:
@@ -129,7 +129,7 @@ def unlike_training(wrapped, arrays, training_range=None) -> list[str]:
                     f"calibration data of input {name!r} span {array.min():.4g} to "
                     f"{array.max():.4g}, the training data {low:.4g} to {high:.4g}"
                 )
-    for layer, x in _first_normalized(wrapped, {n: a[:100] for n, a in arrays.items()}):
+    for layer, x in _first_normalized(function, {n: a[:100] for n, a in arrays.items()}):
         mean = keras.ops.convert_to_numpy(layer.moving_mean)
         variance = keras.ops.convert_to_numpy(layer.moving_variance)
         axes = tuple(a for a in range(x.ndim) if a != layer.axis % x.ndim)
@@ -140,15 +140,10 @@ def unlike_training(wrapped, arrays, training_range=None) -> list[str]:
                 f"layer {layer.name!r} meets calibration data whose mean is {shift:.3g} standard "
                 f"deviations from that in training, and whose spread is {spread:.3g} times as wide"
             )
-    for message in found:
-        warnings.warn(
-            f"{message}. Calibrate with inputs like those the file will meet, preprocessed alike.",
-            stacklevel=4,
-        )
     return found
 
 
-def _first_normalized(wrapped, arrays):
+def _first_normalized(function, arrays):
     """The first batch normalization layer and what it takes in, as pairs (layer, array)."""
     seen = []
 
@@ -156,9 +151,9 @@ def _first_normalized(wrapped, arrays):
         seen.append((layer, keras.ops.convert_to_numpy(inputs)))
         return original(inputs, *args, **kwargs)
 
-    for layer in forms.all_layers(wrapped.student):
+    for layer in lowering.all_layers(function.model):
         if type(layer) is keras.layers.BatchNormalization:
-            with forms.calling(layer, call):
-                wrapped({name: tf.constant(array) for name, array in arrays.items()})
+            with lowering.calling(layer, call):
+                function({name: tf.constant(array) for name, array in arrays.items()})
             break
     return seen

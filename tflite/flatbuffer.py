@@ -6,6 +6,12 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 
+def port_counts(tflite: bytes) -> tuple[int, int]:
+    """How many inputs and outputs a file has."""
+    graph = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite)).subgraphs[0]
+    return len(graph.inputs), len(graph.outputs)
+
+
 def tidied(tflite, inputs, outputs) -> bytes:
     """Orders and names the inputs and outputs of a file's one signature, and mends its scales.
 

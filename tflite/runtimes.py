@@ -1,4 +1,7 @@
-"""The runtimes of the targets: LiteRT on phones, TFLite Micro on microcontrollers."""
+"""The runtimes of the targets: LiteRT on phones, TFLite Micro on microcontrollers.
+
+Every file is opened here, and every value quantized and dequantized.
+"""
 
 import contextlib
 import dataclasses
@@ -8,9 +11,11 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from keras_distill.tflite import worker
+from keras_distill.tflite import _litert, child, flatbuffer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +36,12 @@ class Port:
     scale: float = 0.0
     zero_point: int = 0
 
-    def quantize(self, x):
-        """Values (never the integers that stand for them) to what the port takes."""
+    def quantize(self, x: Any) -> np.ndarray:
+        """Values (never the integers that stand for them) as what the port takes.
+
+        Rounded in float64: in float32, a value close to the middle between two steps can end up
+        on the wrong one.
+        """
         x = np.asarray(x)
         if not self.scale:
             return x.astype(self.dtype)
@@ -40,11 +49,54 @@ class Port:
         steps = np.round(x.astype("float64") / self.scale) + self.zero_point
         return np.clip(steps, limits.min, limits.max).astype(self.dtype)
 
-    def dequantize(self, q):
-        """What the port gives as floats, or as it is where the port isn't quantized."""
+    def dequantize(self, q: np.ndarray) -> np.ndarray:
+        """What the port gives as float32, or as it is where the port isn't quantized."""
         if not self.scale:
             return q
-        return ((q.astype("float32") - self.zero_point) * np.float32(self.scale)).astype("float32")
+        return ((q.astype("float64") - self.zero_point) * self.scale).astype("float32")
+
+    def limits(self) -> tuple[float, float]:
+        """The range of the values that the port can hold, to the half of a step."""
+        if not self.scale:
+            return -np.inf, np.inf
+        integers = np.iinfo(self.dtype)
+        low, high = integers.min - self.zero_point - 0.5, integers.max - self.zero_point + 0.5
+        return low * self.scale, high * self.scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Ports:
+    """The inputs and outputs of a file.
+
+    Attributes:
+        inputs: `Port`s in the file's order, under the names that users know them by.
+        outputs: Likewise.
+        states: Pairs (input, output) of indices: the state that one step hands to the next.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    states: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def results(self) -> list[int]:
+        """Indices of the outputs that aren't state."""
+        kept = {o for _, o in self.states}
+        return [i for i in range(len(self.outputs)) if i not in kept]
+
+    def shapes(self) -> dict:
+        """Shapes of samples by input name; those of a step's inputs are whole sequences."""
+        fed = {i for i, _ in self.states}
+        time = (None,) if self.states else ()
+        return {
+            port.name: (*time, *port.shape[1 + len(time) :])
+            for i, port in enumerate(self.inputs)
+            if i not in fed
+        }
+
+    def reported(self, kind: str) -> list[dict]:
+        """The `"inputs"` or `"outputs"` as plain types."""
+        return [{**vars(port), "shape": list(port.shape)} for port in getattr(self, kind)]
 
 
 class Refusal(RuntimeError):
@@ -56,22 +108,26 @@ class LiteRT:
 
     Args:
         tflite: The file.
-        reference: Runs the plain reference kernels instead of XNNPACK.
-        threads: Number of threads.
+        kernels: `"litert"` (XNNPACK), `"litert-reference"` (the plain reference kernels) or
+            `"litert-builtin"` (without XNNPACK).
+        threads: Number of threads, `None` for LiteRT's own choice.
+        keep_tensors: Keeps every tensor, to be read by `tensor` after `run`.
+
+    Raises:
+        Refusal: LiteRT can't run the file.
     """
 
-    def __init__(self, tflite, reference=False, threads=1):
-        from ai_edge_litert import interpreter
-
-        resolver = interpreter.OpResolverType
+    def __init__(
+        self,
+        tflite: bytes,
+        kernels: str = "litert",
+        threads: int | None = 1,
+        keep_tensors: bool = False,
+    ):
         try:
             with _stderr():
-                self._interpreter = interpreter.Interpreter(
-                    model_content=bytes(tflite),
-                    num_threads=threads,
-                    experimental_op_resolver_type=resolver.BUILTIN_REF
-                    if reference
-                    else resolver.AUTO,
+                self._interpreter = _litert.litert_interpreter(
+                    tflite, kernels, threads, keep_tensors
                 )
                 self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
@@ -92,23 +148,38 @@ class LiteRT:
         self.inputs = [_port(d, names, "input", i) for i, d in enumerate(inputs)]
         self.outputs = [_port(d, names, "output", i) for i, d in enumerate(outputs)]
 
-    def run(self, arrays):
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """One invocation on arrays of the ports' types. Returns arrays of the ports' types."""
-        resized = False
-        for index, port, array in zip(self._input_indices, self.inputs, arrays, strict=True):
-            if None in port.shape:
-                self._interpreter.resize_tensor_input(index, array.shape)
-                resized = True
-        if resized:
-            self._interpreter.allocate_tensors()
+        if any(None in port.shape for port in self.inputs):
+            self.resize([array.shape for array in arrays])
         for index, array in zip(self._input_indices, arrays, strict=True):
             self._interpreter.set_tensor(index, array)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(i) for i in self._output_indices]
 
-    def reset(self):
+    def resize(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Makes room for inputs of other shapes."""
+        for index, shape in zip(self._input_indices, shapes, strict=True):
+            self._interpreter.resize_tensor_input(index, shape)
+        self._interpreter.allocate_tensors()
+
+    def reset(self) -> None:
         """Forgets the state of recurrent operators."""
         self._interpreter.reset_all_variables()
+
+    def computed(self) -> dict[int, Port]:
+        """The inputs and the tensors that operators compute, by index, under the file's names."""
+        indices = _litert.computed_tensors(self._interpreter) | set(self._input_indices)
+        names = {d["index"]: d["name"] for d in self._interpreter.get_tensor_details()}
+        return {
+            details["index"]: _port(details, names, "tensor", details["index"])
+            for details in self._interpreter.get_tensor_details()
+            if details["index"] in indices
+        }
+
+    def tensor(self, index: int) -> np.ndarray:
+        """A tensor as the last run left it, where `keep_tensors` was asked for."""
+        return self._interpreter.get_tensor(index)
 
 
 def _port(details, names, kind, i):
@@ -136,33 +207,27 @@ class TFLiteMicro:
             by the interpreter's own names.
     """
 
-    def __init__(self, tflite):
-        runtime = _micro_runtime()
-        tflite = bytes(tflite)
+    def __init__(self, tflite: bytes):
+        _micro_runtime()
         with _stderr() as log:
             try:
-                self._interpreter = runtime.Interpreter.from_bytes(
-                    tflite, arena_size=_largest_arena(tflite)
-                )
+                self._interpreter = _litert.micro_interpreter(tflite, _largest_arena(tflite))
                 self._interpreter.print_allocations()
             except RuntimeError as error:
                 self._interpreter, failure = None, error
         if self._interpreter is None:
             raise Refusal(f"TFLite Micro: {_errors(log[0]) or failure}")
         self.arena = _arena(log[0])
-        from ai_edge_litert.tools import flatbuffer_utils
-
-        graph = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite)).subgraphs[0]
+        inputs, outputs = flatbuffer.port_counts(tflite)
         self.inputs = [
-            _micro_port(self._interpreter.get_input_details(i), f"input_{i}")
-            for i in range(len(graph.inputs))
+            _micro_port(self._interpreter.get_input_details(i), f"input_{i}") for i in range(inputs)
         ]
         self.outputs = [
             _micro_port(self._interpreter.get_output_details(i), f"output_{i}")
-            for i in range(len(graph.outputs))
+            for i in range(outputs)
         ]
 
-    def run(self, arrays):
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """One invocation on arrays of the ports' types. Returns arrays of the ports' types."""
         for i, array in enumerate(arrays):
             self._interpreter.set_input(array, i)
@@ -176,7 +241,7 @@ class TFLiteMicro:
             raise Refusal(f"TFLite Micro: {_errors(log[0]) or failure}")
         return [self._interpreter.get_output(i) for i in range(len(self.outputs))]
 
-    def reset(self):
+    def reset(self) -> None:
         """Forgets the state of recurrent operators."""
         self._interpreter.reset()
 
@@ -186,14 +251,7 @@ def _largest_arena(tflite):
     return (64 << 20) + 10 * len(tflite)
 
 
-_START = """
-import sys
-from tflite_micro.python.tflite_micro import runtime
-runtime.Interpreter.from_bytes(sys.stdin.buffer.read(), arena_size=int(sys.argv[1]))
-"""
-
-
-def safe_arena(tflite, total) -> int:
+def safe_arena(tflite: bytes, total: int) -> int:
     """An arena in which TFLite Micro starts, with a margin of a tenth or more.
 
     While it starts, the interpreter needs more than it keeps. Each size is tried in a process of
@@ -204,7 +262,7 @@ def safe_arena(tflite, total) -> int:
         total: Bytes that the interpreter keeps.
     """
     size = _rounded(1.1 * total + 64)
-    command = [sys.executable, "-P", "-c", _START]
+    command = [sys.executable, "-P", _litert.__file__]
     while subprocess.run([*command, str(size)], input=tflite, capture_output=True).returncode:
         size = _rounded(1.25 * size)
     return size
@@ -225,14 +283,14 @@ def micro_available() -> bool:
 
 
 def _micro_runtime():
+    """Raises where TFLite Micro's interpreter isn't installed."""
     try:
-        from tflite_micro.python.tflite_micro import runtime
+        from tflite_micro.python.tflite_micro import runtime  # noqa: F401
     except ImportError as error:
         raise ImportError(
             "The TFLite Micro interpreter is not installed. `pip install keras-distill[micro]` "
             "installs it on Linux x86-64; there is none for other hosts."
         ) from error
-    return runtime
 
 
 def _micro_port(details, name):
@@ -265,7 +323,7 @@ def _errors(text):
 
 
 @contextlib.contextmanager
-def _stderr():
+def _stderr() -> Iterator[list[str]]:
     """Captures what the process' C++ code writes to standard error, as a list of one text."""
     captured = [""]
     saved = os.dup(2)
@@ -280,20 +338,22 @@ def _stderr():
             captured[0] = log.read().decode(errors="replace")
 
 
-def of_target(runtime) -> list[str]:
+def of_target(runtime: str) -> list[str]:
     """The runtimes of this host that stand for a target's, which is `"litert"` or `"micro"`."""
     names = ["litert", "litert-reference"]
     return ["micro", *names] if on_host(runtime) == "micro" else names
 
 
-def on_host(runtime) -> str:
-    """The runtime of this host that stands for a target's: where TFLite Micro isn't installed,
-    LiteRT's reference kernels do."""
+def on_host(runtime: str) -> str:
+    """The runtime of this host that stands for a target's.
+
+    Where TFLite Micro isn't installed, LiteRT's reference kernels do.
+    """
     return "litert-reference" if runtime == "micro" and not micro_available() else runtime
 
 
-def survive(tflite, runtime):
-    """Runs a file once in a child process, for some files bring their interpreter down.
+def survive(tflite: bytes, runtime: str) -> None:
+    """Runs a file once in a child process, since some files bring their interpreter down.
 
     Args:
         tflite: The file.
@@ -306,28 +366,68 @@ def survive(tflite, runtime):
         pathlib.Path(folder, "file.tflite").write_bytes(tflite)
         for name in of_target(runtime):
             try:
-                worker.run(folder, "run", runtime=name, arena=_largest_arena(tflite))
-            except worker.ConverterCrash as crash:
+                child.run(folder, "run", runtime=name, arena=_largest_arena(tflite))
+            except child.ConverterCrash as crash:
                 raise Refusal(f"Runtime {name!r} crashes on the file ({crash}).") from None
-            except worker.ConverterError:
+            except child.ConverterError:
                 continue
 
 
-def open_file(tflite, runtime="litert", threads=1):
+def open_file(
+    tflite: bytes, runtime: str = "litert", threads: int | None = 1
+) -> LiteRT | TFLiteMicro:
     """A file in one of the runtimes: `"litert"`, `"litert-reference"` or `"micro"`."""
-    if runtime == "micro":
-        return TFLiteMicro(tflite)
-    return LiteRT(tflite, reference=runtime == "litert-reference", threads=threads)
+    return TFLiteMicro(tflite) if runtime == "micro" else LiteRT(tflite, runtime, threads)
 
 
-def run_samples(interpreter, inputs, states=()):
+def ports_of(tflite: bytes, states: Sequence[str] = ()) -> Ports:
+    """The inputs and outputs of a file.
+
+    Args:
+        tflite: The file.
+        states: Names of the inputs that are state, whose outputs are named `<state>_out`.
+    """
+    opened = LiteRT(tflite)
+    inputs = [port.name for port in opened.inputs]
+    outputs = [port.name for port in opened.outputs]
+    pairs = tuple((inputs.index(n), outputs.index(f"{n}_out")) for n in states)
+    return Ports(tuple(opened.inputs), tuple(opened.outputs), pairs)
+
+
+def predict(
+    tflite: bytes, ports: Ports, inputs: Mapping[str, np.ndarray], runtime: str
+) -> dict[str, np.ndarray]:
+    """Runs samples through a file.
+
+    Args:
+        tflite: The file.
+        ports: Its inputs and outputs.
+        inputs: Values of shape `(samples, ...)` by input name, in the file's order.
+        runtime: As in `open_file`.
+
+    Returns:
+        Outputs as floats of shape `(samples, ...)` by name, without state.
+    """
+    interpreter = open_file(tflite, runtime)
+    results = run_samples(interpreter, list(inputs.values()), ports.states)
+    return {
+        ports.outputs[i].name: interpreter.outputs[i].dequantize(result)
+        for i, result in zip(ports.results, results, strict=True)
+    }
+
+
+def run_samples(
+    interpreter: LiteRT | TFLiteMicro,
+    inputs: Sequence[np.ndarray],
+    states: Sequence[tuple[int, int]] = (),
+) -> list[np.ndarray]:
     """Runs samples through an interpreter, quantizing and dequantizing at its ports.
 
     Args:
         interpreter: A `LiteRT` or `TFLiteMicro`.
         inputs: Arrays in the order of the interpreter's inputs, each of shape `(samples, ...)`.
         states: Pairs (input, output) of indices: state that a step hands to the next. The other
-            inputs then have a time axis behind the batch axis, along which the file is run.
+            inputs then have a time axis after the batch axis, along which the file is run.
 
     Returns:
         Arrays as the ports give them, each of shape `(samples, ...)`.

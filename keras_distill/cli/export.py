@@ -54,8 +54,9 @@ def main(flags, arguments, console):
         target=flags.target,
         quantization=flags.quantization,
         io=flags.io,
-        calibration=loaded.train.take(flags.samples).map(lambda x, y: x).batch(1),
-        calibration_samples=flags.samples,
+        calibration=tflite.Calibration(
+            loaded.train.take(flags.samples).map(lambda x, y: x).batch(1), samples=flags.samples
+        ),
         postprocessing=flags.postprocessing,
         labels=loaded.class_names,
     )

@@ -146,7 +146,8 @@ def test_conversion(aware_student):
         tflite.convert(quantization.quantize_aware(convolutional()))
     with pytest.raises(ValueError, match="quantize-aware for 'int8'"):
         tflite.convert(aware_student, quantization="int16x8")
-    for options in ({"ranges": "percentile"}, {"precision": {"logits": "float32"}}):
+    ranges = tflite.Calibration(np.zeros((2, 8, 8, 1)), ranges="percentile")
+    for options in ({"calibration": ranges}, {"precision": {"logits": "float32"}}):
         with pytest.raises(ValueError, match="leave `ranges` and `precision` out"):
             tflite.convert(aware_student, **options)
     with pytest.raises(ValueError, match="isn't quantize-aware"):

@@ -5,7 +5,7 @@ import signal
 import keras
 import numpy as np
 import pytest
-from keras_distill.tflite import worker
+from keras_distill.tflite import child as child_process
 
 from keras_distill import tflite
 
@@ -119,18 +119,27 @@ class TestChild:
     def child(self, converted, tmp_path, monkeypatch):
         """One that nobody else uses, and a folder with a request for it."""
         (tmp_path / "file.tflite").write_bytes(converted("micro", "int8").tflite)
-        monkeypatch.setattr(worker, "_WORKER", worker._Worker())
-        yield worker._WORKER, tmp_path
-        worker._WORKER.stop()
+        monkeypatch.setattr(child_process, "_CHILD", child_process._Child())
+        yield child_process._CHILD, tmp_path
+        child_process._CHILD.stop()
 
     def test_that_died_idle_is_replaced(self, child):
         child, folder = child
-        assert worker.run(folder, "run", runtime="litert") == b""
+        assert child_process.run(folder, "run", runtime="litert") == b""
         # Ctrl-C is sent to the whole group of the terminal's process.
         assert os.getpgid(child.process.pid) != os.getpgid(0)
         child.process.kill()
         child.process.wait()
-        assert worker.run(folder, "run", runtime="litert") == b""
+        assert child_process.run(folder, "run", runtime="litert") == b""
+
+    def test_last_words_are_those_of_the_request_that_crashed(self, child):
+        child, folder = child
+        (folder / "file.tflite").write_bytes(b"no file at all")
+        with pytest.raises(tflite.ConverterError, match="Model provided has model identifier"):
+            child_process.run(folder, "run", runtime="litert")
+        child._printed.write(b"I0000 00:00 started\nalmost there\nsomething broke\n")
+        child._printed.flush()
+        assert child._last_words() == "it last printed: almost there | something broke"
 
     def test_dies_with_an_interrupted_request(self, child):
         """Its answer would else be taken for that to the next request."""
@@ -143,11 +152,11 @@ class TestChild:
         signal.setitimer(signal.ITIMER_REAL, 0.5)
         try:
             with pytest.raises(KeyboardInterrupt):
-                worker.run(folder, "convert", quantization="float32")  # imports TensorFlow
+                child_process.run(folder, "convert", quantization="float32")  # imports TensorFlow
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        assert worker.run(folder, "run", runtime="litert") == b""
+        assert child_process.run(folder, "run", runtime="litert") == b""
 
 
 class TestBadInput:
@@ -182,11 +191,14 @@ class TestBadInput:
             tflite.convert(student, io="int4")
 
     @pytest.mark.parametrize("io", ["uint8", ("uint8", "float32")])
-    @pytest.mark.parametrize("options", [{"ranges": "mse"}, {"precision": {"stem": "float32"}}])
-    def test_bytes_beside_given_ranges(self, student, split, io, options):
+    @pytest.mark.parametrize(
+        ("ranges", "precision"), [("mse", None), ("minmax", {"stem": "float32"})]
+    )
+    def test_bytes_beside_given_ranges(self, student, split, io, ranges, precision):
+        calibration = tflite.Calibration(split[0][0][:20], ranges=ranges)
         with pytest.raises(ValueError, match='`io="uint8"` is not for files with `ranges` or'):
             tflite.convert(
-                student, quantization="int8", io=io, calibration=split[0][0][:20], **options
+                student, quantization="int8", io=io, calibration=calibration, precision=precision
             )
 
     @pytest.mark.parametrize("quantization", ["dynamic", "float16"])

@@ -74,7 +74,7 @@ def files(artifact, name, package, description, normalization, variants) -> dict
 
 def _check_variant(artifact, other):
     def ports(one):
-        return [(p["name"], p["shape"], p["dtype"]) for p in (*one._inputs, *one._outputs)]
+        return [(p.name, list(p.shape), p.dtype) for p in (*one.ports.inputs, *one.ports.outputs)]
 
     if other.target != "android":
         raise ValueError(f"A variant must be for android. Received: {other!r}")
@@ -110,12 +110,12 @@ class _Kit:
         self._artifact = artifact
         normalization = tuple(float(x) for x in normalization)
         # State isn't what the app measures, but what the file gave it the step before.
-        self._states = [i for i, _ in artifact._states]
+        self._states = [i for i, _ in artifact.ports.states]
         self._inputs = [
             _Port(p, (0.0, 1.0) if i in self._states else normalization)
-            for i, p in enumerate(artifact._inputs)
+            for i, p in enumerate(artifact.ports.inputs)
         ]
-        self._outputs = [_Port(p, (0.0, 1.0)) for p in artifact._outputs]
+        self._outputs = [_Port(p, (0.0, 1.0)) for p in artifact.ports.outputs]
         self.assets = {f"{self.base}.tflite": artifact} | {
             f"{self.base}_{other.report['quantization']}.tflite": other for other in variants
         }
@@ -217,13 +217,13 @@ class _Port:
     """An input or output as the Kotlin class names, takes and gives it."""
 
     def __init__(self, port, normalization):
-        self.name = port["name"]
-        self.identifier = names.kotlin_identifier(port["name"])
-        self.shape = [size or 1 for size in port["shape"]]
+        self.name = port.name
+        self.identifier = names.kotlin_identifier(port.name)
+        self.shape = [size or 1 for size in port.shape]
         self.size = int(np.prod(self.shape))
-        self.dtype = port["dtype"]
-        self.scale = port["scale"]
-        self.zero_point = port["zero_point"]
+        self.dtype = port.dtype
+        self.scale = port.scale
+        self.zero_point = port.zero_point
         self.bytes = self.dtype in ("int8", "uint8")
         # Bytes that stand for themselves are taken as bytes.
         self.plain = self.bytes and (not self.scale or (self.scale, self.zero_point) == (1.0, 0))

@@ -66,13 +66,13 @@ class _Port:
 
     def __init__(self, port, index, kind):
         self.index = index
-        self.shape = [size or 1 for size in port["shape"]]
+        self.shape = [size or 1 for size in port.shape]
         self.size = int(np.prod(self.shape))
-        self.dtype = port["dtype"]
-        self.type = _TYPES[port["dtype"]]
-        self.scale = port["scale"]
-        self.zero_point = port["zero_point"]
-        self.struct = f"{names.camel_case(port['name'])}{kind}"
+        self.dtype = port.dtype
+        self.type = _TYPES[port.dtype]
+        self.scale = port.scale
+        self.zero_point = port.zero_point
+        self.struct = f"{names.camel_case(port.name)}{kind}"
         self.buffer = f"state_{index}"
 
     def declaration(self):
@@ -94,11 +94,11 @@ class _Kit:
     def __init__(self, artifact, name):
         self.name = name
         tflite = artifact.compiled or artifact.tflite
-        self._inputs = [_Port(p, i, "Input") for i, p in enumerate(artifact._inputs)]
-        self._outputs = [_Port(p, i, "Output") for i, p in enumerate(artifact._outputs)]
+        self._inputs = [_Port(p, i, "Input") for i, p in enumerate(artifact.ports.inputs)]
+        self._outputs = [_Port(p, i, "Output") for i, p in enumerate(artifact.ports.outputs)]
         given, expected = artifact.test_vectors()
         operators = sorted(set(inspect(tflite).counts))
-        states = [(self._inputs[i], self._outputs[o]) for i, o in artifact._states]
+        states = [(self._inputs[i], self._outputs[o]) for i, o in artifact.ports.states]
         kept = [given for given, _ in states]
         filled = [
             (p, f"{p.buffer}[i]" if p in kept else _encoded(f"Sensor({p.index}, i)", p, name))

@@ -1,11 +1,24 @@
 """Where quantization error comes in, layer by layer."""
 
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
+
 import numpy as np
-from keras_distill.tflite import targets
-from keras_distill.tflite.inspect import inspect
+from keras_distill.tflite import runtimes, targets
+from keras_distill.tflite.inspect import Inspection, inspect
 
 
-def errors(float32, tflite, inputs) -> list[dict]:
+class LayerError(TypedDict):
+    """The error of one operator of a quantized file; see `errors`."""
+
+    layer: str
+    operator: str
+    error: float
+    added: float
+    clipped: float
+
+
+def errors(float32: bytes, tflite: bytes, inputs: Sequence[np.ndarray]) -> list[LayerError]:
     """Compares the activations of a quantized file with those of its float32 twin.
 
     Args:
@@ -30,8 +43,8 @@ def errors(float32, tflite, inputs) -> list[dict]:
         floats.run(sample)
         quantized.run(sample)
         for name, twin in watched.items():
-            expected, *_ = floats.value(twin)
-            got, low, high = quantized.value(name)
+            expected, _ = floats.value(twin)
+            got, (low, high) = quantized.value(name)
             if expected.shape != got.shape:
                 continue
             difference = got - expected
@@ -43,7 +56,7 @@ def errors(float32, tflite, inputs) -> list[dict]:
                 expected.size,
             )
     shares = {n: float(np.sqrt(s[0] / s[1])) if s[1] else 0.0 for n, s in sums.items()}
-    rows = []
+    rows: list[LayerError] = []
     for op in found.operators:
         name = op.layer
         if name not in watched or not sums[name][3]:
@@ -61,7 +74,7 @@ def errors(float32, tflite, inputs) -> list[dict]:
     return rows
 
 
-def _twins(float32, quantized):
+def _twins(float32: Inspection, quantized: Inspection) -> dict[str, str]:
     """The tensor of the float32 file for each of the quantized one that has such a twin."""
     known = {t.name for op in float32.operators for t in op.outputs}
     known |= {t.name for t in float32.inputs}
@@ -80,44 +93,24 @@ def _twins(float32, quantized):
 
 
 class _Runner:
-    """A file in the reference kernels, with every tensor kept."""
+    """A file in the reference kernels, with the tensors of some names kept."""
 
-    def __init__(self, tflite, names):
-        from ai_edge_litert import interpreter
-
-        self._interpreter = interpreter.Interpreter(
-            model_content=tflite,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=interpreter.OpResolverType.BUILTIN_REF,
-        )
-        self._interpreter.allocate_tensors()
-        self._ports = self._interpreter.get_input_details()
-        self.batch = self._ports[0]["shape"][0]
-        details = self._interpreter.get_tensor_details()
-        self._details = {d["name"]: d for d in details if d["name"] in names}
+    def __init__(self, tflite: bytes, names: Iterable[str]):
+        self._file = runtimes.LiteRT(tflite, "litert-reference", threads=None, keep_tensors=True)
+        self.batch = self._file.inputs[0].shape[0] or 1
+        names = set(names)
+        self._tensors = {
+            port.name: (index, port)
+            for index, port in self._file.computed().items()
+            if port.name in names
+        }
 
     def run(self, sample):
-        self._interpreter.reset_all_variables()
-        for port, array in zip(self._ports, sample, strict=True):
-            self._interpreter.set_tensor(port["index"], _quantized(array, port))
-        self._interpreter.invoke()
+        self._file.reset()
+        ports = self._file.inputs
+        self._file.run([port.quantize(x) for port, x in zip(ports, sample, strict=True)])
 
     def value(self, name):
-        """A tensor as floats, and the range that it can hold (to the half of a step)."""
-        details = self._details[name]
-        values = self._interpreter.get_tensor(details["index"])
-        scale, zero_point = details["quantization"]
-        if not scale:
-            return values.astype("float64"), -np.inf, np.inf
-        limits = np.iinfo(values.dtype)
-        low, high = limits.min - zero_point - 0.5, limits.max - zero_point + 0.5
-        return (values.astype("float64") - zero_point) * scale, low * scale, high * scale
-
-
-def _quantized(array, port):
-    scale, zero_point = port["quantization"]
-    if not scale:
-        return array.astype(port["dtype"])
-    limits = np.iinfo(port["dtype"])
-    steps = np.round(array.astype("float64") / scale) + zero_point
-    return np.clip(steps, limits.min, limits.max).astype(port["dtype"])
+        """A tensor as floats, and the range that it can hold."""
+        index, port = self._tensors[name]
+        return port.dequantize(self._file.tensor(index)).astype("float64"), port.limits()

@@ -1,21 +1,28 @@
-"""Layers in the form that the converter and the targets take, for as long as a graph is traced.
+"""Layers lowered to operators that the converter and the targets have, while a graph is traced.
 
 Nothing of the model changes: a layer's `call` or activation is replaced on the instance, and put
 back. Models of every kind, nested and subclassed ones too, are covered that way.
 """
 
 import contextlib
+import functools
 import math
-import types
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
+from keras_distill.tflite import _litert
+
+from keras_distill import _keras, taps
 
 
 @contextlib.contextmanager
-def export_forms(model, *, tanh_gelu=False, fuse=True, unroll=False):
-    """Traces inside this context give the export form of every layer of `model`.
+def lowered(
+    model: keras.Model, *, tanh_gelu: bool = False, fuse: bool = True, unroll: bool = False
+) -> Iterator[list[keras.Layer]]:
+    """Traces inside this context give the lowered form of every layer of `model`.
 
     Args:
         model: Keras model.
@@ -41,28 +48,29 @@ def export_forms(model, *, tanh_gelu=False, fuse=True, unroll=False):
         yield looped
 
 
-def all_layers(model) -> list:
-    """Every layer of a model, those inside of others too."""
-    return list(model._flatten_layers(include_self=False))
+def all_layers(model: keras.Model) -> list[keras.Layer]:
+    """Every layer of a model, those inside others too."""
+    return _keras.layers_of(model, include_self=False)
 
 
 @contextlib.contextmanager
-def scopes(model):
+def scopes(model: keras.Model) -> Iterator[dict[str, set[str]]]:
     """Finds where in a graph that is traced inside this context the layers of `model` put theirs.
 
     Yields:
         A dict to which the name scopes of each layer and of those inside it are added, by name.
     """
-    found = {}
+    found: dict[str, set[str]] = {}
 
     def call(layer, original, *args, **kwargs):
         for name in owners[id(layer)]:
             found.setdefault(name, set()).add(tf.get_current_name_scope())
         return original(*args, **kwargs)
 
-    layers, owners = all_layers(model), {}
+    layers = all_layers(model)
+    owners: dict[int, set[str]] = {}
     for layer in layers:
-        for inner in layer._flatten_layers():
+        for inner in _keras.layers_of(layer):
             owners.setdefault(id(inner), set()).add(layer.name)
     with contextlib.ExitStack() as stack:
         for layer in layers:
@@ -71,7 +79,7 @@ def scopes(model):
 
 
 def _recurrent(fuse, unroll, looped):
-    """The `call` of a recurrent layer in its export form."""
+    """The `call` of a recurrent layer in its lowered form."""
 
     def call(layer, original, sequences, initial_state=None, mask=None, training=False):
         plain = mask is None and initial_state is None and sequences.shape[0] is not None
@@ -85,7 +93,7 @@ def _recurrent(fuse, unroll, looped):
     return call
 
 
-def is_fusable(layer) -> bool:
+def is_fusable(layer: keras.Layer) -> bool:
     """Whether a layer is what TFLite's fused LSTM operator computes."""
     return (
         type(layer) is keras.layers.LSTM
@@ -97,18 +105,13 @@ def is_fusable(layer) -> bool:
     )
 
 
-def calling(layer, call):
+def calling(layer: keras.Layer, call: Callable) -> contextlib.AbstractContextManager:
     """Replaces `layer.call` by `call(layer, original, ...)` inside the context."""
-    original = layer.call
-
-    def replaced(self, *args, **kwargs):
-        return call(self, original, *args, **kwargs)
-
-    return _having(layer, "call", types.MethodType(replaced, layer))
+    return taps.calling(layer, functools.partial(call, layer))
 
 
 @contextlib.contextmanager
-def _having(layer, name, value):
+def _having(layer: keras.Layer, name: str, value: Any) -> Iterator[None]:
     """Replaces an attribute without telling Keras, which would track or refuse the change."""
     attributes = layer.__dict__
     missing = object()
@@ -155,7 +158,7 @@ def _embedding(layer, original, inputs):
 
 
 def _fused_lstm(layer, sequences):
-    """An LSTM in the form that the converter recognises and replaces by the fused operator."""
+    """An LSTM in the form that the converter recognizes and replaces by the fused operator."""
     if layer.go_backwards:
         sequences = ops.flip(sequences, axis=1)
     state = tf.zeros((sequences.shape[0], layer.units))
@@ -163,7 +166,7 @@ def _fused_lstm(layer, sequences):
         tf.convert_to_tensor(sequences),
         state,
         state,
-        # As tensors: the converter doesn't recognise a function of variables.
+        # As tensors: the converter doesn't recognize a function of variables.
         tf.convert_to_tensor(layer.cell.kernel.value),
         tf.convert_to_tensor(layer.cell.recurrent_kernel.value),
         tf.convert_to_tensor(layer.cell.bias.value),
@@ -194,11 +197,5 @@ def _lstm(inputs, hidden, carry, kernel, recurrent_kernel, bias):
         outputs = tf.ensure_shape(outputs, (inputs.shape[0], time, hidden.shape[1]))
         return h, outputs, h, c, tf.constant(1.0)
 
-    mark = {
-        "api_implements": "lstm_fused",
-        "api_preferred_device": "CPU",
-        "go_backwards": False,
-        "time_major": False,
-    }
-    function = tf.function(lstm, autograph=False, experimental_attributes=mark)
+    function = _litert.fused_lstm(lstm)
     return function(inputs, hidden, carry, kernel, recurrent_kernel, bias)[1]

@@ -1,14 +1,24 @@
-"""The parent's side of the child process in which crashes do no harm."""
+"""The parent's side of the child process, in which crashes do no harm."""
 
 import atexit
 import contextlib
 import json
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+#: How many of the last lines that a crashed child printed are shown.
+_LINES = 5
+#: What TensorFlow logs as it starts, whatever its log level.
+_CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages before")
 
 
 class ConverterError(RuntimeError):
@@ -19,19 +29,23 @@ class ConverterCrash(ConverterError):
     """The converter brought its process down."""
 
 
-class _Worker:
+class _Child:
     """A child process that is started once, since importing TensorFlow takes seconds."""
 
     def __init__(self):
-        self.process = None
+        self.process: Any = None
+        self._printed: Any = None
 
     def _start(self):
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
+        environment = {**os.environ, **quiet, "CUDA_VISIBLE_DEVICES": "-1"}
+        # Appending: both processes write to and read from it.
+        self._printed = tempfile.TemporaryFile("a+b")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(pathlib.Path(__file__).with_name("_worker.py"))],
+            [sys.executable, "-P", str(pathlib.Path(__file__).with_name("child_main.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._printed,
             text=True,
             env=environment,
             # Ctrl-C is for the parent, which ends the child where it waits for it.
@@ -48,6 +62,7 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.stdout.close()
+        self._printed.close()
         self.process = None
 
     def run(self, folder):
@@ -56,6 +71,7 @@ class _Worker:
             self._close()
         if self.process is None:
             self._start()
+        self._printed.truncate(0)
         answer = ""
         try:
             with contextlib.suppress(BrokenPipeError):
@@ -69,20 +85,42 @@ class _Worker:
             self._close()
             raise
         if not answer:
-            code = self.process.wait()
+            crash = ConverterCrash(f"{_ending(self.process.wait())}; {self._last_words()}")
             self._close()
-            raise ConverterCrash(f"exit status {code}")
+            raise crash
         error = folder / "error.txt"
         if error.exists():
             raise ConverterError(error.read_text())
         return (folder / "model.tflite").read_bytes()
 
+    def _last_words(self):
+        """The last lines that the child printed during a request."""
+        self._printed.seek(0)
+        lines = self._printed.read().decode(errors="replace").splitlines()
+        lines = [line.strip() for line in lines if line.strip() and not _CHATTER.match(line)]
+        return "it last printed: " + " | ".join(lines[-_LINES:]) if lines else "it printed nothing"
 
-_WORKER = _Worker()
-atexit.register(_WORKER.stop)
+
+def _ending(code):
+    """How a process ended, from its exit status."""
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return f"ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"ended by signal {-code}"
 
 
-def run(folder, work, calibration=None, **request) -> bytes:
+_CHILD = _Child()
+atexit.register(_CHILD.stop)
+
+
+def run(
+    folder: str | os.PathLike,
+    work: str,
+    calibration: Mapping[str, np.ndarray] | None = None,
+    **request: Any,
+) -> bytes:
     """Has the child process do work on a folder.
 
     Args:
@@ -95,13 +133,13 @@ def run(folder, work, calibration=None, **request) -> bytes:
         The TFLite file that came of it.
 
     Raises:
-        ConverterCrash: The child process died.
+        ConverterCrash: The child process died. The message has the last lines that it printed.
         ConverterError: The child raised.
     """
     folder = pathlib.Path(folder)
     for name in ("error.txt", "model.tflite", "calibration.npz"):
         (folder / name).unlink(missing_ok=True)
     if calibration is not None:
-        np.savez(folder / "calibration.npz", **calibration)
+        np.savez(folder / "calibration.npz", **calibration)  # type: ignore[arg-type]
     (folder / "request.json").write_text(json.dumps({"work": work, **request}))
-    return _WORKER.run(folder)
+    return _CHILD.run(folder)

@@ -1,20 +1,23 @@
 """A recurrent student as one step of its sequence, with the state as inputs and outputs."""
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras_distill.tflite import forms, graph
+from keras_distill.tflite import lowering
+from keras_distill.tflite.student_function import Input, StudentFunction, unique_names
 
 _KINDS = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
 
 
-class Step:
-    """One step of a recurrent student, in the place of a `graph.Wrapped` where it is exported.
+class SingleStep:
+    """One step of a recurrent student, traced in place of the whole student.
 
     Args:
-        wrapped: The whole student.
+        whole: The whole student.
 
     Attributes:
         inputs: The student's inputs, one time step long, then one input per state.
@@ -24,17 +27,17 @@ class Step:
         ValueError: The student has no recurrent layer, or one that can't be stepped through.
     """
 
-    def __init__(self, wrapped):
-        self.wrapped = wrapped
-        self.student = wrapped.student
+    def __init__(self, whole: StudentFunction):
+        self.whole = whole
+        self.model = whole.model
         self._layers = [
             layer
-            for layer in forms.all_layers(wrapped.student)
+            for layer in lowering.all_layers(whole.model)
             if isinstance(layer, keras.layers.RNN)
         ]
         if not self._layers:
             raise ValueError('`recurrent="step"` needs a recurrent layer. The student has none.')
-        for layer in [*forms.all_layers(wrapped.student)]:
+        for layer in lowering.all_layers(whole.model):
             if isinstance(layer, keras.layers.Bidirectional):
                 raise ValueError(
                     f"Layer {layer.name!r} reads the sequence backwards too: it can't be run step "
@@ -46,32 +49,33 @@ class Step:
                     f"Layer {layer.name!r} ({type(layer).__name__}) can't be run step by step. "
                     'Use `recurrent="unroll"`.'
                 )
-        data = [graph.Input(i.name, (1, *i.shape[1:]), i.dtype) for i in wrapped.inputs]
+        data = [Input(i.name, (1, *i.shape[1:]), i.dtype) for i in whole.inputs]
         self._sizes = {layer.name: keras.tree.flatten(layer.state_size) for layer in self._layers}
         states = [
             f"{layer}_state" + (f"_{i}" if len(sizes) > 1 else "")
             for layer, sizes in self._sizes.items()
             for i in range(len(sizes))
         ]
-        self.states = graph.unique_names(states, "state")
+        self.states = unique_names(states, "state")
         shapes = [size for sizes in self._sizes.values() for size in sizes]
         self.inputs = data + [
-            graph.Input(name, (int(size),), "float32")
+            Input(name, (int(size),), "float32")
             for name, size in zip(self.states, shapes, strict=True)
         ]
 
-    def dtype(self, given):
+    def dtype(self, given: Input) -> str:
         """Dtype in which an input arrives."""
-        return self.wrapped.dtype(given)
+        return self.whole.dtype(given)
 
     @property
     def variables(self) -> list:
         """TensorFlow variables of the student."""
-        return self.wrapped.variables
+        return self.whole.variables
 
-    def __call__(self, tensors):
+    def __call__(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs by name and the next states, from inputs and states by name."""
-        left, after = list(self.states), {}
+        left = list(self.states)
+        after: dict[str, Any] = {}
 
         def call(layer, original, sequences, initial_state=None, mask=None, training=False):
             if mask is not None:
@@ -89,11 +93,11 @@ class Step:
 
         with contextlib.ExitStack() as stack:
             for layer in self._layers:
-                stack.enter_context(forms.calling(layer, call))
-            outputs = self.wrapped(tensors, check=False)
+                stack.enter_context(lowering.calling(layer, call))
+            outputs = self.whole(tensors, check=False)
         return {**outputs, **after}
 
-    def rollout(self, sequences, count) -> dict:
+    def rollout(self, sequences: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
         """Runs the student step by step along sequences.
 
         Args:
@@ -112,7 +116,7 @@ class Step:
             i.name: np.zeros((samples, *i.shape), "float32") for i in self.inputs
             if i.name in self.states
         }  # fmt: skip
-        met = {i.name: [] for i in self.inputs}
+        met: dict[str, list] = {i.name: [] for i in self.inputs}
         for t in range(time):
             given = {name: a[:, t : t + 1] for name, a in sequences.items()} | state
             for name, array in given.items():
@@ -120,7 +124,7 @@ class Step:
             outputs = step({name: tf.constant(array) for name, array in given.items()})
             outputs = {name: x.numpy() for name, x in outputs.items()}
             state = {name: outputs.pop(f"{name}_out") for name in self.states}
-        self._check(outputs, self.wrapped.predict(sequences))
+        self._check(outputs, self.whole.predict(sequences))
         kept = {name: np.concatenate(parts) for name, parts in met.items()}
         chosen = np.linspace(0, samples * time - 1, min(count, samples * time)).astype(int)
         return {name: array[chosen] for name, array in kept.items()}

@@ -5,14 +5,30 @@ names a folder with `request.json`; the answer is one line, and `model.tflite` o
 the request.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
 import sys
 import traceback
+from typing import Any
 
 
-def convert_saved_model(folder, request):
+def _module(name: str) -> Any:
+    """A module beside this file, without the package around it, which imports TensorFlow."""
+    path = pathlib.Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_litert = _module("_litert")
+
+
+def convert_saved_model(folder: pathlib.Path, request: dict) -> bytes:
     """TensorFlow's converter, with its own post-training quantization."""
     import numpy as np
     import tensorflow as tf
@@ -21,16 +37,11 @@ def convert_saved_model(folder, request):
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder / "saved_model"), signature_keys=["serving_default"]
     )
-    builtins = tf.lite.OpsSet.TFLITE_BUILTINS
     if quantization != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantization == "int8":
-        builtins = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-    if quantization == "int16x8":
-        builtins = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-    converter.target_spec.supported_ops = [builtins]
+    converter.target_spec.supported_ops = [_litert.operator_set(quantization)]
     if (folder / "calibration.npz").exists():
         with np.load(folder / "calibration.npz") as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -48,7 +59,7 @@ def convert_saved_model(folder, request):
     return converter.convert()
 
 
-def quantize_file(folder, request):
+def quantize_file(folder: pathlib.Path, request: dict) -> bytes:
     """ai-edge-quantizer on a float32 file, with given ranges of activations."""
     import numpy as np
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
@@ -56,46 +67,30 @@ def quantize_file(folder, request):
     recipe = recipe_manager.RecipeManager()
     names = qtyping.TFLOperationName
     for pattern, operator, weights, activations in request["recipe"]:
-        operators = [names(operator)] if operator else [names.ALL_SUPPORTED]
-        for name in operators:
-            if weights is None:
-                recipe.add_quantization_config(pattern, name, algorithm_key="no_quantize")
-            else:
-                recipe.add_static_config(
-                    pattern, name, weight_num_bits=weights, activation_num_bits=activations
-                )
+        name = names(operator) if operator else names.ALL_SUPPORTED
+        if weights is None:
+            recipe.add_quantization_config(pattern, name, algorithm_key="no_quantize")
+        else:
+            recipe.add_static_config(
+                pattern, name, weight_num_bits=weights, activation_num_bits=activations
+            )
     with np.load(folder / "ranges.npz") as stored:
         ranges = {name: {"min": stored[name][0], "max": stored[name][1]} for name in stored.files}
     tool = quantizer.Quantizer(str(folder / "float32.tflite"), recipe.get_quantization_recipe())
     return bytes(tool.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
-def run_file(folder, request):
-    """One inference on zeros. Gives nothing: that it ends is the answer."""
-    import numpy as np
-
+def run_file(folder: pathlib.Path, request: dict) -> bytes:
+    """One inference on zeros. Returns nothing: the answer is that it ends."""
     tflite = (folder / "file.tflite").read_bytes()
-    if request["runtime"] == "micro":
-        from tflite_micro.python.tflite_micro import runtime
-
-        interpreter = runtime.Interpreter.from_bytes(tflite, arena_size=request["arena"])
-    else:
-        from ai_edge_litert import interpreter as litert
-
-        kinds = litert.OpResolverType
-        kind = kinds.BUILTIN_REF if request["runtime"] == "litert-reference" else kinds.AUTO
-        interpreter = litert.Interpreter(model_content=tflite, experimental_op_resolver_type=kind)
-        interpreter.allocate_tensors()
-        for port in interpreter.get_input_details():
-            interpreter.set_tensor(port["index"], np.zeros(port["shape"], port["dtype"]))
-    interpreter.invoke()
+    _litert.run_on_zeros(tflite, request["runtime"], request.get("arena", 0))
     return b""
 
 
 WORK = {"convert": convert_saved_model, "quantize": quantize_file, "run": run_file}
 
 
-def main():
+def main() -> None:
     # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

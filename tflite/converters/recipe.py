@@ -1,32 +1,31 @@
 """Precision per operator or layer, as a recipe for ai-edge-quantizer."""
 
 import re
+from collections.abc import Mapping, Sequence
 
-from keras_distill.tflite import forms, targets
+from keras_distill.tflite import targets
+from keras_distill.tflite.inspect import Operator
+
+#: `(pattern, operator or None, weight bits, activation bits)`, for one rule of a recipe.
+Rule = tuple[str, str | None, int | None, int | None]
 
 #: Bits of weights and activations.
-_BITS = {"float32": (None, None), "int4": (4, 8), "int8": (8, 8), "int16": (8, 16)}
+_BITS: dict[str, tuple[int | None, int | None]] = {
+    "float32": (None, None),
+    "int4": (4, 8),
+    "int8": (8, 8),
+    "int16": (8, 16),
+}
 #: Names of operators that ai-edge-quantizer calls otherwise.
 _NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 
 
-def check(student, precision):
-    """Refuses a `precision` that names no layer or operator, or no known precision."""
-    known = {layer.name for layer in forms.all_layers(student)}
-    for name, value in precision.items():
-        if value not in _BITS:
-            raise ValueError(
-                f"`precision` must be one of {list(_BITS)} for each layer or operator. "
-                f"Received: precision[{name!r}]={value!r}"
-            )
-        if name not in known and not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
-            raise ValueError(
-                f"`precision` names {name!r}, which is neither a layer of the student nor an "
-                f'operator such as "CONV_2D".{targets.suggestion(name, known)}'
-            )
-
-
-def named(precision, scopes, operators, twins) -> dict:
+def named(
+    precision: Mapping[str, str],
+    scopes: Mapping[str, set[str]],
+    operators: Sequence[Operator],
+    twins: Sequence[Operator],
+) -> dict[str, list[Operator]]:
     """The operators that each key of `precision` names.
 
     Args:
@@ -63,8 +62,14 @@ def _is_inside(tensor, scopes):
     return any(targets.without_call(part).startswith(scopes) for part in tensor.split(";"))
 
 
-def build(quantization, io, precision, named, micro=False) -> list:
-    """Rules `(pattern, operator or None, weight bits, activation bits)`; later ones win.
+def build(
+    quantization: str,
+    io: Sequence[str],
+    precision: Mapping[str, str],
+    named: Mapping[str, list[Operator]],
+    micro: bool = False,
+) -> list[Rule]:
+    """The rules of a recipe; later ones win.
 
     Args:
         quantization: `"int8"` or `"int4"`.
@@ -73,7 +78,7 @@ def build(quantization, io, precision, named, micro=False) -> list:
         named: The operators that its keys name.
         micro: For TFLite Micro, which has no dense layer of 4-bit weights.
     """
-    rules: list = [(".", None, 8, 8)]
+    rules: list[Rule] = [(".", None, 8, 8)]
     if quantization == "int4":
         # Only convolutions and dense layers have 4-bit kernels: the rest stays at 8.
         rules.append((".*", None, 4, 8))

@@ -1,0 +1,100 @@
+"""The only file that opens LiteRT and TFLite Micro and touches what is not settled in them.
+
+It holds what LiteRT, TFLite Micro and TensorFlow's converter keep private or call experimental,
+behind names of our own: a new release that changes one of these names breaks this file and no
+other. Nothing is imported but what a function needs, and nothing of this package, so that a child
+process can load this file alone. Run as a script, it starts the file on standard input in TFLite
+Micro, in an arena of the size given.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+#: LiteRT's kernels: those of phones (XNNPACK), the plain reference ones, and those of phones
+#: without XNNPACK.
+KERNELS = {
+    "litert": "AUTO",
+    "litert-reference": "BUILTIN_REF",
+    "litert-builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+}
+
+
+def litert_interpreter(
+    tflite: bytes, kernels: str = "litert", threads: int | None = 1, keep_tensors: bool = False
+) -> Any:
+    """LiteRT's interpreter for a file, its tensors not allocated yet.
+
+    Args:
+        tflite: The file.
+        kernels: One of `KERNELS`.
+        threads: Number of threads.
+        keep_tensors: Keeps every tensor as it was computed, to be read after an inference.
+    """
+    from ai_edge_litert import interpreter
+
+    return interpreter.Interpreter(
+        model_content=bytes(tflite),
+        num_threads=threads,
+        experimental_preserve_all_tensors=keep_tensors,
+        experimental_op_resolver_type=getattr(interpreter.OpResolverType, KERNELS[kernels]),
+    )
+
+
+def computed_tensors(interpreter: Any) -> set[int]:
+    """Indices of the tensors that the operators of a LiteRT interpreter compute."""
+    return {int(i) for op in interpreter._get_ops_details() for i in op["outputs"]}
+
+
+def micro_interpreter(tflite: bytes, arena: int) -> Any:
+    """TFLite Micro's interpreter for a file, started in an arena of so many bytes."""
+    from tflite_micro.python.tflite_micro import runtime
+
+    return runtime.Interpreter.from_bytes(bytes(tflite), arena_size=arena)
+
+
+def run_on_zeros(tflite: bytes, runtime: str, arena: int) -> None:
+    """Runs a file once on zeros.
+
+    Args:
+        tflite: The file.
+        runtime: `"micro"` or one of `KERNELS`.
+        arena: Bytes of TFLite Micro's arena.
+    """
+    if runtime == "micro":
+        micro_interpreter(tflite, arena).invoke()
+        return
+    interpreter = litert_interpreter(tflite, runtime, threads=None)
+    interpreter.allocate_tensors()
+    for port in interpreter.get_input_details():
+        interpreter.set_tensor(port["index"], np.zeros(port["shape"], port["dtype"]))
+    interpreter.invoke()
+
+
+def operator_set(quantization: str) -> Any:
+    """TensorFlow's name of the operators that a quantization is converted to."""
+    import tensorflow as tf
+
+    if quantization == "int8":
+        return tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+    if quantization == "int16x8":
+        return tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    return tf.lite.OpsSet.TFLITE_BUILTINS
+
+
+def fused_lstm(function: Any) -> Any:
+    """A TensorFlow function that TensorFlow's converter replaces by the fused LSTM operator."""
+    import tensorflow as tf
+
+    mark = {
+        "api_implements": "lstm_fused",
+        "api_preferred_device": "CPU",
+        "go_backwards": False,
+        "time_major": False,
+    }
+    return tf.function(function, autograph=False, experimental_attributes=mark)
+
+
+if __name__ == "__main__":
+    micro_interpreter(sys.stdin.buffer.read(), int(sys.argv[1]))

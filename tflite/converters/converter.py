@@ -1,0 +1,52 @@
+"""What the ways in which a student becomes a file have in common."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from keras_distill.tflite import flatbuffer
+from keras_distill.tflite.request import Request
+from keras_distill.tflite.student_function import StudentFunction
+from keras_distill.tflite.trace import Graph
+
+#: Arrays of shape `(samples, ...)` by input name.
+Samples = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A file as a converter made it, names included.
+
+    Attributes:
+        tflite: The file.
+        asked_float: Names of the tensors whose operators were asked to stay float.
+    """
+
+    tflite: bytes
+    asked_float: frozenset[str] = frozenset()
+
+    def fed_bytes(self) -> "Converted":
+        """The file with uint8 inputs that stand for themselves."""
+        return dataclasses.replace(self, tflite=flatbuffer.fed_bytes(self.tflite))
+
+
+class Converter(abc.ABC):
+    """A way in which a student becomes a file."""
+
+    def form(self, student: StudentFunction) -> StudentFunction:
+        """The function to be traced for a student."""
+        return student
+
+    @abc.abstractmethod
+    def convert(self, request: Request, graph: Graph, samples: Samples | None) -> Converted:
+        """Makes a file.
+
+        Args:
+            request: What was asked for.
+            graph: The traced graph.
+            samples: Calibration data at the inputs of the graph, or `None`.
+
+        Raises:
+            ConverterError: The converter refused the graph, or crashed.
+        """

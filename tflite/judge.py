@@ -1,0 +1,210 @@
+"""What the runtimes answer, held against the student."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from keras_distill.tflite import child, flatbuffer, runtimes, targets
+from keras_distill.tflite.converters import Converted
+from keras_distill.tflite.inspect import Inspection, inspect
+from keras_distill.tflite.request import Request
+from keras_distill.tflite.student_function import StudentFunction
+
+#: How many operators that stayed float are named.
+_NAMED = 5
+#: A float32 file that is off by more, relative to its largest output, computes something else.
+_FLOAT_ERROR = 0.01
+#: A quantized file that is off by more is warned of.
+_QUANTIZED_ERROR = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A file that its target's runtimes run.
+
+    Attributes:
+        tflite: The file as it is delivered.
+        named: The file with its names.
+        ports: Its inputs and outputs.
+        notes: What is odd about it.
+    """
+
+    tflite: bytes
+    named: bytes
+    ports: runtimes.Ports
+    notes: tuple[str, ...]
+
+
+def judge(
+    request: Request,
+    converted: Converted,
+    arrays: Mapping[str, np.ndarray] | None,
+    states: Sequence[str],
+) -> Judged:
+    """Runs a file in its target's runtimes, and warns of what is odd about it.
+
+    Args:
+        request: What was asked for.
+        converted: The file.
+        arrays: Samples by input name, or `None` to make some up.
+        states: Names of the inputs that are state.
+
+    Raises:
+        ValueError: The target can't run the file.
+        ConverterError: A float32 file computes something else than the student.
+    """
+    target, named, model = request.target, converted.tflite, request.student.model
+    found = inspect(named)
+    refused = targets.refusals(found, target.name)
+    if refused:
+        raise ValueError(
+            f"Target {target.name!r} can't run model {model.name!r} as {request.quantization}: "
+            f"{'; '.join(refused)}."
+        )
+    notes = _left_float(found, request.quantization, converted.asked_float)
+    tflite = flatbuffer.stripped(named) if target.runtime == "micro" else named
+    try:
+        runtimes.survive(named, target.runtime)
+        ports = runtimes.ports_of(named, states)
+        errors = _errors(request, tflite, ports, arrays or request.student.made_up(4))
+    except runtimes.Refusal as error:
+        raise ValueError(
+            f"The runtime of target {target.name!r} refuses model {model.name!r} as "
+            f"{request.quantization}. {error}"
+        ) from None
+    notes += _off(errors, request.quantization)
+    return Judged(tflite, named, ports, tuple(notes))
+
+
+def _left_float(found: Inspection, quantization: str, asked: frozenset[str]) -> list[str]:
+    """Says which operators compute in float though integers were asked for."""
+    if quantization in ("float32", "float16"):
+        return []
+    if quantization == "dynamic":
+        left = [
+            op
+            for op in found.operators
+            if op.macs != 0 and any(t.dtype == "FLOAT32" for t in op.inputs[1:2] if t)
+        ]
+    else:
+        left = [
+            op
+            for op in found.operators
+            if op.name not in ("QUANTIZE", "DEQUANTIZE")
+            and any(t.dtype == "FLOAT32" for t in op.outputs)
+            and op.layer not in asked
+        ]
+    if not left:
+        return []
+    named = [f"{op.name} at {targets.layer_of(op.layer)!r}" for op in left[:_NAMED]]
+    if len(left) > _NAMED:
+        named.append(f"and {len(left) - _NAMED} others")
+    note = f"stayed float: {', '.join(named)}"
+    if quantization != "dynamic":
+        warnings.warn(f"Not everything is {quantization}; {note}.", stacklevel=4)
+    return [note]
+
+
+def _errors(request, tflite, ports, arrays):
+    """Largest error of each output, relative to the output's largest value."""
+    inputs = {name: array[:4] for name, array in arrays.items()}
+    expected = request.student.predict(inputs)
+    got = runtimes.predict(tflite, ports, inputs, runtimes.on_host(request.target.runtime))
+    return {
+        name: float(np.abs(got[name] - wanted).max() / (np.abs(wanted).max() + 1e-6))
+        for name, wanted in expected.items()
+        if wanted.dtype.kind == "f"
+    }
+
+
+def _off(errors, quantization):
+    """Refuses a float32 file that is off, and warns of other files that are far off."""
+    notes = []
+    for name, error in errors.items():
+        note = f"output {name!r} is off by {error:.1%} of its largest value on a few samples"
+        if quantization == "float32" and not error < _FLOAT_ERROR:
+            raise child.ConverterError(f"The float32 file computes something else: {note}.")
+        if not error < _QUANTIZED_ERROR:
+            warnings.warn(f"As {quantization}, {note}; `verify` tells more.", stacklevel=4)
+            notes.append(note)
+    return notes
+
+
+def compare(
+    student: StudentFunction,
+    tflite: bytes,
+    ports: runtimes.Ports,
+    runtime: str,
+    inputs: Mapping[str, np.ndarray],
+    y: Any = None,
+) -> dict:
+    """Differences between the student and a file in every runtime of the target.
+
+    Args:
+        student: The student, under the file's names.
+        tflite: The file.
+        ports: Its inputs and outputs.
+        runtime: The target's runtime.
+        inputs: Arrays by input name.
+        y: Labels, or `None`.
+
+    Returns:
+        A report of plain types.
+    """
+    expected = student.predict(inputs)
+    report: dict = {"samples": len(next(iter(inputs.values())))}
+    if y is not None:
+        report["student"] = _score(expected, y)
+    report["runtimes"] = {}
+    for name in runtimes.of_target(runtime):
+        got = runtimes.predict(tflite, ports, inputs, name)
+        report["runtimes"][name] = {
+            "outputs": [
+                {"name": port.name, **_differences(port, expected[port.name], got[port.name])}
+                for port in (ports.outputs[i] for i in ports.results)
+            ],
+            **(_score(got, y) if y is not None else {}),
+        }
+    return report
+
+
+def _differences(port, expected, got):
+    if expected.shape != got.shape:
+        raise ValueError(
+            f"Output {port.name!r} has shape {got.shape} in the file and {expected.shape} in the "
+            "student: the file belongs to another student."
+        )
+    difference = np.abs(got.astype("float64") - expected.astype("float64"))
+    if not np.isfinite(difference).all():
+        raise ValueError(f"Output {port.name!r} holds NaN or infinity.")
+    report = {"largest": float(difference.max()), "mean": float(difference.mean())}
+    if port.scale:
+        report["largest_steps"] = float(difference.max() / port.scale)
+        report["mean_steps"] = float(difference.mean() / port.scale)
+    if expected.dtype.kind in "iu":
+        report["agreement"] = float(np.mean(expected == got))
+    elif expected.ndim > 1 and expected.shape[-1] > 1:
+        report["agreement"] = float(np.mean(expected.argmax(-1) == got.argmax(-1)))
+    return report
+
+
+def _score(outputs, y):
+    """Accuracy of the first output against integer labels, mean absolute error against floats."""
+    output = next(iter(outputs.values()))
+    y = np.asarray(y)
+    if y.dtype.kind == "f" and y.shape == output.shape and output.ndim > 1 and _is_one_hot(y):
+        y = y.argmax(-1)
+    if y.dtype.kind in "iub":
+        y = y.reshape(output.shape[:-1]) if y.size == output[..., 0].size else y
+        if output.dtype.kind in "iu":
+            return {"accuracy": float(np.mean(output.reshape(y.shape) == y))}
+        if output.ndim > 1 and output.shape[-1] > 1:
+            return {"accuracy": float(np.mean(output.argmax(-1) == y))}
+    error = np.abs(output.astype("float64").reshape(y.shape) - y)
+    return {"mean_absolute_error": float(error.mean())}
+
+
+def _is_one_hot(y):
+    return y.shape[-1] > 1 and bool(np.all((y == 0) | (y == 1)) and np.all(y.sum(-1) == 1))
