@@ -1,4 +1,4 @@
-"""Data for training: sources by name, seeded augmentation, batches that both models see."""
+"""Data for training: sources by name, seeded augmentation, and batches for both models."""
 
 from keras_distill.data.augment import (
     Augmentation,
@@ -8,9 +8,11 @@ from keras_distill.data.augment import (
     random_shift,
     random_unknown,
 )
-from keras_distill.data.features import log_mel, windows
+from keras_distill.data.csv_tables import read_table
+from keras_distill.data.features import log_mel
 from keras_distill.data.pipeline import batches
-from keras_distill.data.sources import Data, load, read_table
+from keras_distill.data.sources import load
+from keras_distill.data.splits import Data
 
 __all__ = [
     "Augmentation",
@@ -24,5 +26,4 @@ __all__ = [
     "random_shift",
     "random_unknown",
     "read_table",
-    "windows",
 ]

@@ -1,23 +1,31 @@
 """Seeded augmentation: the same example and the same seed always give the same view."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
 import keras
 import tensorflow as tf
+
+from keras_distill import _keras
+
+#: A step of an `Augmentation` that isn't a layer: a function `(x, seed) -> x`.
+Step: TypeAlias = Callable[[Any, Any], Any]
 
 
 class Augmentation:
     """Draws views of examples: a chain of Keras preprocessing layers that obeys a seed.
 
-    The random layers of Keras keep a seed of their own, which moves on with every call, so a view
-    can't be drawn twice. Here every draw follows from the seed given with the example: in any
-    order, on any number of threads, in another process. What a teacher once said about a view can
-    be stored beside the seed, and the student shown the same view later.
+    The random layers of Keras keep their own seeds, which change with every call, so a view can't
+    be drawn twice. Here every draw follows from the seed given with the example: in any order, on
+    any number of threads, in another process. A teacher's outputs for a view can be stored with
+    the seed, and the same view be drawn for the student later.
 
     Args:
         steps: Layers such as `keras.layers.RandomCrop`, `RandomFlip` and `RandAugment`, or
             functions `(x, seed) -> x`, applied to one example after another.
 
     Call arguments:
-        x: One example: an image of shape `(height, width, channels)`, or whatever `steps` take.
+        x: One example: an image of shape `(height, width, channels)`, or any input of `steps`.
         seed: Integer, scalar or of shape `(2,)`.
 
     Returns:
@@ -25,7 +33,7 @@ class Augmentation:
 
     Raises:
         TypeError: If a step is neither a layer nor a function.
-        ValueError: If a step is or holds `keras.layers.AugMix`, which can't obey a seed.
+        ValueError: If a step is or contains `keras.layers.AugMix`, which can't obey a seed.
 
     Example:
 
@@ -37,8 +45,8 @@ class Augmentation:
     >>> view = augment(image, seed=7)
     """
 
-    def __init__(self, steps):
-        self.steps = list(steps) if isinstance(steps, (list, tuple)) else [steps]
+    def __init__(self, steps: keras.layers.Layer | Step | Sequence[keras.layers.Layer | Step]):
+        self.steps: list[Any] = list(steps) if isinstance(steps, (list, tuple)) else [steps]
         for step in self.steps:
             if not callable(step):
                 raise TypeError(
@@ -51,7 +59,7 @@ class Augmentation:
                     "seed. Use `keras.layers.RandAugment`."
                 )
 
-    def __call__(self, x, seed):
+    def __call__(self, x: Any, seed: Any) -> Any:
         draws = _Draws(seed)
         for step in self.steps:
             if isinstance(step, keras.layers.Layer):
@@ -64,7 +72,7 @@ class Augmentation:
 class Mixer:
     """Mixes the examples of a batch: MixUp or CutMix of Keras, obeying a seed.
 
-    Teacher and student are shown the same mixture, and the labels are mixed with it. Sources:
+    Teacher and student get the same mixture, and the labels are mixed likewise. Sources:
     Zhang et al., "mixup" (arXiv:1710.09412); Yun et al., "CutMix" (arXiv:1905.04899); for
     distillation, Beyer et al., "Knowledge distillation: A good teacher is patient and consistent"
     (arXiv:2106.05237).
@@ -74,7 +82,7 @@ class Mixer:
 
     Call arguments:
         images: Batch of images, shape `(batch, height, width, channels)`, or a structure of such
-            batches, which are all mixed alike: the same partners, the same shares.
+            batches, which are all mixed with the same partners and shares.
         labels: One-hot classes, shape `(batch, classes)`.
         seed: Integer, scalar or of shape `(2,)`.
 
@@ -90,7 +98,7 @@ class Mixer:
     >>> images, labels = keras_distill.data.Mixer(keras.layers.MixUp(0.8))(images, labels, seed=7)
     """
 
-    def __init__(self, layer):
+    def __init__(self, layer: keras.layers.Layer):
         if not isinstance(layer, (keras.layers.MixUp, keras.layers.CutMix)):
             raise TypeError(
                 "`layer` must be a `keras.layers.MixUp` or `keras.layers.CutMix`. "
@@ -98,7 +106,7 @@ class Mixer:
             )
         self.layer = layer
 
-    def __call__(self, images, labels, seed):
+    def __call__(self, images: Any, labels: Any, seed: Any) -> tuple[Any, Any]:
         labels = tf.cast(labels, "float32")
         shares = []
 
@@ -107,7 +115,7 @@ class Mixer:
                 # Keras takes a batch of rank 3 for one image, and leaves it as it is.
                 raise ValueError(
                     f"{type(self.layer).__name__} mixes images of shape (batch, height, width, "
-                    f"channels). Received: {tuple(view.shape)}. Where channels are missing, add an "
+                    f"channels). Received: {tuple(view.shape)}. If channels are missing, add an "
                     "axis: `x[..., None]`."
                 )
             # Each view starts from the same seed, so that partners and shares are the same.
@@ -118,11 +126,11 @@ class Mixer:
         return keras.tree.map_structure(mixed, images), shares[0]
 
 
-def random_shift(steps: int):
-    """A step that shifts a signal in time by up to `steps` either way, zeros coming in.
+def random_shift(steps: int) -> Step:
+    """A step that shifts a signal in time by up to `steps` either way, padding it with zeros.
 
     Args:
-        steps: Largest shift, along the first axis.
+        steps: Largest shift along the first axis, in time steps.
 
     Returns:
         A function `(x, seed) -> x` for `Augmentation`, on examples of shape `(time, ...)`.
@@ -138,7 +146,7 @@ def random_shift(steps: int):
     return shift
 
 
-def random_scale(low: float, high: float):
+def random_scale(low: float, high: float) -> Step:
     """A step that multiplies each channel of a signal by a factor between `low` and `high`.
 
     Args:
@@ -155,7 +163,7 @@ def random_scale(low: float, high: float):
     return scale
 
 
-def random_noise(stddev: float):
+def random_noise(stddev: float) -> Step:
     """A step that adds Gaussian noise.
 
     Args:
@@ -171,11 +179,11 @@ def random_noise(stddev: float):
     return noise
 
 
-def random_unknown(rate: float, unknown: int = 1):
-    """A step that replaces tokens of a text by the unknown token, padding (0) apart.
+def random_unknown(rate: float, unknown: int = 1) -> Step:
+    """A step that replaces tokens of a text, except padding (0), by the unknown token.
 
     Args:
-        rate: Share of the tokens replaced.
+        rate: Share of the tokens that are replaced, from 0 to 1.
         unknown: Number of the unknown token, 1 in `keras.layers.TextVectorization`.
 
     Returns:
@@ -199,12 +207,12 @@ class _Draws(keras.random.SeedGenerator):
 
     def next(self, ordered=True):
         self._count += 1
-        return tf.random.experimental.stateless_fold_in(self._seed, self._count)
+        return tf.random.fold_in(self._seed, self._count)
 
 
 def _parts(step):
-    """A layer and all that are inside it; nothing of a function."""
-    return step._flatten_layers() if isinstance(step, keras.layers.Layer) else ()
+    """A layer and the layers inside it; nothing for a function."""
+    return _keras.layers_of(step) if isinstance(step, keras.layers.Layer) else []
 
 
 def _run(layer, x, draws):
@@ -216,7 +224,7 @@ def _run(layer, x, draws):
         if isinstance(value, keras.random.SeedGenerator)
     ]
     try:
-        # Past Keras' attribute tracking: the state of the layers isn't to change.
+        # Bypasses the attribute tracking of Keras: the state of the layers must not change.
         for part, name, _ in own:
             vars(part)[name] = draws
         return layer(x, training=True)

@@ -1,6 +1,8 @@
-"""Features of sounds and of continuous recordings."""
+"""Features of sounds."""
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -11,21 +13,21 @@ def log_mel(
     window: float = 0.032,
     step: float = 0.016,
     max_hz: float | None = None,
-):
+) -> Callable[[Any], tf.Tensor]:
     """A function from a waveform to its log-mel spectrogram, for `Dataset.map`.
 
     Args:
         sample_rate: Samples per second.
-        seconds: Length to which waveforms are cut, or filled up with silence at both ends.
+        seconds: Length to which waveforms are cut, or padded with silence at both ends.
         bands: Number of mel bands, from 20 Hz up.
         window: Length of the analysis window, in seconds.
         step: Time from one frame to the next, in seconds.
-        max_hz: Highest frequency. Defaults to half the sample rate.
+        max_hz: Highest frequency, in hertz. Defaults to `None`: half the sample rate.
 
     Returns:
         A function from a waveform, shape `(samples,)`, int16 or float from -1 to 1, to
         `ln(energy + 1e-6)`, float32, shape `(frames, bands)`. It raises a `ValueError` for other
-        integers, which may be of any scale: TensorFlow Datasets gives 16-bit samples as int64.
+        integers, whose scale is unknown: TensorFlow Datasets returns 16-bit samples as int64.
 
     Example:
 
@@ -40,52 +42,29 @@ def log_mel(
     )
 
     def spectrogram(audio):
-        audio = tf.convert_to_tensor(audio)
-        if audio.dtype.is_integer and audio.dtype != tf.int16:
-            raise ValueError(
-                f"`audio` must be int16 or float from -1 to 1. Received: {audio.dtype.name}. Where "
-                "it holds 16-bit samples (as TensorFlow Datasets gives them): "
-                "`tf.cast(audio, tf.int16)`; else divide it by its largest value."
-            )
-        audio = tf.cast(audio, tf.float32) / (2**15 if audio.dtype == tf.int16 else 1)
-        start = tf.maximum(tf.shape(audio)[0] - length, 0) // 2
-        audio = audio[start : start + length]
-        missing = length - tf.shape(audio)[0]
-        audio = tf.pad(audio, [[missing // 2, missing - missing // 2]])
-        audio = tf.ensure_shape(audio, [length])
-        spectrum = tf.signal.stft(audio, size, round(sample_rate * step), fft_length)
+        waveform = _of_length(_floats(audio), length)
+        spectrum = tf.signal.stft(waveform, size, round(sample_rate * step), fft_length)
         return tf.math.log(tf.abs(spectrum) ** 2 @ to_mel + 1e-6)
 
     return spectrogram
 
 
-def windows(
-    signal: np.ndarray, labels: np.ndarray, length: int, step: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts a continuous recording into windows, each with one label.
-
-    Windows in which the label changes are left out.
-
-    Args:
-        signal: Recording, shape `(time, channels)`.
-        labels: Label at each time, shape `(time,)`.
-        length: Length of a window, in time steps.
-        step: Time steps from the start of one window to the next.
-
-    Returns:
-        Windows, shape `(count, length, channels)`, and their labels, shape `(count,)`.
-
-    Raises:
-        ValueError: If the arrays differ in length or are shorter than one window.
-    """
-    signal, labels = np.asarray(signal), np.asarray(labels)
-    if len(signal) != len(labels) or len(signal) < length:
+def _floats(audio):
+    """A waveform as float32 from -1 to 1."""
+    audio = tf.convert_to_tensor(audio)
+    if audio.dtype.is_integer and audio.dtype != tf.int16:
         raise ValueError(
-            f"`signal` and `labels` must be equally long, and at least `length={length}`. "
-            f"Received: {len(signal)} and {len(labels)} time steps."
+            f"`audio` must be int16 or float from -1 to 1. Received: {audio.dtype.name}. If it "
+            "holds 16-bit samples (as TensorFlow Datasets returns them), use "
+            "`tf.cast(audio, tf.int16)`; otherwise divide it by its largest value."
         )
-    cut = np.lib.stride_tricks.sliding_window_view
-    x = cut(signal, length, axis=0)[::step].swapaxes(1, 2)
-    y = cut(labels, length)[::step]
-    same = (y == y[:, :1]).all(axis=1)
-    return x[same], y[same, 0]
+    return tf.cast(audio, tf.float32) / (2**15 if audio.dtype == tf.int16 else 1)
+
+
+def _of_length(waveform, length):
+    """The middle of a waveform, or all of it padded with zeros at both ends."""
+    start = tf.maximum(tf.shape(waveform)[0] - length, 0) // 2
+    waveform = waveform[start : start + length]
+    missing = length - tf.shape(waveform)[0]
+    padded = tf.pad(waveform, [[missing // 2, missing - missing // 2]])
+    return tf.ensure_shape(padded, [length])

@@ -1,4 +1,6 @@
-"""From single examples to the batches of training, with the views that both models see."""
+"""From single examples to batches for training, with the views that both models see."""
+
+from typing import Any
 
 import tensorflow as tf
 
@@ -10,33 +12,33 @@ def batches(
     dataset: tf.data.Dataset,
     batch_size: int,
     *,
-    augment=None,
-    teacher_augment=None,
-    mix=None,
+    augment: Any = None,
+    teacher_augment: Any = None,
+    mix: Any = None,
     classes: int | None = None,
     shuffle: int = 10_000,
-    seed: int = 0,
+    seed: Any = 0,
 ) -> tf.data.Dataset:
-    """Batches for training: shuffled, augmented, mixed. Repeatable: a seed gives all of it.
+    """Batches for training: shuffled, augmented and mixed, all repeatable by the seed.
 
     Teacher and student see the same view, as Beyer et al., "Knowledge distillation: A good
-    teacher is patient and consistent" (arXiv:2106.05237) found best, unless `teacher_augment` asks
-    for a view of the teacher's own.
+    teacher is patient and consistent" (arXiv:2106.05237) recommend, unless `teacher_augment` gives
+    the teacher a different view.
 
     Args:
         dataset: Single examples `(x, y)`.
         batch_size: Number of examples in a batch.
         augment: Keras layers or an `Augmentation`, which draw a new view of each example in each
             epoch.
-        teacher_augment: Likewise, for a view of the teacher's own (`[]`: the plain example): `x`
-            then is a `keras_distill.teachers.Views`. Defaults to `None`: both see what `augment`
-            draws.
+        teacher_augment: Likewise, for a separate view for the teacher (`[]`: the plain example).
+            `x` is then a `keras_distill.teachers.Views`. Defaults to `None`: both models see the
+            view that `augment` draws.
         mix: `keras.layers.MixUp` or `CutMix`, applied to whole batches; both models see the same
             mixture. Labels become shares of the classes, float32, shape `(batch, classes)`.
         classes: Number of classes. Needed to `mix` integer labels.
-        shuffle: Number of examples among which the next one is drawn; `0` keeps the order.
+        shuffle: Size of the buffer from which the next example is drawn; `0` keeps the order.
         seed: Seed of the order, the views and the mixtures: an integer or an integer tensor. Each
-            epoch draws others; a new process begins with those of the first epoch again.
+            epoch draws different ones; a new process starts again with those of the first epoch.
 
     Returns:
         `tf.data.Dataset` of batches `(x, y)`.
@@ -79,7 +81,7 @@ def batches(
 
 
 def _seeds(seed, size):
-    """An endless row of seeds, other ones in each epoch."""
+    """An endless dataset of seeds, different in each epoch."""
     return tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(size)
 
 
@@ -105,7 +107,9 @@ def _augmentation(augment):
 
 def _mixtures(mixer, classes, labels):
     if labels.dtype.is_integer and classes is None:
-        raise ValueError("To mix integer labels, say how many `classes` there are.")
+        raise ValueError(
+            "`mix` needs the number of `classes` for integer labels. Received: classes=None"
+        )
 
     def mixed(batch, seed):
         x, y, *rest = batch

@@ -54,14 +54,3 @@ def test_log_mel_of_spoken_digits(data_dir):
     batch = next(iter(dataset.map(spectrogram).batch(4)))
     assert batch.shape == (4, 30, 20)
     assert np.isfinite(batch).all()
-
-
-def test_windows():
-    signal = np.arange(100)[:, None] * [1, -1]
-    labels = np.repeat([0, 1], [55, 45])
-    x, y = data.windows(signal, labels, length=20, step=10)
-    assert x[:, 0, 0].tolist() == [0, 10, 20, 30, 60, 70, 80]
-    assert y.tolist() == [0, 0, 0, 0, 1, 1, 1]
-    np.testing.assert_array_equal(x[4], signal[60:80])
-    with pytest.raises(ValueError, match="equally long"):
-        data.windows(signal, labels[:50], 20, 10)

@@ -70,7 +70,7 @@ def test_tfds_says_what_is_missing(tfds_dir, tmp_path):
     with pytest.raises(ValueError, match="Did you mean fashion_mnist") as error:
         data.load("fashion_minst")
     one_line(error)
-    with pytest.raises(ValueError, match="no file or folder") as error:
+    with pytest.raises(ValueError, match="neither a file nor a folder") as error:
         data.load("no/such/folder")
     one_line(error)
     with pytest.raises(ValueError, match="download it first") as error:
