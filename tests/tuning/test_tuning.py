@@ -164,7 +164,7 @@ def test_direction_of_metrics(monitor, expected):
 
 def test_a_metric_whose_name_says_nothing_needs_a_mode():
     assert tuning.training.direction("val_score", "max") == "max"
-    with pytest.raises(ValueError, match="more of 'val_score' is better .* give `mode`"):
+    with pytest.raises(ValueError, match="metric 'val_score' doesn't tell .* better. Give `mode`"):
         tuning.training.direction("val_score")
 
 
@@ -234,5 +234,5 @@ def test_ablation_refuses_schedules(teacher, data):
         distiller.compile("adam", LOSS, metrics=["accuracy"], run_eagerly=True)
         return distiller
 
-    with pytest.raises(ValueError, match="'alpha' has a schedule"):
+    with pytest.raises(ValueError, match="'alpha' follows a schedule"):
         tuning.ablate(build, *data, epochs=1, runs=1)
