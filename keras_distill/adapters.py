@@ -40,7 +40,8 @@ def adapting_layers(student: Shape, teacher: Shape, dtype: Any) -> list | None:
         if ranks == (3, 3)
         else keras.layers.Conv2D(channels, 1, dtype=dtype, name="project")
     )
-    shrinks = bool(resize) and student[1] > teacher[1]
+    # Fewer positions are cheaper to project.
+    shrinks = bool(resize) and (student[1] or 0) > (teacher[1] or 0)
     return [*resize, project] if shrinks else [project, *resize]
 
 

@@ -1,19 +1,21 @@
 """Callbacks that go with a `Distiller`."""
 
+from collections.abc import Callable
+
 import keras
 
 
 class Schedule(keras.callbacks.Callback):
     """Sets a hyperparameter of a `Distiller` at the start of each epoch, and logs it.
 
-    To change one at every step, give the `Distiller` or the loss a `keras.optimizers.schedules`
-    schedule in place of the number.
+    To change one at every step, pass a `keras.optimizers.schedules` schedule to the `Distiller` or
+    the loss instead of a number.
 
     Args:
         name: Name of the hyperparameter, one of `distiller.hyperparameters`: `"alpha"`,
             `"soft_targets/temperature"`, `"soft_targets/weight"`, ...
-        schedule: Function from the epoch, an int from 0, to the value. A
-            `keras.optimizers.schedules` schedule is one.
+        schedule: Function of the epoch, an integer counted from 0, that returns the value, such
+            as a `keras.optimizers.schedules` schedule.
 
     Raises:
         ValueError: When training begins, if the distiller has no such hyperparameter; when an
@@ -24,7 +26,7 @@ class Schedule(keras.callbacks.Callback):
     >>> callback = keras_distill.callbacks.Schedule("alpha", lambda epoch: 0.1 + 0.02 * epoch)
     """
 
-    def __init__(self, name, schedule):
+    def __init__(self, name: str, schedule: Callable[[int], float]):
         super().__init__()
         self.name = name
         self.schedule = schedule

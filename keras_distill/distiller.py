@@ -1,4 +1,4 @@
-"""The `Distiller`: a Keras model that trains a student on labels and on a teacher's answers."""
+"""The `Distiller`: a Keras model that trains a student on labels and a teacher's outputs."""
 
 from typing import Any
 
@@ -31,44 +31,46 @@ def _of_objective(name: str, doc: str) -> property:
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Distiller(_keras.BuildsAhead, keras.Model):
-    """Trains a student on the labels and on what a teacher says.
+    """Trains a student on labels and on the outputs of a teacher.
 
     `loss = alpha * student_loss + (1 - alpha) * sum(weight_i * distillation_loss_i)`, plus the
     student's own regularizers and `add_loss` terms. `student_loss` is the loss given to
     `compile`. One training step runs the student once, the teacher once outside the gradient
-    tape, and one backward pass, however many places are compared. `fit` reports `loss`,
-    `student_loss`, each distillation loss by name, and the compiled metrics, which see the
-    student's outputs and the labels alone. `evaluate` and `predict` are those of the student;
-    they never run the teacher.
+    tape, and one backward pass, no matter how many layers are compared. `fit` reports `loss`,
+    `student_loss`, each distillation loss by name, and the compiled metrics, which compare the
+    student's outputs with the labels. `evaluate` and `predict` use the student alone; they never
+    run the teacher.
 
-    The teacher is run in inference mode. It is not changed, trained or saved.
+    The teacher runs in inference mode. It is never changed, trained or saved.
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network"
     (arXiv:1503.02531), section 2.
 
     Args:
         student: The `keras.Model` to train.
-        teacher: A `keras.Model`, or one of `keras_distill.teachers`. `None` leaves it to be given
-            later: `distiller.teacher = model`.
+        teacher: A `keras.Model`, one of `keras_distill.teachers`, a function of a batch, or a
+            path. With `None`, set it before training: `distiller.teacher = model`.
         losses: One distillation loss, a list of losses and `Match`es, or a dict from the name of
-            an output to a loss (`None` skips the output). A loss is a `keras.losses.Loss` of
-            `(teacher, student)`, or a function of the two. A loss without a `Match` compares the
-            outputs, each with its own. Defaults to `SoftTargets(temperature=4.0)`.
+            an output to a loss (`None` skips the output). A loss is a `keras.losses.Loss`, or a
+            function, of the teacher's and the student's tensors. Without a `Match`, it compares
+            each of the student's outputs with the same output of the teacher. Defaults to
+            `SoftTargets(temperature=4.0)`.
         alpha: Weight of the labels, from 0 to 1: a number or a `keras.optimizers.schedules`
             schedule. With `alpha=0` no labels are needed. Defaults to `0.1`.
         missing_label: Label that stands for "not known", for example `-1` (or NaN in regression).
-            Such samples have weight 0 in `student_loss`, in losses that need labels and in the
-            metrics, all of which are then weighted metrics. Defaults to `None`: all are known.
-        check_numerics: Whether to stop with an error that names the teacher, the student or the
-            loss in which the first NaN or infinity arises. XLA leaves such checks out, so it
+            Such samples have weight 0 in `student_loss`, in losses that need labels, and in the
+            metrics, all of which become weighted metrics. Defaults to `None`: all are known.
+        check_numerics: Whether to stop at the first NaN or infinity, with an error that names the
+            teacher, the student or the loss in which it appears. XLA drops such checks, so it
             isn't used then. Defaults to `False`.
         name: Name of the model.
         **kwargs: Other arguments of `keras.Model`.
 
     Raises:
-        TypeError: If `student` or `teacher` isn't a model, or a loss isn't a loss.
-        ValueError: If `alpha` isn't between 0 and 1, a tapped layer doesn't exist, the two sides
-            of a loss don't fit, or student and teacher share layers that training would change.
+        TypeError: If `student` isn't a `keras.Model`, or `teacher` or a loss has a wrong type.
+        ValueError: If `alpha` isn't between 0 and 1, a layer to compare doesn't exist, the two
+            tensors of a loss can't be compared, or student and teacher share layers that training
+            would change.
 
     Example:
 
@@ -86,9 +88,10 @@ class Distiller(_keras.BuildsAhead, keras.Model):
     ```
     """
 
+    train_function: Any
     alpha = _of_objective("alpha", "Weight of the labels.")
     missing_label = _of_objective("missing_label", 'Label that stands for "not known", or `None`.')
-    check_numerics = _of_objective("check_numerics", "Whether NaN and infinity are looked for.")
+    check_numerics = _of_objective("check_numerics", "Whether steps are checked for NaN.")
 
     def __init__(
         self,
@@ -155,19 +158,19 @@ class Distiller(_keras.BuildsAhead, keras.Model):
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """The variables that may change while training goes on, by name.
+        """The hyperparameters that may change during training: variables by name.
 
-        `"alpha"`, and `"<loss>/weight"`, `"<loss>/temperature"` and the like for each distillation
-        loss. Assign to them between steps, or see `keras_distill.callbacks.Schedule`.
+        They are `"alpha"`, and `"<loss>/weight"`, `"<loss>/temperature"` and the like for each
+        distillation loss. Assign to them between steps, or use `keras_distill.callbacks.Schedule`.
         """
         return self.objective.hyperparameters
 
     def set_hyperparameter(self, name: str, value: float) -> None:
-        """Sets one of `hyperparameters`, if the value is in its range.
+        """Sets one of `hyperparameters`.
 
         Args:
-            name: Its name.
-            value: A number.
+            name: Name of the hyperparameter.
+            value: A number in its range.
 
         Raises:
             ValueError: If there is no such hyperparameter, or the value is out of range.
@@ -197,17 +200,17 @@ class Distiller(_keras.BuildsAhead, keras.Model):
             x: The inputs of a batch, tensors.
 
         Raises:
-            ValueError: If there is no teacher, or the two sides of a loss don't fit.
+            ValueError: If there is no teacher, or the two tensors of a loss can't be compared.
         """
         self._check_shared_layers()
         self.objective.build_for(x)
         self._track()
 
     def advance_schedules(self, iterations: Any = None) -> None:
-        """Sets the hyperparameters that have a schedule to their values at this step.
+        """Sets the hyperparameters that follow a schedule to their values at this step.
 
         Args:
-            iterations: Steps of training so far. Defaults to the optimizer's.
+            iterations: Number of training steps so far. Defaults to the optimizer's.
         """
         if iterations is None and self.objective.scheduled:
             iterations = self.optimizer.iterations
@@ -229,7 +232,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         teacher_answer: Answer,
         sample_weight: Any = None,
     ) -> dict[str, Any]:
-        """All losses of a batch. Call it inside the gradient tape.
+        """Computes all losses of a batch. Call it inside the gradient tape.
 
         Args:
             x: The inputs of the batch.
@@ -245,7 +248,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         values = self.objective.compute_losses(
             x, y, answer, teacher_answer, sample_weight, _keras.compiled_loss(self)
         )
-        # Only now do `losses` hold those of the adapters.
+        # Adapters have run by now, so `losses` holds theirs.
         return add_penalties(values, self.losses)
 
     # What Keras asks of a model.
@@ -294,7 +297,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         self._means.reset()
 
     def make_train_function(self, force=False):
-        """As in Keras, after the optimizer, which would make variables in the trace."""
+        """As in Keras, but builds the optimizer first, which would make variables in the trace."""
         optimizer = self.optimizer
         if self.objective.pairs is not None and optimizer is not None:
             if not optimizer.built:
@@ -306,10 +309,11 @@ class Distiller(_keras.BuildsAhead, keras.Model):
                 self.train_function = OnBatches(self.train_function, self.jit_compile)
 
     def build_ahead(self, iterator: Any, data_batch: Any) -> None:
-        """Builds before a step is traced what would make variables in it.
+        """Builds everything with variables before the step is traced.
 
-        Keras leaves that to the trace, which TensorFlow then repeats, or under a strategy reduces
-        the parts of all replicas in one call, which fails with several workers: one part will do.
+        Keras would build during the trace, which TensorFlow then repeats. Under a strategy it
+        would reduce the batches of all replicas in one call, which fails with several workers; the
+        batch of one replica is enough.
         """
         strategy = _keras.strategy_of(self)
         if strategy is None:
@@ -364,10 +368,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
                 variable.assign(value)
 
     def _run_state(self) -> dict[str, list]:
-        """What a run goes on with beside the weights: hyperparameters, seeds of dropout.
-
-        Keras itself saves neither.
-        """
+        """What resuming a run takes beside the weights, and Keras doesn't save itself."""
         hyperparameters = list(self.hyperparameters.values())
         return {"hyperparameters": hyperparameters, "seeds": _keras.seed_states(self)}
 
@@ -400,8 +401,9 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         new = [v.path for v in self.trainable_variables if id(v) not in known]
         if new:
             raise ValueError(
-                f"The optimizer doesn't know the weights {', '.join(new)}: they came with another "
-                "teacher, or weren't trained before. Call `compile` again, with a new optimizer."
+                f"The optimizer doesn't know the weights {', '.join(new)}: they were added by "
+                "another teacher, or weren't trainable before. Call `compile` again, with a new "
+                "optimizer."
             )
 
     def _check_shared_layers(self):

@@ -19,18 +19,19 @@ class Match:
     """Compares a place in the student with a place in the teacher.
 
     Args:
-        loss: A `keras.losses.Loss` of `(teacher, student)`, or a function of the two that returns
-            one value per sample (or a scalar).
+        loss: A `keras.losses.Loss`, or a function, of the teacher's and the student's tensors. A
+            function returns one value per sample, shape `(batch,)`, or a scalar.
         student: Where to look in the student: the path of a layer (`"backbone/block3"`), the
-            layer itself, the name or index of an output, or a tuple of these, which gives the
-            loss a tuple of tensors. Defaults to `None`: the outputs.
+            layer itself, the name or index of an output, or a tuple of these, which passes the
+            loss a tuple of tensors. Defaults to `None`: each of the outputs.
         teacher: Where to look in the teacher, likewise. Defaults to `None`: the same as `student`.
-        adapter: Layer that turns the student's features into the teacher's shape, trained along
-            and never exported. `"auto"` builds it from the shapes. Defaults to `None`.
+        adapter: Layer that turns the student's features into the teacher's shape. It is trained
+            with the student and never exported. `"auto"` builds it from the shapes. With a tuple
+            of places, a tuple of layers. Defaults to `None`: features are compared as they are.
         weight: Weight of the loss, at least 0: a number, or a `keras.optimizers.schedules`
             schedule. Defaults to `1.0`.
-        name: Name under which `fit` reports the loss. Defaults to the loss' own. Where another
-            loss has it, the place or a number is put behind it.
+        name: Name under which `fit` reports the loss. Defaults to the name of the loss. If another
+            loss has that name, the place or a number is appended.
 
     Raises:
         TypeError: If `loss` is neither a loss nor a function, or `adapter` isn't a layer.
@@ -45,7 +46,15 @@ class Match:
 
     weight = Hyperparameter(not_negative)
 
-    def __init__(self, loss, student=None, teacher=None, adapter=None, weight=1.0, name=None):
+    def __init__(
+        self,
+        loss: keras.losses.Loss | Callable,
+        student: Any = None,
+        teacher: Any = None,
+        adapter: Any = None,
+        weight: Any = 1.0,
+        name: str | None = None,
+    ):
         self.loss = as_loss(loss)
         self.student = student
         self.teacher = student if teacher is None else teacher
@@ -55,15 +64,15 @@ class Match:
             for layer in as_tuple(self.adapter)
         ):
             raise TypeError(
-                '`adapter` must be "auto", a layer, None, or a tuple of layers and None with one '
-                f"for each tap. Received: adapter={adapter!r}"
+                '`adapter` must be "auto", a `keras.layers.Layer`, None, or a tuple with a layer '
+                f"or None for each place. Received: adapter={adapter!r}"
             )
         self.weight = weight
         self.name = name or self.loss.name
 
     @property
     def layers(self) -> list:
-        """The layers with weights that come with it: adapters given, and the loss' state."""
+        """The layers that it brings: the adapters given, and the layer with the loss' weights."""
         given = [x for x in as_tuple(self.adapter) if isinstance(x, keras.layers.Layer)]
         return [*given, *([self.loss.state] if self.loss.state is not None else [])]
 
@@ -85,8 +94,12 @@ class Match:
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
-def as_loss(loss) -> DistillationLoss:
-    """`loss` as a `DistillationLoss`."""
+def as_loss(loss: Any) -> DistillationLoss:
+    """`loss` as a `DistillationLoss`.
+
+    Raises:
+        TypeError: If it is neither a loss nor a function.
+    """
     if isinstance(loss, DistillationLoss):
         return loss
     if isinstance(loss, str) or not callable(loss):
@@ -109,14 +122,20 @@ class KerasLoss(DistillationLoss):
         dtype: Dtype or policy of the computation. Defaults to `keras.config.floatx()`.
     """
 
-    def __init__(self, loss, name=None, reduction=None, dtype=None):
+    def __init__(
+        self,
+        loss: keras.losses.Loss | Callable,
+        name: str | None = None,
+        reduction: str | None = None,
+        dtype: Any = None,
+    ):
         self.loss = loss
         super().__init__(
             name=name or getattr(loss, "name", None) or _name_of(loss),
             reduction=reduction or getattr(loss, "reduction", "sum_over_batch_size"),
             dtype=dtype or getattr(loss, "dtype", None),
         )
-        # Nothing is known of what a function compares.
+        # A function may compare tensors of different shapes.
         self.same_shape = isinstance(loss, keras.losses.Loss)
 
     def call(self, y_true, y_pred):
@@ -144,7 +163,7 @@ def as_matches(losses: Any) -> list[Match]:
 
 
 def unique_names(matches: list[Match]) -> list[str]:
-    """A name for each match: its own, with the place or a number behind it where it is taken."""
+    """A name for each match: its own, with the place or a number appended where it is taken."""
     taken = list(RESERVED)
     for match in matches:
         name = match.name
@@ -155,7 +174,7 @@ def unique_names(matches: list[Match]) -> list[str]:
 
 
 def numbered(name: str, taken: list[str]) -> str:
-    """`name`, with a number after it where it is taken."""
+    """`name`, with a number appended where it is taken."""
     stem, number = name, 2
     while name in taken:
         name, number = f"{stem}_{number}", number + 1
@@ -168,5 +187,5 @@ def as_tuple(x: Any) -> tuple:
 
 
 def _name_of(function: Callable) -> str:
-    """The name of a function, or of the class of another thing that can be called."""
+    """The name of a function, or of the class of another callable."""
     return getattr(function, "__name__", type(function).__name__).strip("<>")

@@ -1,6 +1,6 @@
 """Matches tied to their two models: places resolved, adapters built, tensors compared."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -24,12 +24,12 @@ class Tap(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a model said for a batch: its outputs, and the features tapped, by layer path."""
+    """A model's answer for a batch: its outputs, and the tapped features by layer path."""
 
-    outputs: object
-    features: dict
+    outputs: Any
+    features: dict[str, Any]
 
-    def at(self, tap):
+    def at(self, tap: Any) -> Any:
         """The tensor at a `Tap`, or a tuple of tensors at a tuple of taps."""
         if not isinstance(tap, Tap):
             return tuple(self.at(part) for part in tap)
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
 
 
 class ModelTaps:
-    """Resolves what users write for a place in a model into `Tap`s.
+    """Resolves the places in a model that users name into `Tap`s.
 
     Args:
         path_of: Function from the path of a layer, or a layer, to the path of a layer that exists.
@@ -47,12 +47,12 @@ class ModelTaps:
         output_names: Names of the model's outputs, in order, or `None`.
     """
 
-    def __init__(self, path_of, outputs, output_names):
+    def __init__(self, path_of: Callable[[Any], str], outputs: Any, output_names: list[str] | None):
         self.path_of = path_of
         self.outputs = outputs
         self.output_names = output_names
 
-    def resolve(self, place):
+    def resolve(self, place: Any) -> Any:
         """The `Tap` of a place, or a tuple of them."""
         if isinstance(place, (tuple, list)):
             return tuple(self.resolve(part) for part in place)
@@ -63,8 +63,9 @@ class ModelTaps:
         if isinstance(place, str):
             if isinstance(self.outputs, dict) and place in self.outputs:
                 return Tap(output=place)
-            if isinstance(self.outputs, (list, tuple)) and place in (self.output_names or ()):
-                return Tap(output=self.output_names.index(place))
+            names = self.output_names or []
+            if isinstance(self.outputs, (list, tuple)) and place in names:
+                return Tap(output=names.index(place))
         return Tap(path=self.path_of(place))
 
 
@@ -84,7 +85,7 @@ class Pair:
         teacher: `Tap`, or tuple of taps, in the teacher.
     """
 
-    def __init__(self, match, name, student, teacher):
+    def __init__(self, match: Match, name: str, student: Any, teacher: Any):
         self.match = match
         self.loss = match.loss
         self.name = name
@@ -92,7 +93,7 @@ class Pair:
         self.teacher = teacher
         self.adapters = as_tuple(match.adapter)
 
-    def build(self, student, teacher, dtype):
+    def build(self, student: Answer, teacher: Answer, dtype: Any) -> None:
         """Builds adapters and the loss' state, and checks that the two sides fit.
 
         Args:
@@ -101,7 +102,7 @@ class Pair:
             dtype: Dtype policy of adapters.
 
         Raises:
-            ValueError: If the two sides can't be compared. Says both shapes and the mend.
+            ValueError: If the two sides can't be compared. The message names both shapes.
         """
         ours = as_tuple(_specs_at(student, self.student, "student"))
         theirs = as_tuple(_specs_at(teacher, self.teacher, "teacher"))
@@ -123,10 +124,8 @@ class Pair:
                 if not fit(s.shape, t.shape):
                     raise ValueError(self._mismatch(s.shape, t.shape))
         if not self.loss.built:
-            shapes = [x.shape for x in theirs], [x.shape for x in ours]
-            if len(ours) == 1:
-                shapes = shapes[0][0], shapes[1][0]
-            self.loss.build(*shapes)
+            shapes: list[Any] = [[x.shape for x in side] for side in (theirs, ours)]
+            self.loss.build(*(shape[0] if len(shape) == 1 else shape for shape in shapes))
 
     @property
     def output(self) -> int | str | None:
@@ -204,7 +203,7 @@ class Pair:
                 "your own."
             )
         adapter = keras.Sequential(layers, name=f"{self.name}_adapter".replace("/", "_"))
-        # A mask holds on, unless positions are merged or repeated.
+        # The mask stays valid, unless positions are merged or repeated.
         adapter.supports_masking = not (
             len(student.shape) == len(teacher.shape) == 3 and student.shape[1] != teacher.shape[1]
         )
@@ -212,15 +211,16 @@ class Pair:
 
     def _mismatch(self, student, teacher):
         is_output = isinstance(self.student, Tap) and self.student.path is None
-        mend = (
-            "For outputs the two must agree, up to the batch. Where the teacher knows more "
-            "classes, choose among them: `keras_distill.teachers.Teacher(model, class_map=[...])`"
+        fix = (
+            "Outputs must have equal shapes apart from the batch. If the teacher has more classes, "
+            "select some: `keras_distill.teachers.Teacher(model, class_map=[...])`"
             if is_output
-            else 'Give the `Match` adapter="auto", or a layer that turns the one into the other'
+            else 'Give the `Match` adapter="auto", or a layer that turns the student\'s shape into '
+            "the teacher's"
         )
         return (
             f"{self.name}: the student's {self.student} has shape {student} but the teacher's "
-            f"{self.teacher} has shape {teacher}. {mend}."
+            f"{self.teacher} has shape {teacher}. {fix}."
         )
 
 
@@ -252,8 +252,8 @@ def check_states(pairs: Iterable[Pair]) -> None:
         if pair.loss.state is not None and places.setdefault(id(pair.loss), pair) is not pair:
             raise ValueError(
                 f"The loss {pair.name!r} has weights of its own, which "
-                f"{places[id(pair.loss)].name!r} trains already. Give each `Match` of one "
-                "output or layer a loss that is an object of its own."
+                f"{places[id(pair.loss)].name!r} already trains. Create a separate loss object for "
+                "each `Match`, and one `Match` for each output."
             )
 
 
@@ -267,7 +267,7 @@ def _leaves(outputs):
 
 
 def _place(taps):
-    """What a user would write for taps. The only output is 0: `None` stands for all outputs."""
+    """Taps as users write them. The only output is 0: `None` stands for all outputs."""
     if not isinstance(taps, Tap):
         return [_place(tap) for tap in taps]
     if taps.path is not None:

@@ -1,4 +1,4 @@
-"""Looking into a model: layers found by path, and what they return caught while the model runs."""
+"""Looking into a model: finding layers by path, and catching what they return as it runs."""
 
 import contextlib
 import difflib
@@ -34,7 +34,7 @@ def find_layer(model: Any, path: str, role: str) -> Any:
         role: "student" or "teacher", for messages.
 
     Raises:
-        ValueError: If there is no such layer. Names the nearest ones.
+        ValueError: If there is no such layer. The message suggests similar names.
     """
     layer, names = model, path.split("/")
     for depth, name in enumerate(names):
@@ -82,9 +82,9 @@ def resolve(model: Any, place: Any, role: str) -> str:
 def calling(layer: Any, call: Callable) -> Iterator[None]:
     """Has a layer run `call(original, ...)` in place of `original = layer.call`.
 
-    It holds for the thread that enters the block, while the block runs. Blocks may be nested:
-    `original` is then what the block around does. Several threads (the replicas of a distribution
-    strategy) may do so with one layer at once.
+    The replacement is in effect only in the thread that enters the block, so several threads (the
+    replicas of a distribution strategy) may replace the call of one layer at the same time. Where
+    blocks are nested, `original` is the replacement of the outer block.
 
     Args:
         layer: A layer of Keras or `tf_keras`, or an operation of Keras.
@@ -104,10 +104,10 @@ def calling(layer: Any, call: Callable) -> Iterator[None]:
 
 @contextlib.contextmanager
 def capture(layers: Iterable) -> Iterator[dict[int, list]]:
-    """Catches what each of `layers` returns while the block runs.
+    """Collects what each of `layers` returns while the block runs.
 
-    It works for every kind of model, nested or subclassed, costs no further forward pass, and
-    leaves the layers as they were.
+    It works with every kind of model, nested or subclassed, needs no extra forward pass, and
+    leaves the layers unchanged.
 
     Args:
         layers: Keras layers or operations.

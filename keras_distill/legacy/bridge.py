@@ -1,6 +1,7 @@
-"""Keras 3 models rebuilt as `tf_keras` models."""
+"""Rebuilding Keras 3 models as `tf_keras` models."""
 
 import inspect
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -23,19 +24,19 @@ _OPERATIONS = {
 
 
 def to_tf_keras(model: keras.Model) -> tf_keras.Model:
-    """A `tf_keras` model with the layers, names and weights of a Keras 3 model.
+    """Rebuilds a Keras 3 model in `tf_keras`, with the same layers, names and weights.
 
     Args:
-        model: Functional or Sequential Keras 3 model; models inside it likewise.
+        model: Functional or Sequential Keras 3 model; models nested in it likewise.
 
     Returns:
-        A functional `tf_keras.Model`, whose outputs differ by at most 1e-5 of their greatest
-        value on random inputs.
+        A functional `tf_keras.Model`. On random inputs its outputs differ from those of `model`
+        by at most 1e-5 of the largest output.
 
     Raises:
         TypeError: If `model` isn't a Keras 3 model.
-        ValueError: If it isn't a graph of layers, if a layer has no counterpart (names it), or if
-            the outputs differ by more.
+        ValueError: If it is neither Functional nor a built Sequential model, if a layer has no
+            counterpart in `tf_keras`, or if the outputs differ by more.
 
     Example:
 
@@ -48,12 +49,12 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
     return rebuilt
 
 
-def _rebuild(model, prefix, known):
+def _rebuild(model: keras.Model, prefix: str, known: dict) -> tf_keras.Model:
     graph = _keras.graph_of(model)
     if graph is None:
         raise ValueError(
             f"The model {prefix + model.name!r} is neither Functional nor a built Sequential "
-            "model, so its layers can't be carried over. Build it with the functional API."
+            "model, so it can't be converted. Build it with the functional API."
         )
 
     def visit(call, tensors):
@@ -80,12 +81,12 @@ def _rebuild(model, prefix, known):
     )
 
 
-def _counterpart(operation, prefix, known):
+def _counterpart(operation: Any, prefix: str, known: dict) -> Any:
     path = prefix + operation.name
     if isinstance(operation, keras.Model):
         return _rebuild(operation, f"{path}/", known)
     if not isinstance(operation, keras.layers.Layer):
-        kind = _OPERATIONS.get(operation_name(operation))
+        kind = _OPERATIONS.get(operation_name(operation) or "")
         if kind is None:
             _refuse(path, operation)
         return kind(name=operation.name)
@@ -95,21 +96,21 @@ def _counterpart(operation, prefix, known):
     return kind(**_config(kind, operation, path))
 
 
-def _refuse(path, operation):
+def _refuse(path: str, operation: Any) -> NoReturn:
     raise ValueError(
-        f"The layer {path!r} ({type(operation).__name__}) has no counterpart in tf_keras. Replace "
-        "it by a layer that both have, or use `keras_distill.quantization`, which needs no bridge."
+        f"The layer {path!r} ({type(operation).__name__}) has no counterpart in tf_keras. Use a "
+        "layer that both have, or `keras_distill.quantization`, which works on Keras 3 models."
     )
 
 
-def _config(kind, layer, path):
-    """The part of a layer's config that the `tf_keras` class takes."""
+def _config(kind: type, layer: keras.layers.Layer, path: str) -> dict[str, Any]:
+    """The part of a layer's config that the `tf_keras` class accepts."""
     config = layer.get_config()
     parameters = {
         name
         for cls in kind.__mro__
-        if cls is not object
-        for name in inspect.signature(cls.__init__).parameters
+        if cls is not object and "__init__" in vars(cls)
+        for name in inspect.signature(vars(cls)["__init__"]).parameters
     }
     result = {}
     for key, value in config.items():
@@ -130,14 +131,14 @@ def _config(kind, layer, path):
     return result
 
 
-def _copy_weights(old, new):
+def _copy_weights(old: Any, new: Any) -> None:
     if isinstance(old, keras.Model) or not isinstance(old, keras.layers.Layer):
         return
     if old.get_weights():
         new.set_weights(old.get_weights())
 
 
-def _check(model, rebuilt):
+def _check(model: keras.Model, rebuilt: tf_keras.Model) -> None:
     """Raises if the two differ on random inputs."""
     rng = np.random.default_rng(0)
     inputs = [
@@ -155,5 +156,5 @@ def _check(model, rebuilt):
         if not difference <= TOLERANCE:
             raise ValueError(
                 f"The tf_keras counterpart of {model.name!r} differs by {difference:.1e} on random "
-                f"inputs, more than {TOLERANCE}. A layer behaves otherwise in tf_keras."
+                f"inputs, more than {TOLERANCE}: a layer computes something else in tf_keras."
             )

@@ -29,7 +29,7 @@ class Frozen(LiveTeacher):
     def run(self, inputs, taps):
         return tapping.run(self.model, taps, inputs, "teacher")
 
-    def tap_path(self, tap) -> str:
+    def tap_path(self, tap: Any) -> str:
         return tapping.resolve(self.model, tap, "teacher")
 
     @property
@@ -38,13 +38,12 @@ class Frozen(LiveTeacher):
 
 
 class Distiller(tf_keras.Model):
-    """Trains a `tf_keras` student on the labels and on what a teacher says.
+    """Trains a `tf_keras` student on labels and on the outputs of a teacher.
 
-    The same distiller as `keras_distill.Distiller`, with its losses, matches and options, for
-    `tf_keras` models and thus for the students of the TensorFlow Model Optimization Toolkit.
-    `compile` takes what `tf_keras` takes: its optimizers, losses, metrics; `fit` its callbacks,
-    such as `UpdatePruningStep`. Schedules and the shares of an ensemble take effect, but aren't
-    reported.
+    It takes the losses, matches and options of `keras_distill.Distiller`, but trains `tf_keras`
+    models, and so those of the TensorFlow Model Optimization Toolkit. `compile` takes optimizers,
+    losses and metrics of `tf_keras`; `fit` takes its callbacks, such as `UpdatePruningStep`.
+    Schedules and learned weights of an ensemble are applied, but not reported by `fit`.
 
     Args:
         student: The `tf_keras.Model` to train.
