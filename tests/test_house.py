@@ -27,7 +27,7 @@ CIRCLES = {
     ("keras_distill.teachers", "keras_distill.teachers.ensemble"),
     ("keras_distill.teachers", "keras_distill.teachers.store"),
 }
-LONG = {"keras_distill/quantization/flatbuffer.py", "tflite/convert.py"}
+LONG = {"keras_distill/quantization/flatbuffer.py"}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from keras_distill import quantization, tflite
 
 def convert(student, target, kind, data=None, options=None, **arguments):
     """`tflite.convert`, with options of calibration beside the data."""
-    return tflite.convert(student, target, kind, calibration=data, **(options or {}), **arguments)
+    calibration = tflite.Calibration(data, **options) if options else data
+    return tflite.convert(student, target, kind, calibration=calibration, **arguments)
 
 
 def _data(model):
@@ -90,7 +91,7 @@ CASES = {
         "several",
         "android",
         "int8",
-        options={"ranges": "mse", "calibration_samples": 16},
+        options={"ranges": "mse", "samples": 16},
         precision={"scores": "float32"},
     ),
     "gru-micro-int8-step": _exported("gru", "micro", "int8", recurrent="step"),
