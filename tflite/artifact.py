@@ -27,9 +27,6 @@ from keras_distill.tflite.student_function import StudentFunction
 
 from keras_distill import _files, samples
 
-#: How many test vectors are stored.
-VECTORS = 5
-
 
 class Artifact:
     """A TFLite file for a target. `convert` and `load` make it.
@@ -43,6 +40,9 @@ class Artifact:
         student: The student between pre- and postprocessing, or `None` for loaded files.
         labels: Names of the classes, or `None`.
     """
+
+    #: How many test vectors are stored.
+    VECTORS = 5
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Artifact:
         micro = runtimes.on_host(self.runtime) == "micro"
         interpreter = runtimes.open_file(self.tflite, "micro" if micro else "litert-reference")
         given, expected = [], []
-        for i in range(VECTORS):
+        for i in range(self.VECTORS):
             arrays = [port.quantize(self._example(port, i)) for port in self.ports.inputs]
             interpreter.reset()
             given.append(arrays)

@@ -8,7 +8,6 @@ import numpy as np
 from keras_distill.tflite import names
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
 from keras_distill.tflite.android.npu import compile_for_npu
-from keras_distill.tflite.artifact import VECTORS
 
 __all__ = ["compile_for_npu", "files"]
 
@@ -96,9 +95,9 @@ def _check_variant(artifact, other):
         )
 
 
-def _lists(array):
+def _lists(array, count):
     """A row per test vector, which holds a whole batch."""
-    return np.asarray(array).reshape(VECTORS, -1).astype("float64").round(7).tolist()
+    return np.asarray(array).reshape(count, -1).astype("float64").round(7).tolist()
 
 
 class _Kit:
@@ -167,14 +166,15 @@ class _Kit:
 
     def vectors(self):
         """A few inputs of the class, before normalization, and the outputs that they must give."""
+        count = self._artifact.VECTORS
         given, expected = self._artifact.example_values()
         for port in self._inputs:
             mean, std = port.normalization
             given[port.name] = given[port.name].astype("float64") * std + mean
         return {
-            "count": VECTORS,
-            "inputs": {name: _lists(array) for name, array in given.items()},
-            "outputs": {name: _lists(array) for name, array in expected.items()},
+            "count": count,
+            "inputs": {name: _lists(array, count) for name, array in given.items()},
+            "outputs": {name: _lists(array, count) for name, array in expected.items()},
         }
 
     def input_infos(self):
