@@ -39,8 +39,7 @@ class _Child:
     def _start(self):
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
         environment = {**os.environ, **quiet, "CUDA_VISIBLE_DEVICES": "-1"}
-        # Appending: both processes write to and read from it.
-        self._printed = tempfile.TemporaryFile("a+b")  # noqa: SIM115
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(pathlib.Path(__file__).with_name("child_main.py"))],
             stdin=subprocess.PIPE,
@@ -71,7 +70,7 @@ class _Child:
             self._close()
         if self.process is None:
             self._start()
-        self._printed.truncate(0)
+        printed_before = self._bytes_printed()
         answer = ""
         try:
             with contextlib.suppress(BrokenPipeError):
@@ -85,7 +84,9 @@ class _Child:
             self._close()
             raise
         if not answer:
-            crash = ConverterCrash(f"{_ending(self.process.wait())}; {self._last_words()}")
+            crash = ConverterCrash(
+                f"{_ending(self.process.wait())}; {self._last_words(printed_before)}"
+            )
             self._close()
             raise crash
         error = folder / "error.txt"
@@ -93,10 +94,14 @@ class _Child:
             raise ConverterError(error.read_text())
         return (folder / "model.tflite").read_bytes()
 
-    def _last_words(self):
-        """The last lines that the child printed during a request."""
-        self._printed.seek(0)
-        lines = self._printed.read().decode(errors="replace").splitlines()
+    def _bytes_printed(self):
+        return os.fstat(self._printed.fileno()).st_size
+
+    def _last_words(self, start):
+        """The last lines that the child printed, from byte `start` on."""
+        # The child shares the file's position, which must stay at the end.
+        text = os.pread(self._printed.fileno(), self._bytes_printed() - start, start)
+        lines = text.decode(errors="replace").splitlines()
         lines = [line.strip() for line in lines if line.strip() and not _CHATTER.match(line)]
         return "it last printed: " + " | ".join(lines[-_LINES:]) if lines else "it printed nothing"
 
