@@ -83,8 +83,10 @@ def view(image, seed):
 
 def stored_answers(train, folder):
     """The teacher's answers to all views, computed once."""
-    teacher = teachers.LiteRT(
-        reference(TEACHER), preprocess=lambda x: x * 255, from_logits=False, name="larger"
+    teacher = teachers.Teacher(
+        teachers.LiteRT(reference(TEACHER), name="larger"),
+        preprocess=lambda x: x * 255,
+        from_logits=False,
     )
     return teachers.store(
         teacher, train, folder / "answers", views=SETTINGS["views"], augment=view, dtype="float32"

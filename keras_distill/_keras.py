@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 # Layers and models.
 
@@ -209,3 +210,65 @@ class BatchNormalization(keras.layers.BatchNormalization):
 def function_graph(graph: Any, name: str) -> Any:
     """The graph of a function that the operations of a traced graph call."""
     return graph._get_function(name).graph
+
+
+# Datasets of TensorFlow.
+
+
+def of_known_size(dataset: Any, count: int) -> Any:
+    """A `tf.data.Dataset` that tells its number of elements, `count`, which is checked."""
+    import tensorflow as tf
+
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
+# What Keras leaves on the tensors that its layers return.
+
+
+def logits_behind(x: Any) -> Any:
+    """The logits that a softmax or sigmoid of Keras turned into `x`, or `None`."""
+    return getattr(x, "_keras_logits", None)
+
+
+def activation_behind(x: Any) -> str | None:
+    """The activation of Keras that gave `x`: `"softmax"` or `"sigmoid"`, or `None`."""
+    logits = logits_behind(x)
+    if logits is None:
+        return None
+    if hasattr(x, "numpy"):
+        is_sigmoid = _is_nearer_to_sigmoid(np.asarray(x, "float64"), np.asarray(logits, "float64"))
+    else:
+        is_sigmoid = getattr(getattr(x, "op", None), "type", None) == "Sigmoid"
+    return "sigmoid" if is_sigmoid else "softmax"
+
+
+def _is_nearer_to_sigmoid(values: np.ndarray, logits: np.ndarray) -> bool:
+    """Whether it was sigmoid, not softmax, that made `values`, up to rounding, from `logits`."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    by_softmax = np.abs(values - powers / powers.sum(axis=-1, keepdims=True))
+    by_sigmoid = np.abs(values - (np.tanh(logits / 2) + 1) / 2)
+    return bool(by_sigmoid.max(initial=0) < min(0.01, by_softmax.max(initial=0)))
+
+
+def mask_on(x: Any) -> Any:
+    """The mask of a tensor, or `None`."""
+    return keras.src.backend.get_keras_mask(x)
+
+
+def with_mask(x: Any, mask: Any) -> Any:
+    """`x`, with a mask for the losses and layers of Keras that read it; `None` takes it off."""
+    keras.src.backend.set_keras_mask(x, mask)
+    return x
+
+
+def with_logits(x: Any, logits: Any) -> Any:
+    """`x`, with the logits behind it for the losses of Keras, as its own softmax leaves them."""
+    if logits is not None:
+        with contextlib.suppress(AttributeError):  # Tensors of some backends take no attributes.
+            x._keras_logits = logits
+    return x
+
+
+def carry_over(x: Any, source: Any) -> Any:
+    """`x`, with the logits and the mask that Keras left on `source`, the same numbers."""
+    return with_mask(with_logits(x, logits_behind(source)), mask_on(source))

@@ -191,7 +191,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
             scaled = self.optimizer.scale_loss(values["loss"])
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        return self._report(values, figures, x, y, answer.outputs, sample_weight)
+        return self._report(values, figures, x, y, answer.values, sample_weight)
 
     def build_for(self, x: Any) -> None:
         """Builds what depends on the shapes of a batch, if it isn't built yet.

@@ -8,11 +8,10 @@ from keras import ops
 from keras_distill import taps as tapping
 from keras_distill._types import PACKAGE
 from keras_distill.distiller import Distiller
-from keras_distill.losses.base import logits_of
 from keras_distill.losses.response import SoftTargets
 from keras_distill.match import as_matches
+from keras_distill.outputs import Mean, Output
 from keras_distill.teachers.base import BaseTeacher, Misfit
-from keras_distill.teachers.ensemble import mean_logits
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -65,8 +64,9 @@ class MutualDistiller(Distiller):
     ):
         cohort = Cohort(students)
         matches = as_matches(SoftTargets(temperature=1.0) if losses is None else losses)
-        sigmoid = any(getattr(match.loss, "activation", None) == "sigmoid" for match in matches)
-        super().__init__(cohort, Peers(cohort, sigmoid), matches, alpha, name=name, **kwargs)
+        activations = [getattr(match.loss, "activation", None) for match in matches]
+        peers = Peers(cohort, "sigmoid" if "sigmoid" in activations else "softmax")
+        super().__init__(cohort, peers, matches, alpha, name=name, **kwargs)
 
     @property
     def students(self) -> list[keras.Model]:
@@ -149,14 +149,14 @@ class Peers(BaseTeacher):
 
     Args:
         cohort: The `Cohort`.
-        sigmoid: Whether losses with a temperature compare sigmoids, not softmaxes.
+        activation: `"softmax"` or `"sigmoid"`, which losses with a temperature compare.
     """
 
     name = "peers"
 
-    def __init__(self, cohort: Cohort, sigmoid: bool):
+    def __init__(self, cohort: Cohort, activation: str):
         self.cohort = cohort
-        self.sigmoid = sigmoid
+        self.activation = activation
         self.output_names = cohort.output_names
 
     def answer(self, inputs, taps=()):
@@ -168,40 +168,31 @@ class Peers(BaseTeacher):
         shapes = {name: getattr(output, "shape", None) for name, output in outputs.items()}
         if None in shapes.values() or len({shape[1:] for shape in shapes.values()}) > 1:
             raise Misfit(
-                "The students must each have one output, all of one shape behind the batch. "
+                "The students must each have one output, all of one shape after the batch axis. "
                 f"Received outputs of shape {shapes}"
             )
         return outputs, []
 
     def complete(self, outputs, student_outputs):
         """For each student, the mean answer of all others, through which no gradient flows."""
-        answers = {name: _as_given(output) for name, output in student_outputs.items()}
+        answers = {name: output.detached() for name, output in student_outputs.items()}
         means = {}
         for name in answers:
             others = [answer for other, answer in answers.items() if other != name]
-            means[name] = others[0] if len(others) == 1 else _mean(others, self.sigmoid)
+            means[name] = others[0] if len(others) == 1 else _mean(others, self.activation)
         return means
 
 
-def _as_given(output):
-    """`output` and the logits behind it without their gradients."""
-    given = ops.stop_gradient(output)
-    logits = getattr(output, "_keras_logits", None)
-    if logits is not None:
-        given._keras_logits = ops.stop_gradient(logits)
-    return given
-
-
-def _mean(answers, sigmoid):
-    """The mean of several answers, with what losses on logits read behind it."""
+def _mean(answers, activation):
+    """The mean of several outputs; losses with a temperature take that of the probabilities."""
     share = 1 / len(answers)
-    mean = share * sum(ops.cast(answer, "float32") for answer in answers)
-    logits = [ops.cast(logits_of(answer), "float32") for answer in answers]
-    mean._keras_logits = share * sum(logits)
-    mean._mean_logits_at = lambda temperature: mean_logits(
-        logits, [share] * len(logits), sigmoid, temperature
+    logits = [ops.cast(answer.logits_at(), "float32") for answer in answers]
+    return Output(
+        values=share * sum(ops.cast(answer.values, "float32") for answer in answers),
+        logits=share * sum(logits),
+        activation=activation,
+        mean=Mean(tuple(logits), (share,) * len(logits)),
     )
-    return mean
 
 
 def _copy(metric):

@@ -1,5 +1,6 @@
 """What a student is trained for: the labels, and agreement with a teacher."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from keras_distill.checks import fraction
 from keras_distill.hyperparameters import Bound, Hyperparameter, as_float, bind, hyperparameters
 from keras_distill.losses.response import SoftTargets
 from keras_distill.match import RESERVED, as_matches, unique_names
+from keras_distill.outputs import Output, as_outputs
 from keras_distill.pairs import Answer, ModelTaps, Pair, check_states, of_each_output, paths
 from keras_distill.teachers import BaseTeacher, as_teacher
 from keras_distill.teachers.base import Misfit
@@ -219,8 +221,8 @@ class Objective:
         outputs, features = tapping.run(
             self.student, self._student_paths, self.student_inputs(x), "student", training
         )
-        answer = Answer(outputs, dict(zip(self._student_paths, features, strict=True)))
-        return self._checked(answer, "the student")
+        features = dict(zip(self._student_paths, features, strict=True))
+        return self._checked(Answer(as_outputs(outputs), features), "the student")
 
     def known_labels(self, y: Any, outputs: Any, sample_weight: Any) -> tuple[Any, Any]:
         """Labels and weights of a batch, in which `missing_label` has weight 0.
@@ -258,17 +260,15 @@ class Objective:
         """
         if self.pairs is None:
             raise ValueError("The distiller isn't built: call `distiller.build_for(x)` before.")
-        teacher_answer = teacher_answer._replace(
-            outputs=self.teacher.complete(teacher_answer.outputs, answer.outputs)
-        )
+        completed = self.teacher.complete(teacher_answer.outputs, answer.outputs)
+        teacher_answer = teacher_answer._replace(outputs=as_outputs(completed))
+        outputs = answer.values
         alpha = ops.convert_to_tensor(self.alpha)
-        y, sample_weight = self._conformed(y, answer.outputs, sample_weight)
-        y, label_weight = labels.without_missing(
-            y, sample_weight, answer.outputs, self.missing_label
-        )
+        y, sample_weight = self._conformed(y, outputs, sample_weight)
+        y, label_weight = labels.without_missing(y, sample_weight, outputs, self.missing_label)
         values = {}
         if y is not None and student_loss is not None:
-            values["student_loss"] = student_loss(y, answer.outputs, label_weight)
+            values["student_loss"] = student_loss(y, outputs, label_weight)
         elif self.needs_labels:
             raise ValueError(
                 "The batch has no labels, but `alpha` gives them weight. "
@@ -347,7 +347,12 @@ class Objective:
     def _answer_specs(self, spec):
         """What both models would answer, shapes and dtypes alone."""
         teacher = self._given_teacher()
-        student = tapping.spec_of(lambda x: self.run_student(x, training=False), spec)
+
+        def student_values(x):
+            answer = self.run_student(x, training=False)
+            return answer._replace(outputs=answer.values)
+
+        student = tapping.spec_of(student_values, spec)
         try:
             taps = self._teacher_paths
             outputs, features = teacher.answer_spec(spec, taps)
@@ -444,11 +449,9 @@ def _alike(state, other) -> bool:
 
 
 def _checked_tensor(x, message):
-    """`x` with a check, and with what a model left on it: logits, mask."""
+    """A tensor or the values of an `Output`, with a check, and with what Keras left on them."""
+    if isinstance(x, Output):
+        return dataclasses.replace(x, values=_checked_tensor(x.values, message))
     if x is None or not keras.backend.is_float_dtype(x.dtype):
         return x
-    checked = _keras.check_numerics(x, message)
-    for attribute in ("_keras_logits", "_keras_mask", "_is_sigmoid"):
-        if hasattr(x, attribute):
-            setattr(checked, attribute, getattr(x, attribute))
-    return checked
+    return _keras.carry_over(_keras.check_numerics(x, message), x)

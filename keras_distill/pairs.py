@@ -9,6 +9,7 @@ from keras_distill import labels
 from keras_distill import taps as tapping
 from keras_distill.adapters import adapting_layers, fit
 from keras_distill.match import Match, as_tuple, numbered
+from keras_distill.outputs import values_of
 
 
 class Tap(NamedTuple):
@@ -24,13 +25,23 @@ class Tap(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A model's answer for a batch: its outputs, and the tapped features by layer path."""
+    """A model's answer for a batch.
+
+    Args:
+        outputs: The structure of the model's outputs, of `Output`s.
+        features: What the tapped layers returned, tensors by the layers' paths.
+    """
 
     outputs: Any
     features: dict[str, Any]
 
+    @property
+    def values(self) -> Any:
+        """The outputs as plain tensors."""
+        return values_of(self.outputs)
+
     def at(self, tap: Any) -> Any:
-        """The tensor at a `Tap`, or a tuple of tensors at a tuple of taps."""
+        """What is at a `Tap`, or a tuple at a tuple of taps."""
         if not isinstance(tap, Tap):
             return tuple(self.at(part) for part in tap)
         if tap.path is not None:
@@ -150,7 +161,7 @@ class Pair:
         y_pred = student.at(self.student)
         parts = as_tuple(y_pred)
         parts = tuple(
-            x if adapter is None else adapter(x, training=True)
+            x if adapter is None else adapter(values_of(x), training=True)
             for x, adapter in zip(parts, self._adapters_for(parts), strict=True)
         )
         y_pred = parts if isinstance(y_pred, tuple) else parts[0]

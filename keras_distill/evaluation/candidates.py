@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_distill import samples
 from keras_distill.distiller import Distiller
 from keras_distill.evaluation.macs import Opaque, multiply_accumulates
+from keras_distill.outputs import values_of
 from keras_distill.teachers import BaseTeacher
 
 
@@ -127,7 +128,7 @@ class Teacher:
         self.teacher = teacher
 
     def call(self, x: Any) -> Any:
-        return self.teacher.combine(self.teacher.answer(x)[0])
+        return values_of(self.teacher.combine(self.teacher.answer(x)[0]))
 
     @property
     def variables(self) -> list:

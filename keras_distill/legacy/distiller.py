@@ -22,7 +22,7 @@ class Frozen(LiveTeacher):
     """
 
     def __init__(self, model: tf_keras.Model):
-        super().__init__(model.name)
+        self.name = model.name
         self.model = model
         self.output_names = getattr(model, "output_names", None)
 
@@ -140,7 +140,7 @@ class Distiller(tf_keras.Model):
             values = add_penalties(values, self._penalties())
         variables = [*self.student.trainable_variables, *self.adapter_variables]
         self.optimizer.minimize(values["loss"], variables, tape=tape)
-        return self._report(values, x, y, answer.outputs, sample_weight)
+        return self._report(values, x, y, answer.values, sample_weight)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
         """The student's own loss, as `evaluate` reports it."""

@@ -5,37 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-# Names that moved, until all their readers take them from where they are.
-from keras_distill._types import PACKAGE, Tensor, Tensors  # noqa: F401
-from keras_distill.checks import (  # noqa: F401
-    fraction,
-    not_negative,
-    number,
-    positive,
-)
-from keras_distill.hyperparameters import (  # noqa: F401
-    Bound,
-    Hyperparameter,
-    hyperparameter_config,
-    hyperparameters,
-)
-
-
-def logits_of(outputs: Tensor, temperature: Any = None) -> Tensor:
-    """The logits behind `outputs`, where a softmax or sigmoid of Keras made them.
-
-    Keras leaves the logits on the tensors that its softmax and sigmoid return, so nothing is lost
-    where a probability rounds to 0 or 1. Several teachers' answers carry a function that gives
-    the logits of their mean at a temperature. Other tensors are returned as they are.
-
-    Args:
-        outputs: A tensor.
-        temperature: Of the loss that reads them, or `None` where it has none.
-    """
-    mean_at = getattr(outputs, "_mean_logits_at", None)
-    if mean_at is not None and temperature is not None:
-        return mean_at(temperature)
-    return getattr(outputs, "_keras_logits", outputs)
+from keras_distill import _keras
+from keras_distill._types import Tensor, Tensors
+from keras_distill.hyperparameters import hyperparameter_config, hyperparameters
+from keras_distill.outputs import as_outputs, mask_of, values_of
 
 
 class DistillationLoss(keras.losses.Loss):
@@ -75,19 +48,18 @@ class DistillationLoss(keras.losses.Loss):
     def __call__(
         self, y_true: Tensors, y_pred: Tensors, sample_weight: Tensor | None = None
     ) -> Tensor:
-        mask = keras_mask(y_pred)
-        if self.takes_logits:
-            temperature = getattr(self, "temperature", None)
-            y_true = keras.tree.map_structure(lambda x: logits_of(x, temperature), y_true)
-            y_pred = keras.tree.map_structure(logits_of, y_pred)
+        given = None
+        if self.needs_labels or self.needs_keys:
+            y_true, given = y_true
+        teacher, student = as_outputs(y_true), as_outputs(y_pred)
+        mask = mask_of(student)
+        temperature = getattr(self, "temperature", None)
+        teacher, y_pred = self._compared(teacher, temperature), self._compared(student)
         with keras.name_scope(self.name):
             y_pred = self._convert(y_pred)
-            if self.needs_labels or self.needs_keys:
-                teacher, given = y_true
-                teacher = self._convert(teacher)
+            y_true = teacher = self._convert(teacher)
+            if given is not None:
                 y_true = (teacher, self._convert(given, keep_integers=True))
-            else:
-                y_true = teacher = self._convert(y_true)
             if self.same_shape:
                 keras.tree.map_structure(self._check_shapes, teacher, y_pred)
             if not self.built:
@@ -133,6 +105,12 @@ class DistillationLoss(keras.losses.Loss):
     def build_from_config(self, config: dict) -> None:
         self.build(**config)
 
+    def _compared(self, outputs, temperature=None):
+        """The tensors of outputs that the loss compares: logits, or values as they are."""
+        if not self.takes_logits:
+            return values_of(outputs)
+        return keras.tree.map_structure(lambda output: output.logits_at(temperature), outputs)
+
     def _convert(self, x, keep_integers=False):
         """Tensors in the loss' dtype; integers that name things (labels, keys) stay exact."""
         leaves = keras.tree.flatten(x) if isinstance(x, (list, tuple, dict)) else []
@@ -164,15 +142,6 @@ class DistillationLoss(keras.losses.Loss):
     @classmethod
     def from_config(cls, config: dict) -> "DistillationLoss":
         return cls(**keras.saving.deserialize_keras_object(config))
-
-
-def keras_mask(outputs: Tensors) -> Tensor | None:
-    """The Keras mask of a tensor, or of the first tensor of a structure, or `None`."""
-    for x in keras.tree.flatten(outputs):
-        mask = getattr(x, "_keras_mask", None)
-        if mask is not None:
-            return mask
-    return None
 
 
 def present_rows(y_pred: Tensors, mask: Tensor | None, sample_weight: Tensor | None) -> Tensor:
@@ -226,7 +195,7 @@ def _reduce(values, mask, sample_weight, reduction, dtype):
     if mask is not None and rank:
         mask = _to_rank(mask, rank)
         values = ops.where(mask, values, ops.zeros_like(values))
-        values._keras_mask = ops.broadcast_to(mask, ops.shape(values))
+        values = _keras.with_mask(values, ops.broadcast_to(mask, ops.shape(values)))
     return _Values(reduction=reduction, dtype=dtype)(values, values, sample_weight)
 
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill import _keras
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.positions import pool, sample_means, to_common_size
@@ -171,8 +172,7 @@ class ReviewFusion(keras.layers.Layer):
 
 def _normalized(normalization, x, mask):
     x = normalization(x, training=True, mask=mask)
-    x._keras_mask = None  # It has served; convolutions would warn of it.
-    return x
+    return _keras.with_mask(x, None)  # Convolutions would warn that they ignore it.
 
 
 def _nearest(maps, sizes):

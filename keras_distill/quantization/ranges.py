@@ -93,12 +93,8 @@ class AnyRange(keras.layers.Layer):
         if self.observer is not None:
             self.observer(x)
             return x
-        y = self.rounded(x)
-        logits = getattr(x, "_keras_logits", None)
-        if logits is not None:
-            # Losses that take logits find those behind a softmax.
-            y._keras_logits = logits
-        return y
+        # Losses that take logits find those behind a softmax.
+        return _keras.with_logits(self.rounded(x), _keras.logits_behind(x))
 
     def rounded(self, x):
         """`x` on the grid."""

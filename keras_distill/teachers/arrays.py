@@ -1,12 +1,13 @@
-"""A teacher whose answers were computed elsewhere."""
+"""Answers that were computed elsewhere, as a teacher."""
 
 import itertools
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import taps as tapping
 from keras_distill.teachers.base import contents_of
 from keras_distill.teachers.batches import (
     Answered,
@@ -29,9 +30,6 @@ class Arrays(LiveTeacher):
     Args:
         answers: An array of shape `(examples, ...)`, or a list or dict of arrays, one for each
             of the student's outputs.
-        from_logits: As in `Teacher`.
-        activation: As in `Teacher`.
-        class_map: As in `Teacher`.
         name: Name for messages and reports.
 
     Raises:
@@ -44,34 +42,33 @@ class Arrays(LiveTeacher):
     >>> distiller.fit(teacher.attach(x_train), y_train)
     """
 
-    def __init__(
-        self, answers, from_logits=True, activation="softmax", class_map=None, name="arrays"
-    ):
-        super().__init__(name, None, from_logits, activation, class_map)
+    def __init__(self, answers: Any, name: str = "arrays"):
+        self.name = name
         self.answers = keras.tree.map_structure(np.asarray, answers)
         sizes = {len(array) for array in keras.tree.flatten(self.answers)}
         if len(sizes) != 1:
             raise ValueError(
-                f"All answers must be of as many examples. Received: {sorted(sizes)} examples"
+                "All arrays must have a row for each example. Received arrays with "
+                f"{' and '.join(map(str, sorted(sizes)))} rows"
             )
         self.examples = sizes.pop()
         self.tag = f"{name} {next(_NUMBERS)}"
 
-    def answer(self, inputs, taps=()):
-        return self.readable(own_answers(self, inputs)), []
+    def answer(self, inputs: Any, taps: Any = ()) -> tuple:
+        answers = own_answers(self, inputs)
+        return keras.tree.map_structure(keras.ops.convert_to_tensor, answers), []
 
-    def answer_spec(self, inputs, taps=()):
+    def answer_spec(self, inputs: Any, taps: Any = ()) -> tuple:
         answers = keras.tree.map_structure(
             lambda array: keras.KerasTensor((None, *array.shape[1:]), array.dtype.name),
             self.answers,
         )
-        return tapping.spec_of(self.readable, answers), []
+        return answers, []
 
-    def contents(self):
-        yield from super().contents()
-        yield from contents_of(keras.tree.flatten(self.answers))
+    def own_contents(self) -> Iterable:
+        return contents_of(keras.tree.flatten(self.answers))
 
-    def attach(self, data):
+    def attach(self, data: Any) -> Any:
         """Brings each example together with its answers.
 
         Args:
@@ -80,12 +77,12 @@ class Arrays(LiveTeacher):
                 what another teacher's `attach` gave.
 
         Returns:
-            `Answered` arrays, which `fit` takes as `x`; or the data set with `Answered` in the
+            `Answered` arrays, which `fit` takes as `x`; or the dataset with `Answered` in the
             place of `x`.
 
         Raises:
-            ValueError: If there aren't as many examples as answers, or it isn't known how many
-                there are and they aren't numbered.
+            ValueError: If there aren't as many examples as answers, or their number isn't known
+                and they aren't numbered.
         """
         if not isinstance(data, tf.data.Dataset):
             x = data if isinstance(data, Answered) else Keyed(data, np.arange(self.examples))
@@ -109,5 +106,5 @@ class Arrays(LiveTeacher):
             raise ValueError(
                 f"There are answers to {self.examples} examples. Received: "
                 f"{count if count >= 0 else 'an unknown number of'} examples. If examples were "
-                "left out or come again, number them before: `keras_distill.teachers.keyed`."
+                "left out or repeated, number them before: `keras_distill.teachers.keyed`."
             )

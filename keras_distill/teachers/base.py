@@ -1,15 +1,20 @@
 """What a `Distiller` asks of a teacher."""
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_distill import taps as tapping
+from keras_distill._types import Tensors
+from keras_distill.outputs import values_of
 from keras_distill.teachers.batches import Answered, Keyed, Views
 
 
 class Misfit(ValueError):
-    """A teacher's answers don't fit what was said of them."""
+    """A teacher's outputs don't fit the options given for them."""
 
     # Without it, AutoGraph makes an error of another kind of one that arises in a `tf.function`.
     __init__ = Exception.__init__
@@ -23,17 +28,17 @@ class BaseTeacher:
     """
 
     #: Name for messages and reports.
-    name = "teacher"
+    name: str = "teacher"
     #: A built `keras.layers.Layer` with weights that are trained along, or `None`.
-    state = None
+    state: keras.layers.Layer | None = None
     #: Names of the outputs, in order, or `None`.
-    output_names = None
+    output_names: list | None = None
     #: Whether `answer` can be compiled by XLA.
-    supports_jit = True
+    supports_jit: bool = True
     #: Names of the figures that `figures` gives.
-    figure_names = ()
+    figure_names: tuple = ()
 
-    def answer(self, inputs, taps=()):
+    def answer(self, inputs: Any, taps: Any = ()) -> tuple:
         """Runs the teacher on a batch, in inference mode.
 
         Args:
@@ -42,29 +47,30 @@ class BaseTeacher:
 
         Returns:
             `(outputs, features)`: what the teacher answers, in the structure of the student's
-            outputs (once `combine` has seen it), and one tensor for each of `taps`.
+            outputs (after `combine`), and one tensor for each of `taps`. Outputs are tensors, or
+            `keras_distill.outputs.Output`s, which know their logits and activation.
         """
         raise NotImplementedError
 
-    def combine(self, outputs):
+    def combine(self, outputs: Any) -> Any:
         """Turns the outputs of `answer` into their final form, inside the gradient tape.
 
         What `state` learns is used here.
         """
         return outputs
 
-    def complete(self, outputs, student_outputs):
-        """As `combine`, with the student's outputs of the same step.
+    def complete(self, outputs: Any, student_outputs: Any) -> Any:
+        """As `combine`, with the student's outputs of the same step, `Output`s.
 
         Overridden by teachers that learn from what the student answers.
         """
         return self.combine(outputs)
 
-    def figures(self, outputs) -> dict:
+    def figures(self, outputs: Any) -> dict:
         """Scalars that `fit` reports, by name, from the outputs that `answer` gave."""
         return {}
 
-    def answer_spec(self, inputs, taps=()):
+    def answer_spec(self, inputs: Any, taps: Any = ()) -> tuple:
         """Shapes and dtypes of an answer in its final form.
 
         Args:
@@ -77,19 +83,19 @@ class BaseTeacher:
 
         def final_answer(x):
             outputs, features = self.answer(x, taps)
-            return self.combine(outputs), features
+            return values_of(self.combine(outputs)), features
 
         return tapping.spec_of(final_answer, inputs)
 
-    def student_inputs(self, inputs):
+    def student_inputs(self, inputs: Any) -> Tensors:
         """The part of a batch's `x` that the student reads."""
         return inputs.inputs if isinstance(inputs, (Keyed, Answered, Views)) else inputs
 
-    def keys(self, inputs):
-        """One integer for each sample that names it in the whole data set, or `None`."""
+    def keys(self, inputs: Any) -> Any:
+        """One integer for each sample that names it in the whole dataset, or `None`."""
         return inputs.keys if isinstance(inputs, (Keyed, Answered)) else None
 
-    def tap_path(self, tap) -> str:
+    def tap_path(self, tap: Any) -> str:
         """The path under which `answer` knows `tap`, a path or a layer of this teacher.
 
         Raises:
@@ -105,21 +111,36 @@ class BaseTeacher:
         return []
 
     def fingerprint(self) -> str:
-        """A digest of what this teacher is, by which stored answers know it again."""
+        """A digest by which stored answers recognize this teacher."""
         digest = hashlib.sha256()
         for part in self.contents():
             digest.update(part if isinstance(part, bytes) else repr(part).encode())
         return digest.hexdigest()
 
-    def contents(self):
-        """What makes this teacher what it is: bytes, or values whose `repr` says it all."""
+    def contents(self) -> Iterable:
+        """What makes this teacher what it is: bytes, or values with a complete `repr`."""
         return [type(self).__name__]
+
+    def contents_read_as(self, reading: tuple) -> Iterable:
+        """`contents` of a `Teacher` that reads this one's outputs in another way.
+
+        Args:
+            reading: The `Reading`.
+        """
+        return ["Teacher", *reading, self.fingerprint()]
+
+    def require_logits(self, from_logits: bool | dict) -> None:
+        """Raises where outputs are known to be probabilities and `from_logits` says otherwise.
+
+        Args:
+            from_logits: As in `Teacher`.
+        """
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}>"
 
 
-def map_outputs(function, outputs, names=None):
+def map_outputs(function: Callable, outputs: Any, names: Any = None) -> Any:
     """Applies `function(output, name)` to each of a model's outputs.
 
     Args:
@@ -136,12 +157,12 @@ def map_outputs(function, outputs, names=None):
     return function(outputs, None)
 
 
-def said_of(option, name, default):
-    """What an option, one for all outputs or a dict by name, says of the output `name`."""
+def option_for(option: Any, name: Any, default: Any) -> Any:
+    """The value of an option, given once for all outputs or in a dict, for the output `name`."""
     return option.get(name, default) if isinstance(option, dict) else option
 
 
-def check_names(argument, option, names):
+def check_names(argument: str, option: Any, names: list) -> None:
     """Raises if an option, one for all outputs or a dict by name, names one that isn't there.
 
     Args:
@@ -150,17 +171,17 @@ def check_names(argument, option, names):
         names: Names of the teacher's outputs, as `map_outputs` gives them.
 
     Raises:
-        ValueError: Says which outputs there are.
+        ValueError: If it does. Names the outputs that there are.
     """
     for name in option if isinstance(option, dict) else ():
         if name not in names:
-            there = "a single output: say it without a name"
+            there = "a single output: give the value without a name"
             if names != [None]:
                 there = f"the outputs {', '.join(map(repr, names))}"
             raise Misfit(f"`{argument}` names the output {name!r}, but the teacher has {there}.")
 
 
-def contents_of(variables):
+def contents_of(variables: Iterable) -> Iterator:
     """Shape, type and value of each variable, for `BaseTeacher.contents`."""
     for variable in variables:
         value = np.asarray(variable)

@@ -14,7 +14,7 @@ class Keyed(NamedTuple):
 
     Args:
         inputs: What the student reads, shape `(batch, ...)`, or a structure of tensors.
-        keys: Integers, shape `(batch,)`, that name the examples in the whole data set.
+        keys: Integers, shape `(batch,)`, that name the examples in the whole dataset.
     """
 
     inputs: Any
@@ -30,7 +30,7 @@ class Answered(NamedTuple):
         inputs: What the student reads, shape `(batch, ...)`, or a structure of tensors.
         answers: Dict of what each teacher said, in the form in which it keeps it, by the tag of
             the teacher.
-        keys: Integers, shape `(batch,)`, that name the examples in the whole data set.
+        keys: Integers, shape `(batch,)`, that name the examples in the whole dataset.
     """
 
     inputs: Any
@@ -53,10 +53,10 @@ class Views(NamedTuple):
 
 
 def keyed(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Numbers the examples of a data set, so that no later step can confuse them.
+    """Numbers the examples of a dataset, so that no later step can confuse them.
 
     Number them before anything that changes their order or drops some: shuffling, filtering,
-    repeating, interleaving, batching. The numbers mean the same from run to run if the data set
+    repeating, interleaving, batching. The numbers mean the same from run to run if the dataset
     gives its examples in the same order each time.
 
     Args:
@@ -64,7 +64,7 @@ def keyed(dataset: tf.data.Dataset) -> tf.data.Dataset:
             `(x, y, sample_weight)`.
 
     Returns:
-        The data set with `Keyed(x, key)` in the place of `x`, as a tuple.
+        The dataset with `Keyed(x, key)` in the place of `x`, as a tuple.
 
     Example:
 
@@ -105,17 +105,17 @@ def own_answers(teacher, x):
 
 
 def element_of(arguments: tuple):
-    """The element of a data set from the arguments with which it calls a function."""
+    """The element of a dataset from the arguments with which it calls a function."""
     return arguments[0] if len(arguments) == 1 else arguments
 
 
 def x_of(element):
-    """The `x` of an element of a data set: the element itself, or the first of its parts."""
+    """The `x` of an element of a dataset: the element itself, or the first of its parts."""
     return element[0] if _is_plain_tuple(element) else element
 
 
 def replace_x(element, function) -> tuple:
-    """An element of a data set, as a tuple, with `function(x)` in the place of its `x`."""
+    """An element of a dataset, as a tuple, with `function(x)` in the place of its `x`."""
     if _is_plain_tuple(element):
         return (function(element[0]), *element[1:])
     return (function(element),)

@@ -1,24 +1,24 @@
 """How an answer becomes a record, and a record an answer."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_distill.losses.base import logits_of
-from keras_distill.teachers.base import check_names, map_outputs, said_of
-from keras_distill.teachers.live import probabilities_of
+from keras_distill._types import Tensor
+from keras_distill.outputs import Output
+from keras_distill.teachers.base import check_names, map_outputs, option_for
 
 SIGNATURE = "signature"
 
 
-class Output(NamedTuple):
+class Field(NamedTuple):
     """One output of a teacher, as it is stored.
 
     Args:
         name: Name or index of the output; `None` for the only one.
-        shape: Its shape behind the batch.
+        shape: Its shape after the batch axis.
         activation: `"softmax"` or `"sigmoid"` if the teacher answers with probabilities (their
             logits are stored), else `None`.
         top_k: How many of the largest logits are stored, or `None` for all.
@@ -30,7 +30,7 @@ class Output(NamedTuple):
     top_k: int | None
 
     @property
-    def field(self):
+    def field(self) -> str:
         return "output" if self.name is None else f"output:{self.name}"
 
 
@@ -39,26 +39,34 @@ class Layout:
 
     Args:
         kind: `"tensor"`, `"list"` or `"dict"`: the structure of the teacher's outputs.
-        outputs: `Output`s, in order.
-        features: Dict from the path of a tapped layer to its shape behind the batch.
+        outputs: `Field`s, in order.
+        features: Dict from the path of a tapped layer to its shape after the batch axis.
         dtype: `"float16"` or `"float32"`.
         temperature: Temperature at which the mean of several teachers and the tail of top-k
             answers are exact.
     """
 
-    def __init__(self, kind, outputs, features, dtype, temperature):
+    def __init__(self, kind: str, outputs: list, features: dict, dtype: str, temperature: float):
         self.kind = kind
-        self.outputs = [Output(name, tuple(shape), *rest) for name, shape, *rest in outputs]
+        self.outputs = [Field(name, tuple(shape), *rest) for name, shape, *rest in outputs]
         self.features = {path: tuple(shape) for path, shape in features.items()}
         self.dtype = dtype
         self.temperature = temperature
 
     @classmethod
-    def of(cls, outputs, features, names, top_k, dtype, temperature):
+    def of(
+        cls,
+        outputs: Any,
+        features: dict,
+        names: Any,
+        top_k: Any,
+        dtype: str,
+        temperature: float,
+    ) -> "Layout":
         """The layout of an answer.
 
         Args:
-            outputs: The teacher's outputs, symbolic tensors, in their final form.
+            outputs: The teacher's outputs, `Output`s of symbolic tensors, in their final form.
             features: Dict from layer path to tensor.
             names: Names of the outputs of a list, or `None`.
             top_k: As in `store`.
@@ -72,10 +80,8 @@ class Layout:
 
         def note(output, name):
             shape = _known_shape(output, "output" if name is None else f"output {name!r}")
-            activation = None
-            if hasattr(output, "_keras_logits"):
-                activation = "sigmoid" if getattr(output, "_is_sigmoid", False) else "softmax"
-            count = _checked_top_k(said_of(top_k, name, None), shape, name)
+            activation = None if output.logits is None else output.activation
+            count = _checked_top_k(option_for(top_k, name, None), shape, name)
             found.append((name, shape, activation, count))
 
         map_outputs(note, outputs, names)
@@ -91,10 +97,10 @@ class Layout:
         return cls(kind, found, shapes, dtype, temperature)
 
     @classmethod
-    def from_json(cls, config):
+    def from_json(cls, config: dict) -> "Layout":
         return cls(**config)
 
-    def to_json(self):
+    def to_json(self) -> dict:
         return {
             "kind": self.kind,
             "outputs": [list(output) for output in self.outputs],
@@ -119,24 +125,24 @@ class Layout:
         fields.extend((f"layer:{path}", number, shape) for path, shape in self.features.items())
         return np.dtype(fields)
 
-    def encode(self, outputs, features) -> dict:
+    def encode(self, outputs: Any, features: dict) -> dict[str, Tensor]:
         """The fields of the records of a batch, tensors by name."""
         fields = {}
-        for output, tensor in zip(self.outputs, _leaves(outputs), strict=True):
-            logits = ops.cast(logits_of(tensor, self.temperature), "float32")
+        for output, answer in zip(self.outputs, _leaves(outputs), strict=True):
+            logits = ops.cast(answer.logits_at(self.temperature), "float32")
             if output.top_k is None:
                 fields[output.field] = logits
                 continue
             values, classes = tf.math.top_k(logits, output.top_k)
             fields[f"{output.field}/values"] = values
             fields[f"{output.field}/classes"] = classes
-            sigmoid = getattr(tensor, "_is_sigmoid", False)
-            fields[f"{output.field}/rest"] = _rest(logits, classes, self.temperature, sigmoid)
+            is_sigmoid = answer.activation == "sigmoid"
+            fields[f"{output.field}/rest"] = _rest(logits, classes, self.temperature, is_sigmoid)
         for path in self.features:
             fields[f"layer:{path}"] = features[path]
         return {name: tf.cast(x, self.record[name].base.type) for name, x in fields.items()}
 
-    def decode(self, fields) -> tuple:
+    def decode(self, fields: dict) -> tuple:
         """`(outputs, features)` from the fields of a batch of records."""
         leaves = []
         for output in self.outputs:
@@ -149,14 +155,14 @@ class Layout:
                     ops.cast(fields[f"{output.field}/rest"], "float32"),
                     output.shape[-1],
                 )
-            if output.activation is not None:
-                logits = probabilities_of(logits, output.activation == "sigmoid")
-                logits._is_sigmoid = output.activation == "sigmoid"
-            leaves.append(logits)
+            if output.activation is None:
+                leaves.append(Output(logits))
+            else:
+                leaves.append(Output.from_logits(logits, output.activation))
         features = {path: ops.cast(fields[f"layer:{path}"], "float32") for path in self.features}
         return self.pack(leaves), features
 
-    def pack(self, leaves):
+    def pack(self, leaves: list) -> Any:
         """`leaves`, one for each output, in the teacher's structure."""
         if self.kind == "tensor":
             return leaves[0]
@@ -211,7 +217,7 @@ def _known_shape(x, what):
     shape = tuple(x.shape[1:])
     if None in shape:
         raise ValueError(
-            f"Answers of one size can be stored, but the teacher's {what} has shape "
+            f"Only answers of a known size can be stored, but the teacher's {what} has shape "
             f"{tuple(x.shape)}. Pad the inputs to one length."
         )
     return shape

@@ -1,13 +1,18 @@
 """Several teachers that answer as one."""
 
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_distill import taps as tapping
-from keras_distill._types import PACKAGE
-from keras_distill.losses.base import logits_of
+from keras_distill._types import PACKAGE, Tensor
+from keras_distill.checks import one_of
+from keras_distill.outputs import Mean, Output, as_outputs, mean_logits, values_of
 from keras_distill.teachers.base import BaseTeacher, Misfit, contents_of
-from keras_distill.teachers.live import checked_activation, probabilities_of
+from keras_distill.teachers.conversion import as_teacher
 
 
 class Ensemble(BaseTeacher):
@@ -17,7 +22,7 @@ class Ensemble(BaseTeacher):
     temperature of each loss that reads them: as `sum_k w_k KL(p_k ‖ q)` and
     `KL(sum_k w_k p_k ‖ q)` differ by a constant, the student's gradient is that of learning from
     all members at once. With `combine="logits"` the logits (or values, in regression) are
-    averaged, which is sharper and weighs members by the scale of their logits.
+    averaged, which is sharper, and members with larger logits count for more.
 
     `fit` reports the mean weight of each member as `<member>_share`.
 
@@ -38,7 +43,7 @@ class Ensemble(BaseTeacher):
             Defaults to `None`: all the same.
         combine: `"probabilities"` or `"logits"`. Defaults to `"probabilities"`.
         activation: As in `Teacher`; it holds for all members and outputs. Where outputs differ,
-            say it of the members.
+            give it to the members: `Teacher(member, activation={...})`.
         name: Name for messages and reports.
 
     Raises:
@@ -51,32 +56,32 @@ class Ensemble(BaseTeacher):
     """
 
     def __init__(
-        self, teachers, weights=None, combine="probabilities", activation="softmax", name="ensemble"
+        self,
+        teachers: list,
+        weights: Any = None,
+        combine: str = "probabilities",
+        activation: str = "softmax",
+        name: str = "ensemble",
     ):
-        from keras_distill.teachers import as_teacher
-
         if not isinstance(teachers, (list, tuple)):
             raise TypeError(f"`teachers` must be a list of teachers. Received: {teachers!r}")
         if len(teachers) < 2:
-            raise ValueError(f"An ensemble has two teachers or more. Received: {teachers!r}")
+            raise ValueError(f"`teachers` must hold two teachers or more. Received: {teachers!r}")
         if isinstance(activation, dict):
             raise ValueError(
-                "Say the `activation` of each output to the members: `Teacher(model, "
-                f"activation={{...}})`. Received: activation={activation!r}"
-            )
-        if combine not in ("probabilities", "logits"):
-            raise ValueError(
-                f'`combine` must be "probabilities" or "logits". Received: combine={combine!r}'
+                "`activation` must be one for all outputs. Where outputs differ, give it to the "
+                "members: `keras_distill.teachers.Teacher(member, activation={...})`. "
+                f"Received: activation={activation!r}"
             )
         self.teachers = [as_teacher(teacher) for teacher in teachers]
         if any(teacher.state is not None for teacher in self.teachers):
             raise ValueError(
-                "An ensemble with learned weights can't be a member of another: make its members "
-                'members of this one, with `weights="learned"`.'
+                "An ensemble with learned weights can't be a member of another. Give its members "
+                'to this one, with `weights="learned"`.'
             )
         self.weights = _checked(weights, len(teachers))
-        self.averages = combine
-        self.activation = checked_activation(activation)
+        self.averages = one_of("combine", combine, ("probabilities", "logits"))
+        self.activation = one_of("activation", activation, ("softmax", "sigmoid"))
         self.name = name
         self.output_names = self.teachers[0].output_names
         self.supports_jit = all(teacher.supports_jit for teacher in self.teachers)
@@ -86,29 +91,29 @@ class Ensemble(BaseTeacher):
             self.state = LearnedWeights(len(teachers))
             self.state.build()
 
-    def answer(self, inputs, taps=()):
+    def answer(self, inputs: Any, taps: Any = ()) -> tuple:
         return self._ask(lambda teacher, taps: teacher.answer(inputs, taps), taps)
 
-    def answer_spec(self, inputs, taps=()):
+    def answer_spec(self, inputs: Any, taps: Any = ()) -> tuple:
         outputs, features = self._ask(lambda teacher, taps: teacher.answer_spec(inputs, taps), taps)
         self._check_shapes(outputs)
-        return tapping.spec_of(lambda *parts: self._mean_of(parts), *outputs), features
+        return tapping.spec_of(lambda *parts: values_of(self._mean_of(parts)), *outputs), features
 
-    def combine(self, outputs):
+    def combine(self, outputs: Any) -> Any:
         return self._mean_of(self._combined(outputs))
 
-    def figures(self, outputs):
+    def figures(self, outputs: Any) -> dict:
         outputs = self._combined(outputs)
         shares = []
         for parts in zip(*map(keras.tree.flatten, outputs), strict=True):
-            weights = self._weights([_logits(part) for part in parts], self._is_sigmoid(parts))
+            weights = self._weights([_logits(part) for part in parts], self._activation(parts))
             shares.append([ops.mean(weight) for weight in weights])
         return {
             name: sum(share) / len(share)
             for name, share in zip(self.figure_names, zip(*shares, strict=True), strict=True)
         }
 
-    def tap_path(self, tap) -> str:
+    def tap_path(self, tap: Any) -> str:
         for name, teacher in zip(self._names, self.teachers, strict=True):
             if isinstance(tap, str):
                 if tap.startswith(f"{name}/"):
@@ -124,10 +129,10 @@ class Ensemble(BaseTeacher):
         )
 
     @property
-    def variables(self):
+    def variables(self) -> list:
         return [variable for teacher in self.teachers for variable in teacher.variables]
 
-    def contents(self):
+    def contents(self) -> Iterator:
         yield from (*super().contents(), self.weights, self.averages, self.activation)
         yield from (teacher.fingerprint() for teacher in self.teachers)
         yield from contents_of(self.state.weights if self.state is not None else [])
@@ -144,45 +149,43 @@ class Ensemble(BaseTeacher):
 
     def _combined(self, outputs):
         return [
-            teacher.combine(output) for teacher, output in zip(self.teachers, outputs, strict=True)
+            as_outputs(teacher.combine(output))
+            for teacher, output in zip(self.teachers, outputs, strict=True)
         ]
 
     def _mean_of(self, outputs):
-        return keras.tree.map_structure(lambda *parts: self._mean(parts), *outputs)
+        return keras.tree.map_structure(
+            lambda *parts: self._mean([Output.of(part) for part in parts]), *outputs
+        )
 
-    def _is_sigmoid(self, parts):
-        said = any(getattr(part, "_is_sigmoid", False) for part in parts)
-        return said or self.activation == "sigmoid" or parts[0].shape[-1] == 1
+    def _activation(self, parts) -> str:
+        """What turns the logits of one output of all members into probabilities."""
+        found = any(part.activation == "sigmoid" for part in parts)
+        is_sigmoid = found or self.activation == "sigmoid" or parts[0].shape[-1] == 1
+        return "sigmoid" if is_sigmoid else "softmax"
 
-    def _mean(self, parts):
-        """The mean answer of one output, which losses may ask for at their own temperature."""
-        sigmoid = self._is_sigmoid(parts)
+    def _mean(self, parts) -> Output:
+        """The mean of one output, which losses may ask for at their own temperature."""
+        activation = self._activation(parts)
         logits = [_logits(part) for part in parts]
-        weights = self._weights(logits, sigmoid)
-        are_probabilities = all(hasattr(part, "_keras_logits") for part in parts)
+        weights = self._weights(logits, activation)
         if self.averages == "logits":
             mean = sum(weight * z for weight, z in zip(weights, logits, strict=True))
-            mean = probabilities_of(mean, sigmoid) if are_probabilities else mean
-            mean._is_sigmoid = sigmoid
-            return mean
+            softened = None
+        else:
+            mean = mean_logits(logits, weights, activation)
+            softened = Mean(tuple(logits), tuple(weights))
+        if all(part.logits is not None for part in parts):
+            return dataclasses.replace(Output.from_logits(mean, activation), mean=softened)
+        return Output(mean, activation=activation, mean=softened)
 
-        def logits_at(temperature):
-            return mean_logits(logits, weights, sigmoid, temperature)
-
-        mean = logits_at(1.0)
-        if are_probabilities:
-            mean = probabilities_of(mean, sigmoid)
-        mean._is_sigmoid = sigmoid
-        mean._mean_logits_at = logits_at
-        return mean
-
-    def _weights(self, logits, sigmoid):
+    def _weights(self, logits, activation):
         """A weight for each member: scalars, or one for each sample, shape `(batch, ..., 1)`."""
         if self.weights == "learned":
             return ops.unstack(self.state.shares(), len(logits))
         if not isinstance(self.weights, str):
             return [ops.convert_to_tensor(weight, "float32") for weight in self.weights]
-        scores = [_SCORES[self.weights](z, sigmoid) for z in logits]
+        scores = [_SCORES[self.weights](z, activation) for z in logits]
         total = sum(scores)
         return [score / total for score in scores]
 
@@ -208,63 +211,28 @@ class LearnedWeights(keras.layers.Layer):
         **kwargs: Other arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, units, name="ensemble_weights", **kwargs):
+    def __init__(self, units: int, name: str = "ensemble_weights", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.units = units
 
-    def build(self):
+    def build(self) -> None:
         self.scores = self.add_weight(name="scores", shape=(self.units,), initializer="zeros")
 
-    def shares(self):
+    def shares(self) -> Tensor:
         """The weights, float32, shape `(units,)`."""
         return ops.softmax(ops.cast(self.scores, "float32"))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "units": self.units}
 
 
-def mean_logits(logits, weights, sigmoid, temperature=1.0):
-    """Logits z whose softened probabilities are the weighted mean of the members'.
-
-    `softmax(z / T) = sum_k w_k softmax(z_k / T)`, likewise for sigmoid.
-
-    Args:
-        logits: The members' logits, float32, each of shape `(batch, ..., classes)`.
-        weights: A weight for each member, which add up to 1: scalars or tensors.
-        sigmoid: Whether each unit is a probability of its own.
-        temperature: T > 0, a number or a scalar tensor.
-
-    Returns:
-        Logits, float32, shape `(batch, ..., classes)`.
-    """
-    temperature = ops.cast(temperature, "float32")
-
-    def log_mean(log_probabilities):
-        return ops.logsumexp(
-            ops.stack(
-                [
-                    ops.log(ops.cast(weight, "float32")) + log_p
-                    for weight, log_p in zip(weights, log_probabilities, strict=True)
-                ]
-            ),
-            axis=0,
-        )
-
-    softened = [z / temperature for z in logits]
-    if sigmoid:
-        yes = log_mean([ops.log_sigmoid(z) for z in softened])
-        no = log_mean([ops.log_sigmoid(-z) for z in softened])
-        return temperature * (yes - no)
-    return temperature * log_mean([ops.log_softmax(z) for z in softened])
-
-
 def _logits(output):
-    return ops.cast(logits_of(output), "float32")
+    return ops.cast(output.logits_at(), "float32")
 
 
-def _certainty(logits, sigmoid):
+def _certainty(logits, activation):
     """exp(-H) of each row: 1 for a sure answer, 1/classes for none at all."""
-    if sigmoid:
+    if activation == "sigmoid":
         p = ops.sigmoid(logits)
         entropy = -p * ops.log_sigmoid(logits) - (1 - p) * ops.log_sigmoid(-logits)
         return ops.exp(-entropy)
@@ -272,13 +240,13 @@ def _certainty(logits, sigmoid):
     return ops.exp(ops.sum(ops.exp(log_p) * log_p, axis=-1, keepdims=True))
 
 
-def _confidence(logits, sigmoid):
-    if sigmoid:
+def _confidence(logits, activation):
+    if activation == "sigmoid":
         return ops.sigmoid(ops.abs(logits))
     return ops.max(ops.softmax(logits), axis=-1, keepdims=True)
 
 
-_SCORES = {"entropy": _certainty, "confidence": _confidence}
+_SCORES: dict[str, Callable] = {"entropy": _certainty, "confidence": _confidence}
 
 
 def _checked(weights, count):

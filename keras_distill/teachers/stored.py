@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill import _keras
 from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.batches import (
     element_of,
@@ -26,7 +27,7 @@ from keras_distill.teachers.views import (
     with_view,
 )
 
-# Examples that are looked up at once where the data set isn't batched yet.
+# Examples that are looked up at once where the dataset isn't batched yet.
 _CHUNK = 256
 # First rows of each batch whose inputs are compared with those that were stored; so is the last
 # one, which is another if any before it was left out.
@@ -153,7 +154,7 @@ class Stored(Attached):
             seed: Seed by which views are drawn, an integer or an integer tensor. Defaults to `0`.
 
         Returns:
-            The data set with `Answered(x, answers, key)` in the place of `x`.
+            The dataset with `Answered(x, answers, key)` in the place of `x`.
 
         Raises:
             ValueError: If the examples aren't those that were stored.
@@ -179,7 +180,7 @@ class Stored(Attached):
         answered, count = batches.unbatch(), count_of(dataset)
         if count == tf.data.UNKNOWN_CARDINALITY:
             return answered
-        return answered.apply(tf.data.experimental.assert_cardinality(count))
+        return _keras.of_known_size(answered, count)
 
     def _examples(self, data):
         """`data`, keyed, if it is like what was stored."""
@@ -187,13 +188,13 @@ class Stored(Attached):
         spec, stored = describe(dataset), self.manifest["inputs"]
         if not _alike(spec, stored):
             raise ValueError(
-                f"The data set isn't the one that was stored at {self.path}: its examples have "
+                f"The dataset isn't the one that was stored at {self.path}: its examples have "
                 f"inputs {spec}, and the stored ones {stored}."
             )
         count = count_of(dataset)
         if not is_keyed(data) and count >= 0 and count != self.examples:
             raise ValueError(
-                f"The data set isn't the one that was stored at {self.path}: it has {count} "
+                f"The dataset isn't the one that was stored at {self.path}: it has {count} "
                 f"examples, and the stored one {self.examples}. If examples were left out or come "
                 "again, number them before: `keras_distill.teachers.keyed`."
             )
@@ -204,7 +205,7 @@ class Stored(Attached):
         if view is not None:
             numbers = tf.data.Dataset.from_tensors(tf.constant(view, "int64")).repeat()
         else:
-            # Drawn anew each time that the data set is gone through.
+            # Drawn anew each time that the dataset is gone through.
             numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
         return tf.data.Dataset.zip(dataset, numbers).map(
             self._drawn, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
@@ -258,8 +259,8 @@ class Stored(Attached):
             key = keys[ends[np.argmin(alike)], 0]
             raise ValueError(
                 f"The example with the key {key} isn't the one whose answer is stored at "
-                f"{self.path}: another data set, another order, or another augmentation. Attach "
-                "to the data set that was stored, before it is changed, and number its examples "
+                f"{self.path}: another dataset, another order, or another augmentation. Attach "
+                "to the dataset that was stored, before it is changed, and number its examples "
                 "(`keras_distill.teachers.keyed`) before they are shuffled."
             )
         return [np.ascontiguousarray(records[name]) for name in self._fields]

@@ -1,4 +1,4 @@
-"""The examples of a data set as a teacher and its student both see them."""
+"""The examples of a dataset as a teacher and its student both see them."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras_distill.teachers.batches import Answered, Keyed, keyed, x_of
 
 
 def examples_of(data) -> tf.data.Dataset:
-    """`data` as a data set of single, keyed examples; `Answered` ones are keyed as well.
+    """`data` as a dataset of single, keyed examples; `Answered` ones are keyed as well.
 
     Args:
         data: A `tf.data.Dataset` of examples, or an array of inputs, or a dict of them.
@@ -26,7 +26,7 @@ def is_keyed(data) -> bool:
 
 
 def count_of(dataset) -> int:
-    """The cardinality of a data set, unknown inside the function of another one's `flat_map`."""
+    """The cardinality of a dataset, unknown inside the function of another one's `flat_map`."""
     return int(dataset.cardinality()) if tf.executing_eagerly() else tf.data.UNKNOWN_CARDINALITY
 
 

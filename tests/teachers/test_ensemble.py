@@ -99,7 +99,7 @@ def test_members_of_all_kinds(dense, members, x, loss_of):
         [
             plain,
             keras.Sequential([plain, layers.Softmax()]),
-            Function(lambda x: tf.nn.softmax(plain(x)), from_logits=False),
+            Teacher(lambda x: tf.nn.softmax(plain(x)), from_logits=False),
             Teacher(plain, preprocess=lambda x: x * 1.0),
         ]
     )
@@ -192,7 +192,7 @@ def test_several_outputs(x):
     answer = mean.combine(mean.answer(x)[0])
     for name in ("z", "w"):
         expected = (model(x)[name] + other(x)[name]) / 2
-        np.testing.assert_allclose(answer[name], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(answer[name].values, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_members_with_one_name(dense):

@@ -9,7 +9,15 @@ import tensorflow as tf
 from keras import layers
 
 import keras_distill
-from keras_distill.teachers import Arrays, Function, LiteRT, SavedModel, Teacher, as_teacher
+from keras_distill.teachers import (
+    Arrays,
+    Ensemble,
+    Function,
+    LiteRT,
+    SavedModel,
+    Teacher,
+    as_teacher,
+)
 
 
 def test_a_function_of_tensors(dense, x, loss_of):
@@ -17,7 +25,7 @@ def test_a_function_of_tensors(dense, x, loss_of):
     expected = loss_of(student, model, x)
     function = tf.function(lambda x: model(x, training=False))
     assert loss_of(student, function, x) == pytest.approx(expected, rel=1e-6)
-    softmax = Function(lambda x: tf.nn.softmax(model(x)), from_logits=False, name="softmax")
+    softmax = Teacher(lambda x: tf.nn.softmax(model(x)), from_logits=False)
     assert loss_of(student, softmax, x) == pytest.approx(expected, rel=1e-5)
 
 
@@ -28,9 +36,8 @@ def test_a_function_of_arrays_trains_a_student(digits, formulas):
     images, labels = digits
     x = images.reshape(-1, 64)[:512]
     forest = RandomForestClassifier(8, max_depth=6, random_state=0).fit(x, labels[:512])
-    teacher = Function(
-        forest.predict_proba, from_logits=False, output_spec=tf.TensorSpec((None, 10))
-    )
+    probabilities = Function(forest.predict_proba, output_spec=tf.TensorSpec((None, 10)))
+    teacher = Teacher(probabilities, from_logits=False)
     assert teacher.supports_jit is False
     student = keras.Sequential([keras.Input((64,)), layers.Dense(10)])
     p, z = forest.predict_proba(x), student.predict(x, verbose=0)
@@ -112,8 +119,10 @@ def test_a_tflite_file_of_one_batch_size(x, tmp_path):
 def test_bad_files_are_named(dense, tmp_path):
     path = tflite(dense(activation="softmax"), tmp_path / "p.tflite")
     with pytest.raises(ValueError, match=r"p\.tflite answers with probabilities.*from_logits"):
-        LiteRT(path)
-    assert LiteRT(path, from_logits=False).output_spec.shape == (None, 3)
+        as_teacher(LiteRT(path))
+    with pytest.raises(ValueError, match=r"p\.tflite answers with probabilities.*from_logits"):
+        keras_distill.Distiller(dense(), LiteRT(path))
+    assert Teacher(path, from_logits=False).teacher.output_spec.shape == (None, 3)
     (tmp_path / "bad.tflite").write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"bad\.tflite isn't a TFLite model"):
         LiteRT(tmp_path / "bad.tflite")
@@ -141,12 +150,12 @@ def test_probabilities_of_a_file_must_be_said(dense, x, tmp_path, kind):
             with pytest.raises(
                 ValueError, match=rf"{name} answers with prob.*from_logits="
             ) as error:
-                kind(path, **option)
+                Teacher(kind(path, **option))
             said = ast.literal_eval(str(error.value).split("from_logits=")[1].split(")")[0])
             assert (said is False) == (name == "one")
-            teacher = kind(path, from_logits=said, **option)
+            teacher = Teacher(kind(path, **option), from_logits=said)
             for answer in keras.tree.flatten(teacher.answer(x)[0]):
-                assert hasattr(answer, "_keras_logits") == (answer.shape[-1] == 3)
+                assert (answer.logits is not None) == (answer.shape[-1] == 3)
 
 
 def test_a_saved_model_that_cannot_be_probed_is_taken_as_it_is(tmp_path):
@@ -171,7 +180,7 @@ def test_int8_probabilities_of_many_classes_must_be_said(x, tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2000, activation="softmax")])
     path = tflite(model, tmp_path / "many.tflite", quantize=x)
     with pytest.raises(ValueError, match="answers with probabilities"):
-        LiteRT(path)
+        as_teacher(path)
 
 
 @pytest.mark.parametrize("option", ["from_logits", "activation", "class_map"])
@@ -186,12 +195,12 @@ def test_options_of_outputs_that_are_not_there_are_refused(dense, x, option):
     for make, name, there in (
         (lambda o: Teacher(model, **o), "knid", "'kind', 'size'"),
         (lambda o: Teacher(model_list, **o), "kind", ", ".join(map(repr, model_list.output_names))),
-        (lambda o: Function(model_list, **o), "kind", "0, 1"),
+        (lambda o: Teacher(Function(model_list), **o), "kind", "0, 1"),
         (lambda o: Teacher(dense(), **o), "scores", "a single output"),
     ):
         with pytest.raises(ValueError, match=rf"`{option}` names.*'{name}'.*{there}"):
             make({option: {name: said}}).answer(x)
-    arrays = Arrays([np.zeros((16, 3)), np.zeros((16, 2))], **{option: {"a": said}})
+    arrays = Teacher(Arrays([np.zeros((16, 3)), np.zeros((16, 2))]), **{option: {"a": said}})
     with pytest.raises(ValueError, match=rf"`{option}` names.*'a'.*0, 1"):
         arrays.answer(arrays.attach(x))
     with pytest.raises(ValueError, match=rf"`{option}` names.*'scores'.*a single output"):
@@ -205,8 +214,52 @@ def test_the_reference_model_of_mlperf_tiny(data_dir):
     images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
     answers = {}
     for kind, path in files.items():
-        teacher = LiteRT(folder / path, from_logits=False)
-        answers[kind] = teacher.answer(images)[0].numpy()
+        teacher = Teacher(folder / path, from_logits=False)
+        answers[kind] = teacher.answer(images)[0].values.numpy()
         np.testing.assert_allclose(answers[kind].sum(-1), 1, atol=0.02)
     np.testing.assert_allclose(answers["int8"], answers["float"], atol=0.2)
     assert answers["int8"].shape == (4, 10)
+
+
+def test_any_teacher_can_be_wrapped(dense, x, tmp_path, formulas):
+    """Options mean the same whatever they are put around."""
+    model, classes = dense(5), [4, 0, 2]
+    model.export(tmp_path / "saved", verbose=False)
+    arrays = Arrays(model.predict(x, verbose=0))
+    stored = keras_distill.teachers.store(model, x, tmp_path / "stored", dtype="float32", verbose=0)
+    attached = next(iter(stored.attach(arrays.attach(x)).batch(16)))[0]
+    expected = model(x).numpy()[:, classes]
+    for teacher in (
+        model,
+        lambda x: model(x),
+        tmp_path / "saved",
+        tmp_path / "stored",
+        Teacher(model, preprocess=lambda x: x * 1.0),
+        arrays,
+        stored,
+        Ensemble([model, Teacher(model)], combine="logits"),
+    ):
+        wrapped = Teacher(teacher, class_map=classes)
+        outputs, _ = wrapped.answer(attached)
+        output = wrapped.combine(outputs)
+        np.testing.assert_allclose(output.values, expected, rtol=1e-4, atol=1e-5)
+        (spec,) = keras.tree.flatten(wrapped.answer_spec(keras.KerasTensor((None, 4)))[0])
+        assert spec.shape == (None, 3)
+
+
+def test_learned_weights_are_trained_through_a_wrapper(dense, x):
+    ensemble = Ensemble([dense(5), dense(5, seed=3)], weights="learned")
+    teacher = Teacher(ensemble, class_map=[0, 1, 2])
+    distiller = keras_distill.Distiller(dense(seed=2), teacher, alpha=0.0)
+    distiller.compile(keras.optimizers.SGD(1.0))
+    history = distiller.fit(x, epochs=2, verbose=0).history
+    assert len([name for name in history if name.endswith("_share")]) == 2
+    assert np.abs(ensemble.state.scores).max() > 0
+
+
+def test_a_wrapper_attaches_what_it_wraps(dense, x, loss_of):
+    arrays = Arrays(tf.nn.softmax(dense()(x)).numpy())
+    teacher = Teacher(arrays, from_logits=False)
+    batch = teacher.attach(x)
+    student = dense(seed=2)
+    assert loss_of(student, teacher, batch) == pytest.approx(loss_of(student, dense(), x), rel=1e-5)

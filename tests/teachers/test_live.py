@@ -8,6 +8,7 @@ from keras import layers, ops
 
 import keras_distill
 from keras_distill.losses import SoftTargets
+from keras_distill.outputs import values_of
 from keras_distill.teachers import Keyed, Teacher
 
 
@@ -79,7 +80,7 @@ def test_probabilities_of_0_and_1_stay_finite():
         HandMade(layers.Identity(), tf.identity), from_logits=False, activation="sigmoid"
     )
     for teacher, inverse in ((softmax, ops.softmax), (sigmoid, ops.sigmoid)):
-        logits = teacher.answer(p)[0]._keras_logits
+        logits = teacher.answer(p)[0].logits
         assert np.isfinite(logits).all()
         np.testing.assert_allclose(inverse(logits), p, atol=1e-7)
 
@@ -115,8 +116,8 @@ def test_class_map_chooses_reorders_and_renormalizes(dense, x, loss_of, formulas
 def test_class_map_of_a_sigmoid_chooses_without_renormalizing(dense, x):
     teacher = Teacher(dense(5, "sigmoid"), class_map=[4, 0])
     expected = dense(5, "sigmoid")(x).numpy()[:, [4, 0]]
-    np.testing.assert_allclose(teacher.answer(x)[0], expected, rtol=1e-6)
-    in_graph = tf.function(lambda x: teacher.answer(x)[0])(x)
+    np.testing.assert_allclose(teacher.answer(x)[0].values, expected, rtol=1e-6)
+    in_graph = tf.function(lambda x: teacher.answer(x)[0].values)(x)
     np.testing.assert_allclose(in_graph, expected, rtol=1e-6)
 
 
@@ -194,7 +195,7 @@ def test_outputs_by_name(dense, x, formulas):
     raw = HandMade(layers.Dense(5, name="five"), tf.nn.softmax)
     model = keras.Model(given, {"kind": raw(given), "size": layers.Dense(2)(given)})
     teacher = Teacher(model, from_logits={"kind": False}, class_map={"kind": [1, 3]})
-    answer, plain = teacher.answer(x)[0], model(x)
+    answer, plain = values_of(teacher.answer(x)[0]), model(x)
     p = plain["kind"].numpy()[:, [1, 3]]
     np.testing.assert_allclose(answer["kind"], p / p.sum(-1, keepdims=True), rtol=1e-5)
     np.testing.assert_array_equal(answer["size"], plain["size"])

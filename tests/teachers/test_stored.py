@@ -12,7 +12,17 @@ from keras import layers
 
 import keras_distill
 from keras_distill.losses import SoftTargets
-from keras_distill.teachers import Answered, Arrays, Ensemble, Stored, Teacher, keyed, store
+from keras_distill.outputs import values_of
+from keras_distill.teachers import (
+    Answered,
+    Arrays,
+    Ensemble,
+    Stored,
+    Teacher,
+    as_teacher,
+    keyed,
+    store,
+)
 
 CLASSES = 5
 
@@ -49,7 +59,7 @@ def rows_of(stored, dataset):
     parts = []
     for batch, labels in dataset:
         outputs, features = stored.answer(batch, list(stored.layout.features))
-        parts.append([batch.keys, labels, batch.inputs, outputs, *features])
+        parts.append([batch.keys, labels, batch.inputs, outputs.values, *features])
     return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
@@ -134,7 +144,7 @@ def test_top_k_keeps_the_head_and_the_mass_of_the_tail(
     x = examples[0]
     stored = store(model, x, tmp_path, top_k=2, temperature=temperature, verbose=0, **EXACT)
     z = model.predict(x, verbose=0)
-    outputs = stored.answer(batch_of(stored, x))[0].numpy()
+    outputs = stored.answer(batch_of(stored, x))[0].values.numpy()
     p, q = formulas.softmax(z / temperature), formulas.softmax(outputs / temperature)
     order = np.argsort(-z, axis=1)
     head = np.take_along_axis(p, order[:, :2], 1)
@@ -160,9 +170,9 @@ def test_top_k_of_a_sigmoid_keeps_the_sum_of_the_tail(rng, tmp_path, temperature
     stored = store(teacher, x, tmp_path, top_k=5, temperature=temperature, verbose=0, **EXACT)
     output = stored.answer(batch_of(stored, x))[0]
     if kind != "said":
-        np.testing.assert_allclose(output, 1 / (1 + np.exp(-output._keras_logits)), rtol=1e-4)
-        output = output._keras_logits
-    p, q = (1 / (1 + np.exp(-np.asarray(y, "float64") / temperature)) for y in (z, output))
+        np.testing.assert_allclose(output.values, 1 / (1 + np.exp(-output.logits)), rtol=1e-4)
+    logits = (z, output.logits_at())
+    p, q = (1 / (1 + np.exp(-np.asarray(y, "float64") / temperature)) for y in logits)
     np.testing.assert_allclose(q.sum(1), p.sum(1), rtol=1e-4)
     top = np.argsort(-z, axis=1)[:, :5]
     np.testing.assert_allclose(
@@ -182,7 +192,7 @@ def test_top_k_of_many_classes_and_positions(rng, tmp_path):
     logits = rng.normal(size=(6, 3, 70_000)).astype("float32")
     stored = store(lambda x: tf.gather(logits, x), np.arange(6), tmp_path, top_k=3, verbose=0)
     assert stored.layout.record.fields["output/classes"][0].base == np.int32
-    outputs = stored.answer(batch_of(stored, np.arange(6)))[0].numpy()
+    outputs = stored.answer(batch_of(stored, np.arange(6)))[0].values.numpy()
     np.testing.assert_array_equal(
         np.argsort(-outputs, axis=-1)[..., :3], np.argsort(-logits, axis=-1)[..., :3]
     )
@@ -200,7 +210,7 @@ def test_several_outputs_and_inputs(rng, tmp_path):
     x = {"v": rng.normal(size=(20, 2)), "u": rng.normal(size=(20, 3))}
     x = {name: value.astype("float32") for name, value in x.items()}
     stored = store(model, x, tmp_path, top_k={"z": 2}, verbose=0, **EXACT)
-    answer, live = stored.answer(batch_of(stored, x))[0], model(x)
+    answer, live = values_of(stored.answer(batch_of(stored, x))[0]), model(x)
     np.testing.assert_allclose(answer["a"], live["a"], rtol=1e-5)
     assert np.array_equal(np.argmax(answer["z"], 1), np.argmax(live["z"], 1))
     np.testing.assert_allclose(np.sum(answer["z"], 1), 1, rtol=1e-5)
@@ -236,7 +246,7 @@ def test_views_are_redrawn_with_their_answers(digits, tmp_path):
     seen = {key: set() for key in range(40)}
     for _ in range(6):
         for (batch,) in data:
-            outputs = stored.answer(batch)[0]
+            outputs = stored.answer(batch)[0].values
             np.testing.assert_allclose(outputs, model(batch.inputs), rtol=1e-4, atol=1e-5)
             for key, view in zip(batch.keys.numpy(), batch.inputs.numpy(), strict=True):
                 seen[key].add(view.tobytes())
@@ -273,7 +283,7 @@ def test_views_follow_from_the_seed_of_an_epoch(digits, tmp_path):
             lambda epoch: stored.attach(images, seed=1_000 + epoch).batch(300)
         )
         for (batch,) in data:
-            answer = stored.answer(batch)[0]
+            answer = stored.answer(batch)[0].values
             np.testing.assert_allclose(answer, model(batch.inputs), rtol=1e-4, atol=1e-5)
             yield batch.inputs.numpy()
 
@@ -303,7 +313,7 @@ def test_mixup_goes_with_stored_answers(digits, tmp_path):
     data = stored.attach(pairs).shuffle(32).batch(16)
     for (batch,) in data:
         np.testing.assert_allclose(
-            stored.answer(batch)[0], model(batch.inputs), rtol=1e-4, atol=1e-5
+            stored.answer(batch)[0].values, model(batch.inputs), rtol=1e-4, atol=1e-5
         )
     history = distiller.fit(data, epochs=3, verbose=0).history["loss"]
     assert history[-1] < history[0]
@@ -435,20 +445,20 @@ def test_another_teacher_is_found(dense, model, dataset, copy):
     other.layers[0].bias.assign_add(np.full(8, 1e-3))
     with pytest.raises(ValueError, match=r"of another teacher: of 'sage'"):
         store(other, dataset, copy, **arguments)
-    with pytest.raises(ValueError, match=r"of another teacher, or its inputs are prepared"):
+    with pytest.raises(ValueError, match=r"another teacher, or of one whose inputs are prepared"):
         store(Teacher(model, preprocess=lambda x: 2 * x), dataset, copy, **arguments)
-    with pytest.raises(ValueError, match=r"layout=.*Give them a folder of their own"):
+    with pytest.raises(ValueError, match=r"layout=.*Write these to another folder"):
         store(model, dataset, copy, verbose=0, **EXACT)
 
 
 def test_another_data_set_is_found(model, dataset, examples, copy):
     arguments = {"features": ["hidden"], "verbose": 0, **EXACT}
     for other in (examples[0][::-1], examples[0] * 1.01):
-        with pytest.raises(ValueError, match="another data set, in another order"):
+        with pytest.raises(ValueError, match="another dataset, in another order"):
             store(model, other, copy, **arguments)
-        with pytest.raises(ValueError, match="another data set, another order"):
+        with pytest.raises(ValueError, match="another dataset, another order"):
             Stored(copy).attach(other)
-    with pytest.raises(ValueError, match=r"another data set: examples=300.*examples=299"):
+    with pytest.raises(ValueError, match=r"another dataset: examples=300.*examples=299"):
         store(model, dataset.take(299), copy, **arguments)
     with pytest.raises(ValueError, match="299 examples, and the stored one 300"):
         Stored(copy).attach(dataset.take(299))
@@ -515,7 +525,7 @@ def test_bad_data_and_answers_are_named(model, dataset, examples, tmp_path):
     first = np.flatnonzero(examples[0][:, 0] > 2.0)[0]
     with pytest.raises(ValueError, match=rf"key {first} isn't finite in float16.*float32"):
         store(hot, dataset, tmp_path / "hot", verbose=0)
-    with pytest.raises(ValueError, match=r"of one size.*Pad"):
+    with pytest.raises(ValueError, match=r"of a known size.*Pad"):
         store(
             lambda x: tf.boolean_mask(x, x[0] > 0, axis=1), dataset, tmp_path / "ragged", verbose=0
         )
@@ -551,13 +561,14 @@ def test_answers_go_to_the_teacher_that_gave_them(dense, examples, tmp_path, los
     batch = next(iter(data.shuffle(300).batch(300)))[0]
     for teacher, model in zip(teachers, models, strict=True):
         np.testing.assert_allclose(
-            teacher.answer(batch)[0], model(batch.inputs), rtol=1e-4, atol=1e-5
+            values_of(teacher.answer(batch)[0]), model(batch.inputs), rtol=1e-4, atol=1e-5
         )
     student = dense(CLASSES, seed=2)
     live = loss_of(student, Ensemble(models), batch.inputs)
     assert loss_of(student, Ensemble(teachers), batch) == pytest.approx(live, rel=1e-5)
     alone = batch_of(a, x)
-    np.testing.assert_array_equal(Stored(tmp_path / "0").answer(alone)[0], a.answer(alone)[0])
+    again = Stored(tmp_path / "0").answer(alone)[0]
+    np.testing.assert_array_equal(again.values, a.answer(alone)[0].values)
     for other in (b, teachers[2], Ensemble([a, b])):
         with pytest.raises(ValueError, match=r"answers of 'sage.*not of .*b\.attach\(a\.attach"):
             other.answer(alone)
@@ -572,3 +583,29 @@ def test_progress_says_how_fast_and_how_long(model, dataset, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "300/300" in shown
     assert "/s" in shown
+
+
+def test_fingerprints_stay_what_they_were():
+    """By these, stores that were written by earlier code are recognized."""
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3, kernel_initializer="ones")])
+    for teacher, fingerprint in (
+        (as_teacher(model), "f82efbb29302ce684a11f7eff452e9d96d8b256d60086d8c909271861cfc2a7f"),
+        (Teacher(model), "f82efbb29302ce684a11f7eff452e9d96d8b256d60086d8c909271861cfc2a7f"),
+        (
+            Teacher(model, from_logits=False, activation="sigmoid", class_map=[2, 0]),
+            "b41a7f9d4430a66042a9a041581d507314732a817e37e12b1f2f960dce1d11df",
+        ),
+        (
+            as_teacher(lambda x: x),
+            "e2c4c1d6b674964433abdeb21fb04eb8b7c92abe16ee7e6fd4127c876fd2643c",
+        ),
+        (
+            Arrays(np.arange(6).reshape(3, 2)),
+            "a545ddf6047983226af415ee97e78b3c01a27be1218a07bc896fe6e82aa5e3bc",
+        ),
+        (
+            Ensemble([model, model]),
+            "d37a68bd56943a6d595cf98f4c1df7fe7a0badc7bade29e1835e16cd3014533c",
+        ),
+    ):
+        assert teacher.fingerprint() == fingerprint

@@ -1,0 +1,60 @@
+"""What a user gives as a teacher, made one."""
+
+import os
+import pathlib
+from typing import Any
+
+import keras
+
+from keras_distill.teachers.base import BaseTeacher
+from keras_distill.teachers.functions import Function, SavedModel
+from keras_distill.teachers.litert import LiteRT
+from keras_distill.teachers.live import KerasTeacher
+from keras_distill.teachers.records import manifest_path
+from keras_distill.teachers.stored import Stored
+
+
+def as_teacher(teacher: Any, from_logits: bool | dict = True) -> BaseTeacher:
+    """The teacher that something makes.
+
+    Args:
+        teacher: A teacher, a Keras model, a function of a batch of tensors, or a path: a `.keras`
+            or `.tflite` file, the folder of a SavedModel, or one that `store` wrote.
+        from_logits: As in `Teacher`.
+
+    Returns:
+        A `BaseTeacher`.
+
+    Raises:
+        TypeError: If it can't be a teacher.
+        ValueError: If a file's outputs are found to be probabilities, which `from_logits` doesn't
+            say.
+    """
+    made = _made(teacher)
+    made.require_logits(from_logits)
+    return made
+
+
+def _made(teacher):
+    if isinstance(teacher, BaseTeacher):
+        return teacher
+    if isinstance(teacher, (str, os.PathLike)):
+        return _loaded(pathlib.Path(teacher))
+    if isinstance(teacher, keras.Model):
+        return KerasTeacher(teacher)
+    if callable(teacher):
+        return Function(teacher)
+    raise TypeError(
+        "`teacher` must be a `keras.Model`, one of `keras_distill.teachers`, a function or a path. "
+        f"Received: teacher={teacher!r} of type {type(teacher).__name__}"
+    )
+
+
+def _loaded(path):
+    if path.suffix == ".tflite":
+        return LiteRT(path)
+    if path.suffix == ".keras":
+        return KerasTeacher(keras.models.load_model(path))
+    if manifest_path(path).is_file():
+        return Stored(path)
+    return SavedModel(path)

@@ -1,0 +1,144 @@
+"""TFLite files as teachers."""
+
+import os
+import pathlib
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_distill.teachers.functions import Function, are_probabilities, refuse_probabilities
+
+
+class LiteRT(Function):
+    """A `.tflite` file, run by LiteRT on the CPU.
+
+    Floats are quantized on the way in and out where the file's inputs and outputs are integers;
+    inputs of the file's own integer type are passed as they are. A file with several inputs takes
+    a list in their order, which `Teacher(preprocess=...)` makes.
+
+    Args:
+        path: The file.
+        name: Name for messages and reports. Defaults to the file's.
+
+    Raises:
+        ValueError: If the file doesn't exist or isn't a TFLite model.
+
+    Example:
+
+    ```python
+    teacher = keras_distill.teachers.LiteRT("teacher.tflite")
+    ```
+    """
+
+    def __init__(self, path: Any, name: str | None = None):
+        self._path = pathlib.Path(path)
+        self._file = _LiteRTFile(self._path)
+        super().__init__(self._file, self._file.output_spec, name or self._path.stem)
+
+    def require_logits(self, from_logits: bool | dict) -> None:
+        refuse_probabilities(self._path, self._file.answers_with_probabilities, from_logits)
+
+    def own_contents(self) -> Iterable:
+        return [*super().own_contents(), self._path.read_bytes()]
+
+
+class _LiteRTFile:
+    """A TFLite file as a function of a batch of arrays."""
+
+    def __init__(self, path):
+        from ai_edge_litert.interpreter import Interpreter
+
+        if not path.is_file():
+            raise ValueError(f"There is no file {path}.")
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} isn't a TFLite model that LiteRT can run: {error}") from error
+        self._lock = threading.Lock()
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        specs = [
+            tf.TensorSpec((None, *map(_known, output["shape_signature"][1:])))
+            for output in self._outputs
+        ]
+        self.output_spec = specs if len(specs) > 1 else specs[0]
+        rng = np.random.default_rng(0)
+        probe = [
+            rng.uniform(size=(2, *np.maximum(details["shape_signature"][1:], 1))).astype("float32")
+            for details in self._inputs
+        ]
+        one_by_one = self._one_by_one(probe)
+        self._takes_batches = self._agrees(probe, one_by_one)
+        found = [
+            are_probabilities(y) or _is_scaled_as_probabilities(details)
+            for y, details in zip(one_by_one, self._outputs, strict=True)
+        ]
+        self.answers_with_probabilities = found if len(found) > 1 else found[0]
+
+    def __call__(self, inputs):
+        inputs = keras.tree.flatten(inputs)
+        if len(inputs) != len(self._inputs):
+            raise ValueError(
+                f"The TFLite model reads {len(self._inputs)} inputs. Received: {len(inputs)}"
+            )
+        with self._lock:
+            outputs = self._run(inputs) if self._takes_batches else self._one_by_one(inputs)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def _agrees(self, probe, expected):
+        """Whether a batch of two gives what its rows give alone."""
+        try:
+            outputs = self._run(probe)
+        except (RuntimeError, ValueError):
+            return False
+        return all(
+            y.shape == e.shape and np.allclose(y, e, rtol=1e-3, atol=1e-3 * np.abs(e).max())
+            for y, e in zip(outputs, expected, strict=True)
+        )
+
+    def _one_by_one(self, inputs):
+        rows = [self._run([x[i : i + 1] for x in inputs]) for i in range(len(inputs[0]))]
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+    def _run(self, inputs):
+        if any(
+            tuple(self._interpreter.get_tensor(details["index"]).shape) != x.shape
+            for details, x in zip(self._inputs, inputs, strict=True)
+        ):
+            for details, x in zip(self._inputs, inputs, strict=True):
+                self._interpreter.resize_tensor_input(details["index"], x.shape)
+            self._interpreter.allocate_tensors()
+        for details, x in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(details["index"], _quantized(x, details))
+        self._interpreter.invoke()
+        return [_dequantized(self._interpreter.get_tensor(y["index"]), y) for y in self._outputs]
+
+
+def _is_scaled_as_probabilities(details):
+    """Whether a file's output has the scale that TFLite gives to 8-bit softmax and sigmoid."""
+    dtype, quantization = details["dtype"], details["quantization"]
+    return np.issubdtype(dtype, np.integer) and quantization == (1 / 256, np.iinfo(dtype).min)
+
+
+def _quantized(x, details):
+    dtype, (scale, zero_point) = details["dtype"], details["quantization"]
+    if x.dtype == dtype or not np.issubdtype(dtype, np.integer) or not scale:
+        return x.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def _dequantized(y, details):
+    scale, zero_point = details["quantization"]
+    if np.issubdtype(y.dtype, np.integer) and scale:
+        return (y.astype("float32") - zero_point) * np.float32(scale)
+    return y.astype("float32")
+
+
+def _known(size):
+    return None if size < 0 else int(size)
