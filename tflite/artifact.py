@@ -223,7 +223,7 @@ class Artifact:
         if self.runtime == "micro":
             from keras_distill.tflite import micro
 
-            files = {f"{names.cpp_identifier(name)}.tflite": self.tflite}
+            files: dict[str, str | bytes] = {f"{names.cpp_identifier(name)}.tflite": self.tflite}
             if self.compiled is not None:
                 files[f"{names.cpp_identifier(name)}_vela.tflite"] = self.compiled
             files |= micro.files(self, name)

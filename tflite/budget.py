@@ -1,15 +1,17 @@
-"""Limits of memory, and the breakdown where a file is over them."""
+"""Limits of memory, and what takes it where a file is over them."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _UNITS = {"": 1, "B": 1, "KB": 1024, "KIB": 1024, "MB": 1024**2, "MIB": 1024**2}
 
 
 class BudgetError(ValueError):
-    """A file needs more memory than it may."""
+    """A file needs more memory than its budget."""
 
 
-def size(argument, value) -> int | None:
+def size(argument: str, value: int | str | None) -> int | None:
     """Bytes from an integer or a text such as `"64KB"` (1 KB = 1024 bytes)."""
     if value is None:
         return None
@@ -26,11 +28,11 @@ def size(argument, value) -> int | None:
     return bytes_
 
 
-def check(report, max_flash, max_arena):
+def check(report: Mapping[str, Any], max_flash: int | None, max_arena: int | None) -> None:
     """Raises a `BudgetError` with the breakdown where a report is over a limit.
 
     Args:
-        report: Report of an artefact.
+        report: Report of an artifact.
         max_flash: Bytes of the file at most, or `None`.
         max_arena: Bytes of the tensor arena at most, or `None`.
     """

@@ -103,7 +103,7 @@ def convert(
         max_arena=max_arena,
     )
     calibrated = calibration_data.read(request.student, request.calibration)
-    converter = converters.WAYS[request.way]
+    converter = converters.WAYS[request.way]()
     function, samples = trace.prepared(request, converter.form(request.student), calibrated.arrays)
     with tempfile.TemporaryDirectory() as folder:
         graph = trace.trace(request, function, pathlib.Path(folder))

@@ -5,8 +5,10 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 from keras_distill.tflite.inspect import inspect
+from keras_distill.tflite.targets import Target
 
 #: System configuration and memory mode that Vela documents for each family.
 _SETTINGS = {
@@ -25,7 +27,7 @@ def _vela():
     return pathlib.Path(sys.executable).with_name("vela")
 
 
-def compile(tflite, target) -> tuple:
+def compile(tflite: bytes, target: Target) -> tuple[bytes, dict[str, Any]]:
     """Compiles a file for an NPU.
 
     Args:

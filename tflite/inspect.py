@@ -4,8 +4,12 @@ import dataclasses
 import math
 import os
 import pathlib
+from typing import Any
 
-from keras_distill.tflite.report import table
+from ai_edge_litert.tools import flatbuffer_utils
+from keras_distill.tflite import cost, targets
+
+from keras_distill._markdown import table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +28,10 @@ class Tensor:
     """
 
     name: str
-    shape: tuple
+    shape: tuple[int, ...]
     dtype: str
-    scales: tuple
-    zero_points: tuple
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
     axis: int
     bytes: int
     elements: int
@@ -37,7 +41,7 @@ class Tensor:
         """Whether the file holds its data."""
         return self.bytes > 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.dtype}{list(self.shape)}"
 
 
@@ -56,8 +60,8 @@ class Operator:
     """
 
     name: str
-    inputs: tuple
-    outputs: tuple
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
     macs: int | None
     custom: bool
     subgraph: int
@@ -84,26 +88,26 @@ class Inspection:
         refusals: By target, why it refuses the file; an empty list where it takes it.
     """
 
-    operators: tuple
-    inputs: tuple
-    outputs: tuple
-    signatures: dict
+    operators: tuple[Operator, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    signatures: dict[str, tuple[list[str], list[str]]]
     parameters: int
     macs: int | None
-    bytes: dict
-    refusals: dict
+    bytes: dict[str, int]
+    refusals: dict[str, list[str]]
 
     @property
-    def counts(self) -> dict:
+    def counts(self) -> dict[str, int]:
         """Number of operators by name."""
         names = [operator.name for operator in self.operators]
         return {name: names.count(name) for name in sorted(set(names))}
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Everything as plain types."""
         return dataclasses.asdict(self)
 
-    def __str__(self):
+    def __str__(self) -> str:
         sizes = ", ".join(f"{part} {size:,}" for part, size in self.bytes.items())
         lines = [
             f"{self.parameters:,} parameters, {_count(self.macs)} multiply-accumulates",
@@ -145,7 +149,7 @@ def _described(tensor):
     return text
 
 
-def inspect(file) -> Inspection:
+def inspect(file: str | os.PathLike | bytes) -> Inspection:
     """Reads what is in a TFLite file, ours or from elsewhere.
 
     Args:
@@ -169,19 +173,15 @@ def inspect(file) -> Inspection:
         raise ValueError(
             f"The TFLite file is damaged: it ends early, or its tables point nowhere ({error})."
         ) from error
-    from keras_distill.tflite import targets
-
     refusals = {name: targets.refusals(inspection, name) for name in targets.SHOWN}
     return dataclasses.replace(inspection, refusals=refusals)
 
 
 def _inspected(tflite):
     """An `Inspection` that doesn't know yet what targets refuse."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
     graphs = [[_tensor(model, t) for t in graph.tensors] for graph in model.subgraphs]
-    runs = _runs(model)
+    runs = cost.runs_of_loops(model)
     operators = [
         _operator(model, op, graphs[g], g, runs.get(g, 1))
         for g, graph in enumerate(model.subgraphs)
@@ -207,7 +207,7 @@ def _inspected(tflite):
     )
 
 
-def read(file) -> bytes:
+def read(file: str | os.PathLike | bytes) -> bytes:
     """The bytes of a TFLite file given by path or bytes; checks that it is one."""
     if isinstance(file, (str, os.PathLike)):
         path = pathlib.Path(file)
@@ -231,8 +231,6 @@ def _text(value):
 
 
 def _tensor(model, tensor):
-    from ai_edge_litert.tools import flatbuffer_utils
-
     shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
     shape = tuple(int(size) for size in ([] if shape is None else shape))
     fixed = [int(size) for size in ([] if tensor.shape is None else tensor.shape)]
@@ -255,103 +253,15 @@ def _buffer_size(buffer):
     return len(buffer.data) if buffer.data is not None else int(buffer.size or 0)
 
 
-def _runs(model, graph=0, times=1):
-    """How often each body of a loop runs in one invocation, by subgraph; `None`: nobody knows."""
-    runs = {}
-    for op in model.subgraphs[graph].operators or []:
-        if _name(model, op) == "WHILE":
-            body = op.builtinOptions.bodySubgraphIndex
-            turns = None if times is None else _turns(model, model.subgraphs[graph], op)
-            runs[body] = None if turns is None else times * turns
-            runs |= _runs(model, body, runs[body])
-    return runs
-
-
-def _turns(model, graph, op):
-    """How often a loop turns that counts from one constant to another, else `None`."""
-    cond = model.subgraphs[op.builtinOptions.condSubgraphIndex]
-    body = model.subgraphs[op.builtinOptions.bodySubgraphIndex]
-    makers = {o: (_name(model, m), list(m.inputs)) for m in cond.operators for o in m.outputs}
-    steps = {o: (_name(model, m), list(m.inputs)) for m in body.operators for o in m.outputs}
-    pending, turns = [cond.outputs[0]], []
-    while pending:
-        name, inputs = makers.get(pending.pop(), ("", []))
-        if name == "LOGICAL_AND":
-            pending += inputs
-            continue
-        if name != "LESS" or inputs[0] not in cond.inputs:
-            return None
-        counter = list(cond.inputs).index(inputs[0])
-        kind, added = steps.get(body.outputs[counter], ("", []))
-        if kind != "ADD" or body.inputs[counter] not in added:
-            return None
-        added.remove(body.inputs[counter])
-        start = _integer(model, graph, op.inputs[counter])
-        end, step = _integer(model, cond, inputs[1]), _integer(model, body, added[0])
-        if start is None or end is None or not step or step < 0:
-            return None
-        turns.append(max(0, math.ceil((end - start) / step)))
-    return min(turns)
-
-
-def _integer(model, graph, index):
-    """The value of a constant of one integer, else `None`."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    tensor = graph.tensors[index]
-    data = model.buffers[tensor.buffer].data
-    size = {"INT32": 4, "INT64": 8}.get(flatbuffer_utils.type_to_name(tensor.type))
-    if data is None or len(data) != size:
-        return None
-    return int.from_bytes(bytes(data), "little", signed=True)
-
-
-def _name(model, op):
-    """Name of an operator, custom ones by their own."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    custom = _text(model.operatorCodes[op.opcodeIndex].customCode)
-    return custom or flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
-
-
 def _operator(model, op, tensors, subgraph, runs):
     custom = bool(model.operatorCodes[op.opcodeIndex].customCode)
-    name = _name(model, op)
+    name = cost.operator_name(model, op)
     inputs = tuple(tensors[i] if i >= 0 else None for i in op.inputs)
     outputs = tuple(tensors[i] for i in op.outputs)
-    macs = _macs(name, op, inputs, outputs)
+    macs = cost.multiply_accumulates(name, op, inputs, outputs)
     if macs:
         macs = None if runs is None else macs * runs
     return Operator(name, inputs, outputs, macs, custom, subgraph)
-
-
-def _size(tensor):
-    """Elements of an activation, a dynamic axis counting as 1."""
-    return math.prod(abs(size) for size in tensor.shape)
-
-
-def _macs(name, op, inputs, outputs):
-    """Multiply-accumulates of one run: products of weights or activations summed up."""
-    if name in ("CONV_2D", "CONV_3D"):
-        return _size(outputs[0]) * _size(inputs[1]) // _channels(name, inputs[1])
-    if name == "DEPTHWISE_CONV_2D":
-        return _size(outputs[0]) * math.prod(inputs[1].shape[1:3])
-    if name == "TRANSPOSE_CONV":
-        return _size(inputs[2]) * math.prod(inputs[1].shape[:3])
-    if name == "FULLY_CONNECTED":
-        return _size(outputs[0]) * inputs[1].shape[-1]
-    if name == "BATCH_MATMUL":
-        adjoint = bool(getattr(op.builtinOptions, "adjX", False))
-        return _size(outputs[0]) * abs(inputs[0].shape[-2 if adjoint else -1])
-    if name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
-        steps = _size(inputs[0]) // abs(inputs[0].shape[-1])
-        return steps * sum(t.elements for t in inputs[1:9] if t)
-    return 0
-
-
-def _channels(name, weights):
-    """Output channels: the first axis in 2-D convolutions, the last in 3-D ones."""
-    return weights.shape[0] if name == "CONV_2D" else weights.shape[-1]
 
 
 #: Operators whose constant inputs are all numbers to compute with.

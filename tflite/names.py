@@ -16,8 +16,8 @@ _CPP_KEYWORDS = frozenset(
 )
 
 
-def cpp_identifier(name) -> str:
-    """A name as a lower-case C++ identifier that is no keyword and not reserved."""
+def cpp_identifier(name: str) -> str:
+    """A name as a lower-case C++ identifier, neither a keyword nor reserved."""
     safe = re.sub(r"\W+", "_", str(name), flags=re.ASCII).strip("_").lower()
     safe = re.sub(r"_{2,}", "_", safe)
     if not safe or safe[0].isdigit():
@@ -25,17 +25,17 @@ def cpp_identifier(name) -> str:
     return f"{safe}_student" if safe in _CPP_KEYWORDS else safe
 
 
-def camel_case(name) -> str:
+def camel_case(name: str) -> str:
     """A name in camel case, starting with a letter."""
     words = re.findall(r"[A-Za-z0-9]+", str(name))
-    # A number stays apart: `a_1` and `a1` are two names.
+    # Numbers stay separate: `a_1` and `a1` are two names.
     joined = "".join(f"_{w}" if w[0].isdigit() else w[0].upper() + w[1:] for w in words)
     joined = joined.lstrip("_")
     return joined if joined[:1].isalpha() else f"X{joined}"
 
 
-def c_string(text) -> str:
-    """A text as a C++ string literal, UTF-8, with everything unsafe escaped."""
+def c_string(text: str) -> str:
+    """A text as a C++ string literal in UTF-8, with all that is unsafe escaped."""
     return '"' + "".join(_c_byte(byte) for byte in str(text).encode()) + '"'
 
 
@@ -47,8 +47,8 @@ def _c_byte(byte):
     return character
 
 
-def kotlin_string(text) -> str:
-    """A text as a Kotlin string literal, with everything unsafe escaped."""
+def kotlin_string(text: str) -> str:
+    """A text as a Kotlin string literal, with all that is unsafe escaped."""
     return '"' + "".join(_kotlin_unit(unit) for unit in _utf16(str(text))) + '"'
 
 
@@ -76,8 +76,8 @@ _KOTLIN_KEYWORDS = frozenset(
 _KOTLIN_MEMBERS = frozenset("bytes inputs it model normalized outputs".split())  # noqa: SIM905
 
 
-def kotlin_identifier(name) -> str:
-    """A name as a Kotlin identifier that is no keyword, and none that the class has already."""
+def kotlin_identifier(name: str) -> str:
+    """A name as a Kotlin identifier, neither a keyword nor one that the generated class uses."""
     if name in _KOTLIN_MEMBERS:
         return f"{name}_"
     if name in _KOTLIN_KEYWORDS or not name.strip("_"):

@@ -1,16 +1,19 @@
 """Reports as Markdown."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from keras_distill._markdown import table
 
 
 class Report(dict):
     """A dict of plain types (JSON) that prints as Markdown."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return markdown(self)
 
 
-def markdown(report, level=1) -> str:
+def markdown(report: Mapping[str, Any], level: int = 1) -> str:
     """A report as Markdown: a section for each nested dict, a table for each list of dicts."""
     lines, sections = [], []
     for key, value in report.items():

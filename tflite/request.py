@@ -119,7 +119,12 @@ class Request:
         return self.quantization != "float32" and self.way != "trained" and self.recurrent != "step"
 
 
-def _way(model, quantization, calibration, precision) -> tuple[Way, str]:
+def _way(
+    model: keras.Model,
+    quantization: str,
+    calibration: Calibration | None,
+    precision: Mapping[str, str],
+) -> tuple[Way, str]:
     """How a student becomes a file, and the quantization of that file."""
     if quantization_aware.is_quantize_aware(model):
         return "trained", _trained_quantization(model, quantization)

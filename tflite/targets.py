@@ -3,6 +3,11 @@
 import dataclasses
 import difflib
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_distill.tflite.inspect import Inspection
 
 #: Built-in operators of TFLite Micro.
 MICRO_OPERATORS = frozenset(
@@ -47,7 +52,7 @@ class Target:
 
     name: str
     runtime: str
-    refused: dict
+    refused: dict[str, str]
     accelerator: str | None = None
 
 
@@ -67,7 +72,7 @@ def names() -> list[str]:
     return ["android", "micro", *_ETHOS]
 
 
-def get(name) -> Target:
+def get(name: str) -> Target:
     """The target of a name, or a `ValueError` that lists the names."""
     if name == "android":
         return Target(name, "litert", {})
@@ -80,22 +85,26 @@ def get(name) -> Target:
     )
 
 
-def suggestion(value, choices) -> str:
-    """ " Did you mean 'x'?" where a choice is like the value."""
-    close = difflib.get_close_matches(str(value), choices, 1)
+def suggestion(value: Any, choices: Iterable[str]) -> str:
+    """ " Did you mean 'x'?", where a choice is close to the value."""
+    close = difflib.get_close_matches(str(value), list(choices), 1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def refusals(inspection, target) -> list[str]:
-    """Why a target refuses a file: a line per reason, empty where it takes it."""
-    target = get(target)
-    reasons = []
+def refusals(inspection: "Inspection", target: str) -> list[str]:
+    """Why a target can't run a file: a line per reason, empty where it can.
+
+    Args:
+        inspection: The file's `Inspection`.
+        target: Name of the target."""
+    to = get(target)
+    reasons: list[str] = []
     for op in inspection.operators:
         if op.custom:
             reasons.append(f"operator {op.name} is not built in{_at(op)}")
-    if target.runtime == "micro":
+    if to.runtime == "micro":
         reasons += _micro_refusals(inspection)
-    if target.accelerator:
+    if to.accelerator:
         reasons += _ethos_refusals(inspection)
     return list(dict.fromkeys(reasons))
 
@@ -136,12 +145,12 @@ def _at(op):
     return f" (at {layer_of(op.layer)!r})" if op.layer else ""
 
 
-def layer_of(tensor) -> str:
+def layer_of(tensor: str) -> str:
     """The part of a tensor's name that names its layer."""
     name = tensor.split(";")[0]
     return without_call(name) or name
 
 
-def without_call(tensor) -> str:
+def without_call(tensor: str) -> str:
     """A tensor's name without the call of a function that TensorFlow may put before it."""
     return re.sub(r"^(StatefulPartitionedCall|PartitionedCall)[^/]*/?", "", tensor)

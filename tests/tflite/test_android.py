@@ -261,7 +261,7 @@ class TestBadInput:
     def test_variant_of_a_loaded_file(self, converted, tmp_path):
         one = converted("android", "int8")
         for kit, other in ((tflite.load(one.tflite), one), (one, tflite.load(one.tflite))):
-            with pytest.raises(ValueError, match="give artefacts that `convert` made"):
+            with pytest.raises(ValueError, match="give artifacts that `convert` made"):
                 kit.save(tmp_path / "kit", variants=[other])
 
     def test_package(self, converted, tmp_path):

@@ -1,8 +1,10 @@
-"""What an app needs beside the file: metadata, labels, a Kotlin class, a sample app."""
+"""What an app needs besides the file: metadata, labels, a Kotlin class, a sample app."""
 
 import importlib.resources
 import json
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from keras_distill.tflite import names
@@ -11,12 +13,23 @@ from keras_distill.tflite.android.npu import compile_for_npu
 
 __all__ = ["compile_for_npu", "files"]
 
+if TYPE_CHECKING:
+    from keras_distill.tflite.artifact import Artifact
+
+
 #: What LiteRT's Kotlin API calls each type, in arrays (`FloatArray`) and methods (`writeFloat`).
 _KINDS = {"float32": "Float", "int32": "Int", "int64": "Long", "bool": "Boolean"}
 _GPU, _NPU = ("float16", "float32"), ("int8", "int16x8")
 
 
-def files(artifact, name, package, description, normalization, variants) -> dict:
+def files(
+    artifact: "Artifact",
+    name: str,
+    package: str,
+    description: str,
+    normalization: tuple[float, float],
+    variants: Sequence["Artifact"],
+) -> dict[str, str | bytes]:
     """Files of the kit, by relative path.
 
     Args:
@@ -25,10 +38,10 @@ def files(artifact, name, package, description, normalization, variants) -> dict
         package: Kotlin package.
         description: What the student does, in a sentence.
         normalization: `(mean, std)`: the student takes `(value - mean) / std`.
-        variants: Further artefacts of the same student, in other quantizations.
+        variants: Further artifacts of the same student, in other quantizations.
 
     Raises:
-        ValueError: A package, normalization or variant that doesn't fit.
+        ValueError: A package, normalization or variant is wrong.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", package):
         raise ValueError(
@@ -80,8 +93,8 @@ def _check_variant(artifact, other):
     for one in (artifact, other):
         if "quantization" not in one.report:
             raise ValueError(
-                "Variants are told apart by their quantization, which files given to `load` don't "
-                f"name: give artefacts that `convert` made. Received: {one!r}"
+                "Variants are told apart by their quantization, which isn't known of files given "
+                f"to `load`: give artifacts that `convert` made. Received: {one!r}"
             )
     if other.report["quantization"] == artifact.report["quantization"]:
         raise ValueError(
@@ -101,7 +114,7 @@ def _lists(array, count):
 
 
 class _Kit:
-    """The values that fill the templates."""
+    """The values that are filled into the templates."""
 
     def __init__(self, artifact, name, package, description, normalization, variants):
         self.base = names.cpp_identifier(name)

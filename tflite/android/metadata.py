@@ -6,6 +6,7 @@ Tables and field numbers are those of the public schema, `metadata_schema.fbs`, 
 import dataclasses
 import io
 import zipfile
+from collections.abc import Mapping, Sequence
 
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
@@ -35,13 +36,20 @@ class TensorInfo:
 
     name: str
     description: str
-    shape: tuple
-    normalization: tuple | None = None
+    shape: tuple[int, ...]
+    normalization: tuple[float, float] | None = None
     labels: str | None = None
 
 
-def with_metadata(tflite, name, description, inputs, outputs, files) -> bytes:
-    """A file with metadata, and with further files packed behind it.
+def with_metadata(
+    tflite: bytes,
+    name: str,
+    description: str,
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    files: Mapping[str, str],
+) -> bytes:
+    """A file with metadata, and with further files packed after it.
 
     Args:
         tflite: The file.
@@ -68,7 +76,12 @@ def with_metadata(tflite, name, description, inputs, outputs, files) -> bytes:
     return packed.getvalue()
 
 
-def model_metadata(name, description, inputs, outputs) -> bytes:
+def model_metadata(
+    name: str,
+    description: str,
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+) -> bytes:
     """The flatbuffer `ModelMetadata`."""
     builder = _Builder()
     given = [builder.tensor(info) for info in inputs]

@@ -3,6 +3,11 @@
 import importlib
 import pathlib
 import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_distill.tflite.artifact import Artifact
+
 
 #: Vendors that LiteRT compiles for, with the package of their SDK.
 _VENDORS = {
@@ -12,8 +17,8 @@ _VENDORS = {
 }
 
 
-def compile_for_npu(artifact, vendor, soc) -> bytes:
-    """Compiles an artefact for a phone's NPU.
+def compile_for_npu(artifact: "Artifact", vendor: str, soc: str) -> bytes:
+    """Compiles an artifact for a phone's NPU.
 
     Args:
         artifact: An `Artifact` for `"android"`, int8 or int16x8.
@@ -29,7 +34,10 @@ def compile_for_npu(artifact, vendor, soc) -> bytes:
     from ai_edge_litert.aot import aot_compile
 
     if artifact.target != "android":
-        raise ValueError(f"Only artefacts for android are compiled. This is for {artifact.target}.")
+        raise ValueError(
+            'Only artifacts for "android" can be compiled for the NPU of a phone. '
+            f"Received one for {artifact.target!r}."
+        )
     if vendor not in _VENDORS:
         raise ValueError(f"`vendor` must be one of {list(_VENDORS)}. Received: vendor={vendor!r}")
     module = importlib.import_module(f"ai_edge_litert.aot.vendors.{vendor}.target")

@@ -5,10 +5,10 @@ from keras_distill.tflite.converters.converter import Converted, Converter
 from keras_distill.tflite.converters.plain import float32_file
 
 #: By `Request.way`.
-WAYS: dict[str, Converter] = {
-    "plain": plain.Plain(),
-    "quantizer": quantizer.Quantizer(),
-    "trained": trained.Trained(),
+WAYS: dict[str, type[Converter]] = {
+    "plain": plain.Plain,
+    "quantizer": quantizer.Quantizer,
+    "trained": trained.Trained,
 }
 
 __all__ = ["WAYS", "Converted", "Converter", "float32_file"]

@@ -32,7 +32,7 @@ class Converted:
 
 
 class Converter(abc.ABC):
-    """A way in which a student becomes a file."""
+    """A way in which a student becomes a file, for one conversion."""
 
     def form(self, student: StudentFunction) -> StudentFunction:
         """The function to be traced for a student."""

@@ -1,12 +1,17 @@
-"""What firmware needs beside the file: C++ sources, a test of stored vectors, a sketch."""
+"""What firmware needs besides the file: C++ sources, a test of stored vectors, a sketch."""
 
 import importlib.resources
 import re
 import textwrap
+from typing import TYPE_CHECKING
 
 import numpy as np
 from keras_distill.tflite import names, runtimes
 from keras_distill.tflite.inspect import inspect
+
+if TYPE_CHECKING:
+    from keras_distill.tflite.artifact import Artifact
+
 
 _TYPES = {
     "int8": "std::int8_t",
@@ -27,7 +32,7 @@ _METHODS = {
 }
 
 
-def files(artifact, name="student") -> dict:
+def files(artifact: "Artifact", name: str = "student") -> dict[str, str]:
     """Files of the kit, text by relative path.
 
     Args:
@@ -52,7 +57,7 @@ def files(artifact, name="student") -> dict:
     }
 
 
-def resolver_method(operator) -> str:
+def resolver_method(operator: str) -> str:
     """The method of `MicroMutableOpResolver` that adds an operator."""
     if operator in _METHODS:
         return _METHODS[operator]
@@ -89,7 +94,7 @@ class _Port:
 
 
 class _Kit:
-    """The values that fill the templates."""
+    """The values that are filled into the templates."""
 
     def __init__(self, artifact, name):
         self.name = name
@@ -180,7 +185,9 @@ def _arena(artifact):
     arena = artifact.report.get("arena")
     if arena is None:
         size = 32 * 1024
-        text = "// Not measured: TFLite Micro's interpreter isn't there on the host of this kit."
+        text = (
+            "// Not measured: TFLite Micro's interpreter was not installed where this kit was made."
+        )
     else:
         size = runtimes.safe_arena(artifact.tflite, arena["total"])
         parts = ", ".join(f"{part} {n}" for part, n in arena["parts"].items())
@@ -235,7 +242,7 @@ def _each(port, name, array, value):
 
 
 def _states(states, name):
-    """Where the state is kept: the arena's inputs are overwritten while the file runs."""
+    """The arrays that keep the state: the arena's inputs are overwritten while the file runs."""
     if not states:
         return ""
     return "// The state that each step hands to the next. It starts at 0.\n" + "\n".join(
@@ -244,7 +251,7 @@ def _states(states, name):
 
 
 def _carried(given, result, name):
-    """Keeps a state that a step gave, in the steps of the input that it is for."""
+    """Keeps a state that a step returned, in the quantization of the input that it is for."""
     value = f"Output<{name}::{result.struct}>()[i]"
     if (given.scale, given.zero_point) != (result.scale, result.zero_point):
         value = _encoded(_decoded(value, result, name), given, name)

@@ -1,4 +1,4 @@
-// @NAME@ for LiteRT's CompiledModel. Written together with the files that it loads; do not edit.
+// @NAME@ for LiteRT's CompiledModel. Generated together with the files that it loads; do not edit.
 package @PACKAGE@
 
 import android.content.res.AssetManager
@@ -11,10 +11,10 @@ import com.google.ai.edge.litert.CompiledModel
  * One instance must not be used by several threads at once.
  *
  * @param assets The app's assets, with the files of [asset] in them.
- * @param accelerator Where to run; what it can't run goes to the CPU.
+ * @param accelerator Where to run; what it can't run falls back to the CPU.
  */
 class @CLASS@(assets: AssetManager, accelerator: Accelerator = Accelerator.CPU) : AutoCloseable {
-  /** What one inference gives. */
+  /** The outputs of one inference. */
   class Result(@RESULT@)
 
   private val model =
@@ -40,7 +40,7 @@ class @CLASS@(assets: AssetManager, accelerator: Accelerator = Accelerator.CPU) 
     )
   }
 
-  /** Runs one inference on values by the names of [INPUTS]; gives values by those of [OUTPUTS]. */
+  /** Runs one inference on values by input name; returns values by output name. */
   fun run(values: Map<String, FloatArray>): Map<String, FloatArray> {
     val result = run(
 @FROM_MAP@

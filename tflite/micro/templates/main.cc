@@ -12,7 +12,7 @@
 #include "tensorflow/lite/schema/schema_generated.h"
 
 // How far an output may be from the stored one, in steps of its quantization. Kernels optimized
-// for a processor may round otherwise than the reference kernels.
+// for a processor may round differently from the reference kernels.
 #ifndef @GUARD@_TOLERANCE
 #define @GUARD@_TOLERANCE 0
 #endif
@@ -46,7 +46,7 @@ int Run() {
   tflite::InitializeTarget();
   const tflite::Model* model = tflite::GetModel(@NAME@::kModel);
   if (model->version() != TFLITE_SCHEMA_VERSION) {
-    std::printf("FAIL: the file is of schema %d\n", static_cast<int>(model->version()));
+    std::printf("FAIL: the file has schema version %d, TFLite Micro reads another\n", static_cast<int>(model->version()));
     return 1;
   }
   static @NAME@::Resolver resolver;

@@ -12,7 +12,7 @@ tflite::MicroInterpreter* interpreter = nullptr;
 
 @STATES@
 
-// Replace by what your sensors give: a value for each element of each input.
+// Replace with your sensors' values: one for each element of each input.
 float Sensor(size_t input, size_t element) { return static_cast<float>((input + element) % 2); }
 
 template <typename Port>
@@ -30,7 +30,7 @@ const typename Port::Type* Output() {
 void setup() {
   Serial.begin(115200);
   if (@NAME@::AddOperators(resolver) != kTfLiteOk) {
-    Serial.println("an operator is missing");
+    Serial.println("an operator could not be added");
     return;
   }
   static tflite::MicroInterpreter created(tflite::GetModel(@NAME@::kModel), resolver, arena,
@@ -48,7 +48,7 @@ void loop() {
 @RESET@
 @FILLS@
   if (interpreter->Invoke() != kTfLiteOk) {
-    Serial.println("the model did not run");
+    Serial.println("the model failed to run");
     return;
   }
 @CARRIES@

@@ -12,7 +12,7 @@ import kotlin.concurrent.thread
 import kotlin.math.abs
 import org.json.JSONObject
 
-/** Runs the student's stored test vectors on the accelerator that is tapped, and shows how it did. */
+/** Runs the student's stored test vectors on the accelerator tapped, and shows the results. */
 class MainActivity : Activity() {
   private lateinit var text: TextView
 
@@ -46,7 +46,7 @@ class MainActivity : Activity() {
     }
   }
 
-  /** Runs every vector, and says how far the outputs are from the stored ones. */
+  /** Runs every vector, and reports how far the outputs are from the stored ones. */
   private fun prove(student: @CLASS@, accelerator: Accelerator): String {
     val vectors = JSONObject(assets.open("test_vectors.json").bufferedReader().readText())
     val lines = mutableListOf("${accelerator.name}, ${@CLASS@.asset(accelerator)}")
