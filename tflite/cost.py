@@ -11,7 +11,7 @@ def operator_name(model: Any, op: Any) -> str:
     """Name of an operator in the schema, such as `"CONV_2D"`; custom ones by their own name."""
     custom = model.operatorCodes[op.opcodeIndex].customCode
     name = custom.decode() if isinstance(custom, bytes) else custom
-    return name or flatbuffer_utils.opcode_tooperator_name(model, op.opcodeIndex)
+    return name or flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
 
 
 def runs_of_loops(model: Any, graph: int = 0, times: int | None = 1) -> dict[int, int | None]:
