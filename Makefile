@@ -1,15 +1,21 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each makes its own environment in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+FAST := tests/test_house.py tests/test_wall.py tests/losses \
+  $(patsubst %,tests/distiller/test_%.py,errors exactness labels objective taps weights_and_masks)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-fast lint docs clean
 
 demo: .venv/installed  ## Distil, export and prove a student on handwritten digits
 	$(BIN)/keras-distill demo
 
-test: .venv/installed-dev  ## Run the test suite
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: .venv/installed-dev  ## Run the test suite, and say what was skipped and why
+	$(PYTEST) -rs
+
+test-fast: .venv/installed-dev  ## Test losses, matches, the Distiller and labels
+	$(PYTEST) $(FAST)
 
 lint: .venv/installed-dev  ## Check style and types
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ HERE = pathlib.Path(__file__).parent
 STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
 LABELS = ['a"b', "c\\d", "$é", "??/", "{@}", "5", "6", "7", "8", "line\nbreak"]
 
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+
 
 @pytest.fixture(scope="module")
 def kit(converted, tmp_path_factory):
@@ -64,6 +66,7 @@ def test_kit_has_what_firmware_needs(kit):
     assert files == model | vectors | sketch | reports | {"main.cc", "CMakeLists.txt"}
 
 
+@needs_compiler
 def test_c_array_holds_the_bytes_of_the_file(kit, tmp_path):
     artifact, folder = kit
     (tmp_path / "dump.cc").write_text(
@@ -79,6 +82,7 @@ def test_c_array_holds_the_bytes_of_the_file(kit, tmp_path):
     assert dumped == artifact.tflite == (folder / "class_student.tflite").read_bytes()
 
 
+@needs_compiler
 def test_header_holds_ports_labels_and_helpers(kit, tmp_path):
     """Compiled without TFLite Micro: a stand-in of the resolver counts the operators."""
     artifact, folder = kit
