@@ -2,6 +2,7 @@
 
 import graphlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -32,7 +33,7 @@ def imports():
 
 
 def room(module):
-    """The room that a module of `keras_distill` is in: a folder, or a file of its own."""
+    """What a module belongs to: a folder of `keras_distill`, or a file of its own."""
     return [*module.split("."), ""][1]
 
 
@@ -64,6 +65,22 @@ def test_imports_have_no_circles(imports):
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         pytest.fail("imports go in a circle: " + " <- ".join(error.args[1]))
+
+
+def test_rooms_have_no_circles():
+    """However the files in them import each other."""
+    graph = {name: set() for name in architecture.ROOMS}
+    for name, other in architecture.edges():
+        graph[name].add(other)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_picture_agrees_with_the_code():
+    """If not, `python docs/figures/architecture.py` draws it anew."""
+    drawn = (ROOT / "docs" / "figures" / "architecture.svg").read_text()
+    found = set(re.findall(r'data-from="(\w+)" data-to="(\w+)"', drawn))
+    assert found == architecture.drawn(architecture.edges())
+    assert drawn == architecture.picture()
 
 
 def test_nobody_inside_imports_the_roof(imports):
