@@ -272,3 +272,8 @@ def with_logits(x: Any, logits: Any) -> Any:
 def carry_over(x: Any, source: Any) -> Any:
     """`x`, with the logits and the mask that Keras left on `source`, the same numbers."""
     return with_mask(with_logits(x, logits_behind(source)), mask_on(source))
+
+
+def combinations(toolkit: Any) -> Any:
+    """What the Model Optimization Toolkit has to combine its techniques."""
+    return toolkit.experimental.combine

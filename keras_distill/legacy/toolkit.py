@@ -136,7 +136,7 @@ def quantize_aware(model: tf_keras.Model, keep: str | None = None) -> tf_keras.M
     _require(model)
     tfmot = toolkit()
     quantize = tfmot.quantization.keras
-    combine = tfmot.experimental.combine
+    combine = _keras.combinations(tfmot)
     schemes = {
         "sparsity": lambda: combine.Default8BitPrunePreserveQuantizeScheme(),
         "clusters": lambda: combine.Default8BitClusterPreserveQuantizeScheme(
@@ -179,7 +179,7 @@ def strip(model: tf_keras.Model) -> tf_keras.Model:
     if any(name.startswith("ClusterWeights") for name in names):
         return tfmot.clustering.keras.strip_clustering(model)
     if "QuantizeWrapperV2" in names:
-        return tfmot.experimental.combine.strip_clustering_cqat(model)
+        return _keras.combinations(tfmot).strip_clustering_cqat(model)
     return model
 
 
