@@ -252,12 +252,12 @@ def _is_nearer_to_sigmoid(values: np.ndarray, logits: np.ndarray) -> bool:
 
 def mask_on(x: Any) -> Any:
     """The mask of a tensor, or `None`."""
-    return keras.src.backend.get_keras_mask(x)
+    return keras.src.backend.common.masking.get_keras_mask(x)
 
 
 def with_mask(x: Any, mask: Any) -> Any:
     """`x`, with a mask for the losses and layers of Keras that read it; `None` takes it off."""
-    keras.src.backend.set_keras_mask(x, mask)
+    keras.src.backend.common.masking.set_keras_mask(x, mask)
     return x
 
 

@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import inspect
+import operator
 import pathlib
 import re
 
@@ -155,6 +156,21 @@ def test_what_is_private_still_exists(file, name):
         f"{file} uses the private name {name!r}, which is in none of {versions}: see what took "
         "its place, and change that file."
     )
+
+
+def dotted(node):
+    """The name of a chain of attributes, such as `keras.src.utils.naming`; `""` of another."""
+    if isinstance(node, ast.Name):
+        return node.id
+    base = dotted(node.value) if isinstance(node, ast.Attribute) else ""
+    return f"{base}.{node.attr}" if base else ""
+
+
+@pytest.mark.parametrize("file", sorted(WALL & set(FILES)))
+def test_what_is_used_of_keras_src_still_exists(file):
+    names = {dotted(node) for node in ast.walk(FILES[file])}
+    for name in sorted(name for name in names if name.startswith("keras.src.")):
+        operator.attrgetter(name.removeprefix("keras."))(keras)
 
 
 @pytest.mark.parametrize("file", [name for name in FILES if name not in WALL])
