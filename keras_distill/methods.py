@@ -172,7 +172,7 @@ def minilm(
     for ours, theirs in _pairs(student, teacher, layers):
         ours = taps.path_of(student, _layer(student, ours, "student"), "student")
         theirs = taps.path_of(teacher, _layer(teacher, theirs, "teacher"), "teacher")
-        # The layer's own output brings the mask of padded steps.
+        # The layer's own output has the mask of padded steps.
         matches += [
             Match(
                 AttentionMap(heads, use_causal_mask),

@@ -248,8 +248,8 @@ class AttentionMap(_StepRelation):
         y_true: `(query, key)` of the teacher, each float, shape `(batch, steps, heads, size)`: what
             the layers `"query"` and `"key"` inside a `keras.layers.MultiHeadAttention` return.
         y_pred: `(query, key)` of the student. Keras' attention takes the mask off its queries and
-            keys, so that padded steps would count; a third tensor brings it back, what the
-            attention layer itself returns: `student=("attention/query", "attention/key",
+            keys, so that padded steps would count. Add what the attention layer itself returns,
+            which has the mask, as a third tensor: `student=("attention/query", "attention/key",
             "attention")`.
 
     Raises:
@@ -287,7 +287,7 @@ class ValueRelation(_StepRelation):
     Source: Wang et al., "MiniLM: Deep Self-Attention Distillation" (arXiv:2002.10957), equations 8
     to 10; on queries, keys and values with as many `heads` on both sides: MiniLMv2
     (arXiv:2012.15828), equation 1, which takes 48 heads for BERT's base model.
-    Cost and use as of `AttentionMap`, beside which it stands.
+    Costs and uses are those of `AttentionMap`, together with which it is used.
 
     Args:
         heads: Number of heads into which the channels of both sides are split instead of their
@@ -300,7 +300,7 @@ class ValueRelation(_StepRelation):
     Call arguments:
         y_true: Values of the teacher, float, shape `(batch, steps, heads, size)`: what the layer
             `"value"` inside a `keras.layers.MultiHeadAttention` returns.
-        y_pred: Values of the student, or `(values, x)` where `x` brings the Keras mask (see
+        y_pred: Values of the student, or `(values, x)` where `x` has the Keras mask (see
             `AttentionMap`).
 
     Raises:

@@ -141,7 +141,7 @@ def _distances(vectors, present):
     squares = ops.sum(ops.square(vectors), axis=1)
     sums = squares[:, None] + squares[None, :]
     apart = sums - 2 * ops.matmul(vectors, ops.transpose(vectors))
-    # What is smaller is nothing but rounding.
+    # What is smaller comes from rounding.
     is_apart = ops.logical_and(pairs(present), apart > 8 * rounding(apart.dtype) * sums)
     return safe_sqrt(ops.where(is_apart, apart, ops.zeros_like(apart)))
 

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_distill import taps as tapping
@@ -30,7 +29,7 @@ class BaseTeacher:
     #: Name for messages and reports.
     name: str = "teacher"
     #: A built `keras.layers.Layer` with weights that are trained along, or `None`.
-    state: keras.layers.Layer | None = None
+    state: Any = None
     #: Names of the outputs, in order, or `None`.
     output_names: list | None = None
     #: Whether `answer` can be compiled by XLA.
@@ -48,14 +47,14 @@ class BaseTeacher:
         Returns:
             `(outputs, features)`: what the teacher answers, in the structure of the student's
             outputs (after `combine`), and one tensor for each of `taps`. Outputs are tensors, or
-            `keras_distill.outputs.Output`s, which know their logits and activation.
+            `keras_distill.outputs.Output`s, which hold their logits and activation as well.
         """
         raise NotImplementedError
 
     def combine(self, outputs: Any) -> Any:
         """Turns the outputs of `answer` into their final form, inside the gradient tape.
 
-        What `state` learns is used here.
+        Here what `state` learns is applied.
         """
         return outputs
 
@@ -130,7 +129,7 @@ class BaseTeacher:
         return ["Teacher", *reading, self.fingerprint()]
 
     def require_logits(self, from_logits: bool | dict) -> None:
-        """Raises where outputs are known to be probabilities and `from_logits` says otherwise.
+        """Raises if outputs are known to be probabilities although `from_logits` is true of them.
 
         Args:
             from_logits: As in `Teacher`.

@@ -1,5 +1,6 @@
 """Batches that carry more than inputs: keys that name the examples, and stored answers."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -22,14 +23,14 @@ class Keyed(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The `x` of a batch that brings teachers' answers along.
+    """The `x` of a batch together with teachers' answers.
 
     `teachers.Stored.attach` and `teachers.Arrays.attach` make it.
 
     Args:
         inputs: What the student reads, shape `(batch, ...)`, or a structure of tensors.
-        answers: Dict of what each teacher said, in the form in which it keeps it, by the tag of
-            the teacher.
+        answers: Dict of the answers of each teacher, in the form in which it keeps them, by the
+            tag of the teacher.
         keys: Integers, shape `(batch,)`, that name the examples in the whole dataset.
     """
 
@@ -39,7 +40,7 @@ class Answered(NamedTuple):
 
 
 class Views(NamedTuple):
-    """The `x` of a batch of which student and live teachers see views of their own.
+    """The `x` of a batch of which the student and live teachers see different views.
 
     `keras_distill.data.batches(..., teacher_augment=...)` makes it.
 
@@ -78,43 +79,43 @@ def keyed(dataset: tf.data.Dataset) -> tf.data.Dataset:
     )
 
 
-def with_answers(x, tag, answers) -> Answered:
-    """An `x`, `Keyed` or `Answered`, with a teacher's answers beside those that it brings."""
+def with_answers(x: Any, tag: str, answers: Any) -> Answered:
+    """An `x`, `Keyed` or `Answered`, with a teacher's answers beside those that it has."""
     others = x.answers if isinstance(x, Answered) else {}
     return Answered(x.inputs, {**others, tag: answers}, x.keys)
 
 
-def own_answers(teacher, x):
-    """The answers of `teacher`, which has a `tag`, that a batch's `x` brings.
+def own_answers(teacher: Any, x: Any) -> Any:
+    """The answers of `teacher`, which has a `tag`, that come with a batch's `x`.
 
     Raises:
-        ValueError: If it brings none, or those of other teachers.
+        ValueError: If none do, or only those of other teachers.
     """
     if not isinstance(x, Answered):
         raise ValueError(
-            f"The batch brings no answers of the teacher {teacher.name!r}. "
+            f"The batch has no answers of the teacher {teacher.name!r}. "
             "Train on `teacher.attach(x)`."
         )
     if teacher.tag not in x.answers:
         raise ValueError(
-            f"The batch brings answers of {', '.join(map(repr, x.answers))}, not of "
-            f"{teacher.tag!r}. Train on what this teacher attaches; those of several come "
-            "together by `b.attach(a.attach(x))`."
+            f"The batch has answers of {', '.join(map(repr, x.answers))}, not of "
+            f"{teacher.tag!r}. Train on what this teacher's `attach` returns; for the answers of "
+            "several teachers, `b.attach(a.attach(x))`."
         )
     return x.answers[teacher.tag]
 
 
-def element_of(arguments: tuple):
+def element_of(arguments: tuple) -> Any:
     """The element of a dataset from the arguments with which it calls a function."""
     return arguments[0] if len(arguments) == 1 else arguments
 
 
-def x_of(element):
+def x_of(element: Any) -> Any:
     """The `x` of an element of a dataset: the element itself, or the first of its parts."""
     return element[0] if _is_plain_tuple(element) else element
 
 
-def replace_x(element, function) -> tuple:
+def replace_x(element: Any, function: Callable) -> tuple:
     """An element of a dataset, as a tuple, with `function(x)` in the place of its `x`."""
     if _is_plain_tuple(element):
         return (function(element[0]), *element[1:])

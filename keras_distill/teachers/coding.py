@@ -179,7 +179,7 @@ def _leaves(outputs):
 
 
 def _rest(logits, classes, temperature, sigmoid):
-    """One logit that stands for each class outside of the top k.
+    """One logit for all classes outside of the top k.
 
     At `temperature`, the probabilities of these classes then add up to what they were.
     """

@@ -27,8 +27,8 @@ def as_teacher(teacher: Any, from_logits: bool | dict = True) -> BaseTeacher:
 
     Raises:
         TypeError: If it can't be a teacher.
-        ValueError: If a file's outputs are found to be probabilities, which `from_logits` doesn't
-            say.
+        ValueError: If a file's outputs are found to be probabilities although `from_logits` is
+            true.
     """
     made = _made(teacher)
     made.require_logits(from_logits)

@@ -1,7 +1,7 @@
 """Several teachers that answer as one."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -158,13 +158,13 @@ class Ensemble(BaseTeacher):
             lambda *parts: self._mean([Output.of(part) for part in parts]), *outputs
         )
 
-    def _activation(self, parts) -> str:
+    def _activation(self, parts: Sequence[Output]) -> str:
         """What turns the logits of one output of all members into probabilities."""
         found = any(part.activation == "sigmoid" for part in parts)
         is_sigmoid = found or self.activation == "sigmoid" or parts[0].shape[-1] == 1
         return "sigmoid" if is_sigmoid else "softmax"
 
-    def _mean(self, parts) -> Output:
+    def _mean(self, parts: Sequence[Output]) -> Output:
         """The mean of one output, which losses may ask for at their own temperature."""
         activation = self._activation(parts)
         logits = [_logits(part) for part in parts]
@@ -196,7 +196,7 @@ class Ensemble(BaseTeacher):
         for name, shape in zip(self._names, shapes, strict=True):
             if shape != shapes[0]:
                 raise Misfit(
-                    f"The teacher {name!r} answers with shape {shape} behind the batch, but "
+                    f"The teacher {name!r} answers with shape {shape} after the batch axis, but "
                     f"{self._names[0]!r} with {shapes[0]}. Where one knows more classes, choose "
                     "among them: `keras_distill.teachers.Teacher(model, class_map=[...])`."
                 )
@@ -271,7 +271,7 @@ def _checked(weights, count):
 
 
 def _unique(names):
-    """`names` with a number behind those that come again."""
+    """`names` with a number added to those that are repeated."""
     unique = []
     for name in names:
         number, stem = 2, name

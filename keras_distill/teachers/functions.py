@@ -18,8 +18,8 @@ class Function(LiveTeacher):
     Args:
         function: Function of the batch's inputs. It takes and returns tensors, as a
             `tf.function` or a SavedModel's signature does, unless `output_spec` is given.
-        output_spec: For a function of NumPy arrays (scikit-learn's `predict_proba`, say), what
-            it returns: a `tf.TensorSpec`, or a structure of them. Such a function can't be
+        output_spec: For a function of NumPy arrays (such as scikit-learn's `predict_proba`),
+            what it returns: a `tf.TensorSpec`, or a structure of them. Such a function can't be
             compiled by XLA. Defaults to `None`: it is a function of tensors.
         name: Name for messages and reports. Defaults to the function's.
 
@@ -106,7 +106,7 @@ class SavedModel(Function):
 
 
 def refuse_probabilities(path: Any, probabilities: Any, from_logits: bool | dict) -> None:
-    """Raises if an output of a file is probabilities and `from_logits` doesn't say so.
+    """Raises if an output of a file is probabilities although `from_logits` is true of it.
 
     Args:
         path: The file.

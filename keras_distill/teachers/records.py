@@ -1,6 +1,6 @@
-"""The form of stored answers on disk: records of one size in TFRecord files, and a manifest.
+"""Stored answers on disk: records of one size in TFRecord files, and a manifest.
 
-A record holds what the teacher said of one view of one example, as a packed little-endian
+A record holds the teacher's answer to one view of one example, as a packed little-endian
 structure (`numpy.dtype`, written down in the manifest). All records are of one size, so that the
 record of a key is found by arithmetic, and the files are still TFRecord files that
 `tf.data.TFRecordDataset` reads in order.
@@ -12,6 +12,7 @@ import mmap
 import os
 import pathlib
 import threading
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +32,7 @@ def shard_name(number: int) -> str:
 
 
 def entry_path(shard: pathlib.Path) -> pathlib.Path:
-    """The file beside a shard that says that it is complete, until the manifest does."""
+    """The file beside a shard that marks it as complete, until the manifest lists it."""
     return shard.with_name(f"{shard.name}.json")
 
 
@@ -46,12 +47,12 @@ def manifest_path(path: pathlib.Path) -> pathlib.Path:
     return path / "manifest.json"
 
 
-def write_json(path: pathlib.Path, content) -> None:
-    """Writes a file whole or not at all."""
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a file completely or not at all."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def read_json(path: pathlib.Path):
+def read_json(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -81,8 +82,8 @@ def sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_shard(path: pathlib.Path, entry: dict, record: np.dtype, checksum=True) -> None:
-    """Raises if a shard isn't what the manifest says.
+def check_shard(path: pathlib.Path, entry: dict, record: np.dtype, checksum: bool = True) -> None:
+    """Raises if a shard isn't as it was written.
 
     Args:
         path: The folder.
@@ -95,20 +96,20 @@ def check_shard(path: pathlib.Path, entry: dict, record: np.dtype, checksum=True
     """
     file = path / entry["file"]
     size = entry["records"] * framed(record).itemsize
-    mend = "Delete it and call `store` again, which writes it anew."
+    fix = "Delete it and call `store` again, which writes it anew."
     if not file.is_file():
         raise ValueError(f"The shard {file} is missing. Call `store` again, which writes it anew.")
     if file.stat().st_size != size:
         raise ValueError(
             f"The shard {file} is truncated or altered: it has {file.stat().st_size} bytes and "
-            f"should have {size}. {mend}"
+            f"should have {size}. {fix}"
         )
     if checksum and sha256(file) != entry["sha256"]:
-        raise ValueError(f"The shard {file} is altered: its checksum differs. {mend}")
+        raise ValueError(f"The shard {file} is altered: its checksum differs. {fix}")
 
 
 class ShardWriter:
-    """Writes one shard, whole or not at all, also where several processes or threads write it."""
+    """Writes one shard completely or not at all, even if several processes or threads do."""
 
     def __init__(self, path: pathlib.Path, number: int):
         self.file = path / shard_name(number)
@@ -124,7 +125,7 @@ class ShardWriter:
         self.records += len(records)
 
     def finish(self) -> None:
-        """Closes the shard and writes down that it is complete."""
+        """Closes the shard and marks it as complete."""
         self._writer.close()
         try:
             with self._temporary.open("rb+") as file:
@@ -141,7 +142,7 @@ class ShardWriter:
 
 
 def tidy_up(path: pathlib.Path) -> None:
-    """Removes what isn't needed once the manifest names all shards: also of killed processes."""
+    """Removes files that the manifest of all shards makes needless, also of killed processes."""
     for pattern in (f"*{_TEMPORARY}", entry_path(path / "*.tfrecord").name):
         for file in path.glob(pattern):
             file.unlink(missing_ok=True)
@@ -156,7 +157,7 @@ class Records:
         per_shard: Number of records in each shard but the last.
     """
 
-    def __init__(self, files, record: np.dtype, per_shard: int):
+    def __init__(self, files: list[pathlib.Path], record: np.dtype, per_shard: int):
         self.record = record
         self._per_shard = per_shard
         self._maps, self._frames = [], []
@@ -178,7 +179,7 @@ class Records:
 
     def _let_go(self, rows):
         """Lets go of mapped pages now and then; the system keeps them cached."""
-        # A page that is touched brings its neighbors, 64 KiB in all.
+        # Reading a page maps its neighbors as well, 64 KiB in all.
         self._mapped += rows * (2**16 + self.record.itemsize)
         if self._mapped > _MAPPED and hasattr(mmap, "MADV_DONTNEED"):
             self._mapped = 0

@@ -1,6 +1,8 @@
-"""Teachers whose answers were written down before."""
+"""Answers that `store` wrote, as a teacher."""
 
 import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,43 +31,12 @@ from keras_distill.teachers.views import (
 
 # Examples that are looked up at once where the dataset isn't batched yet.
 _CHUNK = 256
-# First rows of each batch whose inputs are compared with those that were stored; so is the last
-# one, which is another if any before it was left out.
+# How many first rows of each batch are compared with those that were stored. So is the last row,
+# which is another one if any before it was left out.
 _LOOKED_AT = 8
 
 
-class Attached(BaseTeacher):
-    """A teacher whose answers come with the batches, as `Answered`.
-
-    Subclasses have a `layout`, which says what the answers hold, and a `tag`, by which a batch
-    tells them from those of other teachers.
-    """
-
-    layout: Layout
-    tag: str
-
-    def answer(self, inputs, taps=()):
-        outputs, features = self.layout.decode(own_answers(self, inputs))
-        return outputs, [features[path] for path in taps]
-
-    def answer_spec(self, inputs, taps=()):
-        def spec(shape):
-            return keras.KerasTensor((None, *shape), "float32")
-
-        outputs = self.layout.pack([spec(output.shape) for output in self.layout.outputs])
-        return outputs, [spec(self.layout.features[path]) for path in taps]
-
-    def tap_path(self, tap) -> str:
-        if tap in self.layout.features:
-            return tap
-        raise ValueError(
-            f"The teacher {self.name!r} has no features of the layer {tap!r} stored. It has: "
-            f"{', '.join(map(repr, self.layout.features)) or 'none'}. "
-            "Say which to store: `store(..., features=[...])`."
-        )
-
-
-class Stored(Attached):
+class Stored(BaseTeacher):
     """Answers that `store` wrote, as a teacher.
 
     Training costs what the student alone costs. Answers come with the examples, by key:
@@ -82,11 +53,11 @@ class Stored(Attached):
             alone. Defaults to `True`.
 
     Raises:
-        ValueError: If there is no store, it isn't complete, or a shard is missing, truncated or
-            altered. Names it.
+        ValueError: If there are no stored answers, they aren't complete, or a shard is missing,
+            truncated or altered. Names it.
     """
 
-    def __init__(self, path, augment=None, verify=True):
+    def __init__(self, path: Any, augment: Callable | None = None, verify: bool = True):
         self.path = pathlib.Path(path)
         self.manifest = manifest = read_manifest(self.path)
         if manifest["shards"] is None:
@@ -96,10 +67,9 @@ class Stored(Attached):
         if bool(augment) != manifest["augmented"]:
             raise ValueError(
                 f"The answers at {self.path} were written with"
-                f"{'' if manifest['augmented'] else 'out'} `augment`, so give "
-                "`teachers.Stored(path, augment=...)` "
-                f"{'that function' if manifest['augmented'] else 'none'}. "
-                f"Received: augment={augment!r}"
+                f"{'' if manifest['augmented'] else 'out'} `augment`: give "
+                f"{'the same function' if manifest['augmented'] else 'none'} to "
+                f"`teachers.Stored(path, augment=...)`. Received: augment={augment!r}"
             )
         self.layout = Layout.from_json(manifest["layout"])
         self.name = manifest["teacher"]["name"]
@@ -114,7 +84,7 @@ class Stored(Attached):
         )
         self.tag = f"{self.name} {self.fingerprint()[:12]}"
 
-    def contents(self):
+    def contents(self) -> Iterable:
         return [*super().contents(), self.manifest]
 
     @property
@@ -133,18 +103,39 @@ class Stored(Attached):
         size = sum((self.path / entry["file"]).stat().st_size for entry in self.manifest["shards"])
         return size / self.examples
 
-    def attach(self, dataset, view=None, seed=0) -> tf.data.Dataset:
+    def answer(self, inputs: Any, taps: Any = ()) -> tuple:
+        outputs, features = self.layout.decode(own_answers(self, inputs))
+        return outputs, [features[path] for path in taps]
+
+    def answer_spec(self, inputs: Any, taps: Any = ()) -> tuple:
+        def spec(shape):
+            return keras.KerasTensor((None, *shape), "float32")
+
+        outputs = self.layout.pack([spec(output.shape) for output in self.layout.outputs])
+        return outputs, [spec(self.layout.features[path]) for path in taps]
+
+    def tap_path(self, tap: Any) -> str:
+        if tap in self.layout.features:
+            return tap
+        raise ValueError(
+            f"The teacher {self.name!r} has no features of the layer {tap!r} stored. It has: "
+            f"{', '.join(map(repr, self.layout.features)) or 'none'}. "
+            "Store them with `store(..., features=[...])`."
+        )
+
+    def attach(self, dataset: Any, view: int | None = None, seed: Any = 0) -> tf.data.Dataset:
         """Brings each example together with its answers.
 
         The examples must be those that were stored, before any change to their inputs; what the
         student reads may be changed afterwards. They may come in any order and number if they
         were numbered before: see `keyed`. Otherwise they are numbered as they come. With several
-        views per example one is drawn anew in each epoch, and `augment` redraws it for the
+        views per example, one is drawn anew in each epoch, and `augment` redraws it for the
         student from the seed that it was stored with.
 
         A new process draws the views of the first epoch again. A run that goes on after an
-        interruption gets others by another `seed`, or the very views that were to come if each
-        epoch attaches by a seed of its own, in a `flat_map` over the numbers of the epochs.
+        interruption gets other views with another `seed`. It gets the views that were to come if
+        each epoch has its own seed: a `flat_map` over the numbers of the epochs that attaches with
+        `seed=epoch`.
 
         Args:
             dataset: A `tf.data.Dataset` of single examples, or of batches of `Keyed` examples
@@ -183,7 +174,7 @@ class Stored(Attached):
         return _keras.of_known_size(answered, count)
 
     def _examples(self, data):
-        """`data`, keyed, if it is like what was stored."""
+        """`data`, keyed, if its examples look like those that were stored."""
         dataset = examples_of(data)
         spec, stored = describe(dataset), self.manifest["inputs"]
         if not _alike(spec, stored):
@@ -195,17 +186,17 @@ class Stored(Attached):
         if not is_keyed(data) and count >= 0 and count != self.examples:
             raise ValueError(
                 f"The dataset isn't the one that was stored at {self.path}: it has {count} "
-                f"examples, and the stored one {self.examples}. If examples were left out or come "
-                "again, number them before: `keras_distill.teachers.keyed`."
+                f"examples, and the stored one {self.examples}. If examples were left out or "
+                "repeated, number them before: `keras_distill.teachers.keyed`."
             )
         return dataset
 
     def _draw(self, dataset, view, seed):
-        """Examples with one of their views as inputs, and its number behind the key."""
+        """Examples with one of their views as inputs, keyed by pairs of key and view."""
         if view is not None:
             numbers = tf.data.Dataset.from_tensors(tf.constant(view, "int64")).repeat()
         else:
-            # Drawn anew each time that the dataset is gone through.
+            # Drawn anew in each pass over the dataset.
             numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
         return tf.data.Dataset.zip(dataset, numbers).map(
             self._drawn, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
@@ -215,6 +206,7 @@ class Stored(Attached):
         view = number % self.views
 
         def draw(x):
+            assert self.augment is not None
             inputs = self.augment(x.inputs, seed_of(self.manifest["seed"], x.keys, view))
             return x._replace(inputs=inputs, keys=with_view(x.keys, view))
 
@@ -229,23 +221,25 @@ class Stored(Attached):
             fields = tf.numpy_function(
                 self._read,
                 question,
-                [self.layout.record.fields[name][0].base.type for name in self._fields],
+                [dtype.base.type for dtype in self._fields.values()],
                 stateful=False,
             )
             answers = {}
-            for name, field in zip(self._fields, fields, strict=True):
-                field.set_shape((keys.shape[0], *self.layout.record.fields[name][0].shape))
+            for (name, dtype), field in zip(self._fields.items(), fields, strict=True):
+                field.set_shape((keys.shape[0], *dtype.shape))
                 answers[name] = field
             return with_answers(x._replace(keys=keys[:, 0]), self.tag, answers)
 
         return replace_x(element_of(element), answered)
 
     @property
-    def _fields(self):
-        return [name for name in self.layout.record.names if name != SIGNATURE]
+    def _fields(self) -> dict[str, np.dtype]:
+        """The fields of a record that hold answers."""
+        record = self.layout.record
+        return {name: record[name] for name in record.names or () if name != SIGNATURE}
 
     def _read(self, keys, signature, tolerance):
-        """The fields of the records of a batch, after a look at whether its ends fit."""
+        """The fields of the records of a batch, if its first and last examples are those stored."""
         outside = keys[(keys[:, 0] < 0) | (keys[:, 0] >= self.examples), 0]
         if len(outside):
             raise ValueError(
@@ -266,8 +260,8 @@ class Stored(Attached):
         return [np.ascontiguousarray(records[name]) for name in self._fields]
 
 
-def describe(dataset) -> list:
-    """Type and shape of each tensor of an example's inputs, behind any batch."""
+def describe(dataset: tf.data.Dataset) -> list:
+    """Type and shape of each tensor of an example's inputs, without a batch axis."""
     spec = x_of(dataset.element_spec)
     axes = len(spec.keys.shape)
     return [
@@ -286,10 +280,10 @@ def _alike(spec, stored):
 
 
 def _question(x):
-    """What `Stored._read` needs of a batch: keys and views, and the look of its ends.
+    """What `Stored._read` needs of a batch: keys and views, and signatures of its ends.
 
     Args:
-        x: `Keyed`, with keys of shape `(batch,)`, or `(batch, 2)` with a view behind each.
+        x: `Keyed`, with keys of shape `(batch,)`, or `(batch, 2)` with the number of a view.
     """
     keys = with_view(x.keys, 0) if len(x.keys.shape) == 1 else x.keys
 

@@ -1,5 +1,7 @@
 """The examples of a dataset as a teacher and its student both see them."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -7,7 +9,7 @@ import tensorflow as tf
 from keras_distill.teachers.batches import Answered, Keyed, keyed, x_of
 
 
-def examples_of(data) -> tf.data.Dataset:
+def examples_of(data: Any) -> tf.data.Dataset:
     """`data` as a dataset of single, keyed examples; `Answered` ones are keyed as well.
 
     Args:
@@ -18,19 +20,19 @@ def examples_of(data) -> tf.data.Dataset:
     return data if is_keyed(data) else keyed(data)
 
 
-def is_keyed(data) -> bool:
+def is_keyed(data: Any) -> bool:
     """Whether examples or batches of them are numbered."""
     return isinstance(data, tf.data.Dataset) and isinstance(
         x_of(data.element_spec), (Keyed, Answered)
     )
 
 
-def count_of(dataset) -> int:
+def count_of(dataset: tf.data.Dataset) -> int:
     """The cardinality of a dataset, unknown inside the function of another one's `flat_map`."""
     return int(dataset.cardinality()) if tf.executing_eagerly() else tf.data.UNKNOWN_CARDINALITY
 
 
-def seed_of(seed, key, view):
+def seed_of(seed: int, key: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
     """The seed of a view of an example, for `tf.random.stateless_*` and `tf.image.stateless_*`.
 
     Args:
@@ -45,17 +47,17 @@ def seed_of(seed, key, view):
     return tf.random.fold_in(tf.random.fold_in(start, key), view)
 
 
-def with_view(keys, view):
-    """Keys with the number of a view behind each: int64, shape `(..., 2)`."""
+def with_view(keys: Any, view: Any) -> tf.Tensor:
+    """Pairs of a key and the number of a view: int64, shape `(..., 2)`."""
     keys = tf.cast(keys, "int64")
     return tf.stack([keys, tf.broadcast_to(tf.cast(view, "int64"), tf.shape(keys))], axis=-1)
 
 
-def signatures(inputs):
-    """A number for each row of a batch by which its content is known again, and its tolerance.
+def signatures(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """A number for each row of a batch by which its content is recognized, and its tolerance.
 
-    Sums with fixed weights change with everything that is done to an example, and bear the last
-    bits in which two machines may differ.
+    Sums with fixed weights change with everything that is done to an example, and tolerate the
+    last bits, in which two machines may differ.
 
     Args:
         inputs: A tensor, or a structure of them, of shape `(batch, ...)`.
@@ -76,7 +78,7 @@ def signatures(inputs):
     return total, 1e-3 * size
 
 
-def resemble(stored, signature, tolerance) -> np.ndarray:
+def resemble(stored: np.ndarray, signature: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
     """Whether the signatures of rows are those that were stored, up to rounding."""
     difference = np.abs(stored - signature)
     return (difference <= tolerance) | (np.isnan(stored) & np.isnan(signature))

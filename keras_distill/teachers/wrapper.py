@@ -1,6 +1,6 @@
-"""`Teacher`: what another teacher reads and what its outputs mean, said once for all kinds."""
+"""`Teacher`: options that hold for teachers of every kind, for their inputs and outputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -42,7 +42,7 @@ class Teacher(BaseTeacher):
         TypeError: If `teacher` can't be a teacher, `preprocess` isn't a function, or `class_map`
             doesn't hold integers.
         ValueError: If `class_map` names a class twice, or one that the teacher doesn't know; or
-            if a file's outputs are found to be probabilities, which `from_logits` doesn't say.
+            if a file's outputs are found to be probabilities although `from_logits` is true.
 
     Example:
 
@@ -119,10 +119,11 @@ class Teacher(BaseTeacher):
         return self.teacher.tap_path(tap)
 
     def attach(self, *args: Any, **kwargs: Any) -> Any:
-        """As `attach` of the wrapped teacher: of `Arrays`, or of a `Stored`."""
-        return self.teacher.attach(*args, **kwargs)
+        """As `attach` of the wrapped teacher, which is `Arrays` or `Stored`."""
+        wrapped: Any = self.teacher
+        return wrapped.attach(*args, **kwargs)
 
-    def contents(self) -> list:
+    def contents(self) -> Iterable:
         return self.teacher.contents_read_as(self.reading)
 
     @property

@@ -52,7 +52,7 @@ def store(
 
     Answers are kept as logits; a teacher's probabilities are given back as probabilities. With
     `top_k`, all other classes share what is left of the probability evenly: of a softmax, or of
-    sigmoids, where the teacher has them or `Teacher(activation="sigmoid")` says so.
+    sigmoids, where the teacher ends in them or is a `Teacher(..., activation="sigmoid")`.
 
     Args:
         teacher: A teacher, a Keras model, or whatever else `Distiller` takes.

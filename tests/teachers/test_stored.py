@@ -339,7 +339,7 @@ def test_training_with_stored_answers_is_training_with_the_teacher(
     assert set(losses[0]) == set(losses[1])
     for name, values in losses[0].items():
         np.testing.assert_allclose(losses[1][name], values, rtol=1e-4, err_msg=name)
-    with pytest.raises(ValueError, match=r"brings no answers.*attach"):
+    with pytest.raises(ValueError, match=r"has no answers.*attach"):
         distiller.fit(*examples, verbose=0)
     with pytest.raises(ValueError, match=r"no features of the layer 'block'.*'hidden'"):
         Stored(written).tap_path("block")
