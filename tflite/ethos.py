@@ -1,6 +1,7 @@
 """Files compiled for Arm's Ethos-U NPUs by Vela."""
 
 import csv
+import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -20,11 +21,7 @@ _SETTINGS = {
 
 def available() -> bool:
     """Whether Vela is installed."""
-    return _vela().exists()
-
-
-def _vela():
-    return pathlib.Path(sys.executable).with_name("vela")
+    return importlib.util.find_spec("ethosu") is not None
 
 
 def compile(tflite: bytes, target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -49,7 +46,7 @@ def compile(tflite: bytes, target: Target) -> tuple[bytes, dict[str, Any]]:
         folder = pathlib.Path(name)
         (folder / "student.tflite").write_bytes(tflite)
         command = [
-            _vela(), "student.tflite", "--output-dir", ".",
+            sys.executable, "-P", "-m", "ethosu.vela", "student.tflite", "--output-dir", ".",
             "--accelerator-config", target.accelerator,
             "--system-config", system, "--memory-mode", memory,
         ]  # fmt: skip

@@ -144,6 +144,7 @@ class LiteRT:
             for details in (runner.get_input_details(), runner.get_output_details()):
                 names.update({d["index"]: name for name, d in details.items()})
         self._input_indices = [d["index"] for d in inputs]
+        self._shapes = [tuple(int(size) for size in d["shape"]) for d in inputs]
         self._output_indices = [d["index"] for d in outputs]
         self.inputs = [_port(d, names, "input", i) for i, d in enumerate(inputs)]
         self.outputs = [_port(d, names, "output", i) for i, d in enumerate(outputs)]
@@ -158,10 +159,15 @@ class LiteRT:
         return [self._interpreter.get_tensor(i) for i in self._output_indices]
 
     def resize(self, shapes: Sequence[Sequence[int]]) -> None:
-        """Makes room for inputs of other shapes."""
+        """Makes room for inputs of these shapes, where they aren't those of the last run."""
+        shapes = [tuple(shape) for shape in shapes]
+        if shapes == self._shapes:
+            return
+        self._shapes = []
         for index, shape in zip(self._input_indices, shapes, strict=True):
             self._interpreter.resize_tensor_input(index, shape)
         self._interpreter.allocate_tensors()
+        self._shapes = shapes
 
     def reset(self) -> None:
         """Forgets the state of recurrent operators."""

@@ -50,41 +50,35 @@ class _LiteRTFile:
     """A TFLite file as a function of a batch of arrays."""
 
     def __init__(self, path):
-        from ai_edge_litert.interpreter import Interpreter
+        from keras_distill.tflite import runtimes
 
         if not path.is_file():
             raise ValueError(f"There is no file {path}.")
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+            self._file = runtimes.LiteRT(path.read_bytes(), threads=os.cpu_count())
+        except runtimes.Refusal as error:
             raise ValueError(f"{path} isn't a TFLite model that LiteRT can run: {error}") from error
         self._lock = threading.Lock()
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_output_details()
-        specs = [
-            tf.TensorSpec((None, *map(_known, output["shape_signature"][1:])))
-            for output in self._outputs
-        ]
+        specs = [tf.TensorSpec((None, *port.shape[1:])) for port in self._file.outputs]
         self.output_spec = specs if len(specs) > 1 else specs[0]
         rng = np.random.default_rng(0)
         probe = [
-            rng.uniform(size=(2, *np.maximum(details["shape_signature"][1:], 1))).astype("float32")
-            for details in self._inputs
+            rng.uniform(size=(2, *(size or 1 for size in port.shape[1:]))).astype("float32")
+            for port in self._file.inputs
         ]
         one_by_one = self._one_by_one(probe)
         self._takes_batches = self._agrees(probe, one_by_one)
         found = [
-            are_probabilities(y) or _is_scaled_as_probabilities(details)
-            for y, details in zip(one_by_one, self._outputs, strict=True)
+            are_probabilities(y) or _is_scaled_as_probabilities(port)
+            for y, port in zip(one_by_one, self._file.outputs, strict=True)
         ]
         self.answers_with_probabilities = found if len(found) > 1 else found[0]
 
     def __call__(self, inputs):
         inputs = keras.tree.flatten(inputs)
-        if len(inputs) != len(self._inputs):
+        if len(inputs) != len(self._file.inputs):
             raise ValueError(
-                f"The TFLite model reads {len(self._inputs)} inputs. Received: {len(inputs)}"
+                f"The TFLite model reads {len(self._file.inputs)} inputs. Received: {len(inputs)}"
             )
         with self._lock:
             outputs = self._run(inputs) if self._takes_batches else self._one_by_one(inputs)
@@ -106,39 +100,21 @@ class _LiteRTFile:
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
     def _run(self, inputs):
-        if any(
-            tuple(self._interpreter.get_tensor(details["index"]).shape) != x.shape
-            for details, x in zip(self._inputs, inputs, strict=True)
-        ):
-            for details, x in zip(self._inputs, inputs, strict=True):
-                self._interpreter.resize_tensor_input(details["index"], x.shape)
-            self._interpreter.allocate_tensors()
-        for details, x in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(details["index"], _quantized(x, details))
-        self._interpreter.invoke()
-        return [_dequantized(self._interpreter.get_tensor(y["index"]), y) for y in self._outputs]
+        self._file.resize([x.shape for x in inputs])
+        outputs = self._file.run(
+            [
+                # Integers of the file's own type stand for themselves.
+                x if x.dtype == port.dtype else port.quantize(x)
+                for port, x in zip(self._file.inputs, inputs, strict=True)
+            ]
+        )
+        return [
+            port.dequantize(y).astype("float32")
+            for port, y in zip(self._file.outputs, outputs, strict=True)
+        ]
 
 
-def _is_scaled_as_probabilities(details):
+def _is_scaled_as_probabilities(port):
     """Whether a file's output has the scale that TFLite gives to 8-bit softmax and sigmoid."""
-    dtype, quantization = details["dtype"], details["quantization"]
-    return np.issubdtype(dtype, np.integer) and quantization == (1 / 256, np.iinfo(dtype).min)
-
-
-def _quantized(x, details):
-    dtype, (scale, zero_point) = details["dtype"], details["quantization"]
-    if x.dtype == dtype or not np.issubdtype(dtype, np.integer) or not scale:
-        return x.astype(dtype)
-    limits = np.iinfo(dtype)
-    return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(dtype)
-
-
-def _dequantized(y, details):
-    scale, zero_point = details["quantization"]
-    if np.issubdtype(y.dtype, np.integer) and scale:
-        return (y.astype("float32") - zero_point) * np.float32(scale)
-    return y.astype("float32")
-
-
-def _known(size):
-    return None if size < 0 else int(size)
+    is_integer = np.issubdtype(np.dtype(port.dtype), np.integer)
+    return is_integer and (port.scale, port.zero_point) == (1 / 256, np.iinfo(port.dtype).min)

@@ -1,12 +1,14 @@
 """Teachers that aren't Keras models: functions, SavedModels and TFLite files."""
 
 import ast
+from fractions import Fraction
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from keras_distill.tflite import runtimes
 
 import keras_distill
 from keras_distill.teachers import (
@@ -103,6 +105,20 @@ def test_a_tflite_file_trains_a_student(dense, x, tmp_path, loss_of):
     answer = int8.answer(x)[0].numpy()
     z = model(x).numpy()
     assert 0 < np.abs(answer - z).max() < 0.05 * np.abs(z).max()
+
+
+def test_a_tflite_file_takes_the_nearest_integers(dense, x, tmp_path, rng):
+    """Also for values beside the middle between two steps, where float32 picks the wrong one."""
+    path = tflite(dense(), tmp_path / "int8.tflite", quantize=x)
+    file = runtimes.LiteRT(path.read_bytes())
+    [port], [output] = file.inputs, file.outputs
+    middles = ((rng.integers(-60, 60, (300, 4)) + 0.5) * port.scale).astype("float32")
+    steps = [round(Fraction(float(value)) / Fraction(port.scale)) for value in middles.ravel()]
+    integers = np.clip(np.array(steps) + port.zero_point, -128, 127).astype("int8")
+    file.resize([middles.shape])
+    [expected] = file.run([integers.reshape(middles.shape)])
+    answer = LiteRT(path).answer(middles)[0]
+    np.testing.assert_array_equal(answer, output.dequantize(expected))
 
 
 def test_a_tflite_file_of_one_batch_size(x, tmp_path):
