@@ -1,7 +1,9 @@
 """Changes to a TFLite file that leave what it computes as it is, or as it should be."""
 
 import copy
+from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
@@ -39,7 +41,7 @@ def tidied(tflite, inputs, outputs) -> bytes:
         elif name == "SOFTMAX":
             _mend_softmax(graph.tensors[op.inputs[0]])
         elif name in _MOVES:
-            _mend_move(model, graph, op, op.inputs if name in _JOINS else op.inputs[:1])
+            _mend_move(model, graph, op, _MOVES[name])
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
@@ -88,36 +90,74 @@ def _mend_softmax(tensor):
         tensor.quantization.scale = [_SOFTMAX_SCALE]
 
 
-_JOINS = {"CONCATENATION", "PACK"}
-#: Operators whose kernels copy integers, whatever the scales say.
-_MOVES = _JOINS | {
-    "BROADCAST_TO", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER", "MIRROR_PAD", "RESHAPE",
-    "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SLICE", "SPACE_TO_DEPTH", "SQUEEZE",
-    "STRIDED_SLICE", "TILE", "TRANSPOSE",
+#: Operators whose kernels copy integers, whatever the scales say, with the inputs that they copy.
+_MOVES = {
+    **dict.fromkeys(("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK"), slice(None)),
+    **dict.fromkeys(("SELECT", "SELECT_V2"), slice(1, 3)),
+    "ONE_HOT": slice(2, 4),
+    "PADV2": slice(0, 3, 2),
+    "SPLIT": slice(1, 2),
+    **dict.fromkeys(
+        (
+            "AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "DEPTH_TO_SPACE",
+            "EXPAND_DIMS", "GATHER", "GATHER_ND", "MAX_POOL_2D", "MIRROR_PAD", "PAD", "REDUCE_MAX",
+            "REDUCE_MIN", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2",
+            "SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SQUEEZE", "STRIDED_SLICE", "TILE",
+            "TRANSPOSE", "UNPACK",
+        ),
+        slice(0, 1),
+    ),
 }  # fmt: skip
 
 
-def _mend_move(model, graph, op, inputs):
-    """Puts a QUANTIZE before an operator that copies integers into a tensor of another scale.
+def _mend_move(model, graph, op, places):
+    """Brings what an operator copies to the scale of the tensor that it copies into.
 
-    The converter gives such a tensor the scale of those that it is concatenated with.
+    The converter gives such a tensor the scale of those that it is concatenated with, and leaves
+    the values that ONE_HOT writes in scales of their own.
     """
     wanted = graph.tensors[op.outputs[0]]
-    for place, index in enumerate(inputs):
-        given = graph.tensors[index]
-        if given.type != wanted.type or not _scale(given) or _same_steps(given, wanted):
-            continue
-        rescaled = copy.copy(given)
-        rescaled.name = given.name + b"/rescaled"
-        rescaled.quantization = wanted.quantization
-        rescaled.buffer = 0
-        graph.tensors.append(rescaled)
-        step = schema.OperatorT()
-        step.opcodeIndex = _code(model, schema.BuiltinOperator.QUANTIZE)
-        step.inputs, step.outputs = [index], [len(graph.tensors) - 1]
-        op.inputs = list(op.inputs)
-        op.inputs[place] = step.outputs[0]
-        graph.operators.insert(graph.operators.index(op), step)
+    for place in range(*places.indices(len(op.inputs))):
+        given = graph.tensors[op.inputs[place]]
+        if given.type == wanted.type and _scale(given) and not _same_steps(given, wanted):
+            rescale(model, graph, op, place, wanted.quantization)
+
+
+def rescale(model: Any, graph: Any, op: Any, place: int, quantization: Any) -> None:
+    """Brings an input of an operator to another scale: a constant by itself, else by a QUANTIZE."""
+    index = op.inputs[place]
+    given = graph.tensors[index]
+    rescaled = copy.copy(given)
+    rescaled.name = rescaled.name + b"/rescaled"
+    rescaled.quantization = quantization
+    rescaled.buffer = 0
+    graph.tensors.append(rescaled)
+    op.inputs = list(op.inputs)
+    op.inputs[place] = len(graph.tensors) - 1
+    constant = model.buffers[given.buffer].data
+    if constant is not None and len(constant):
+        model.buffers.append(_requantized(constant, given, quantization))
+        rescaled.buffer = len(model.buffers) - 1
+        return
+    step = schema.OperatorT()
+    step.opcodeIndex = _code(model, schema.BuiltinOperator.QUANTIZE)
+    step.inputs, step.outputs = [index], [op.inputs[place]]
+    graph.operators.insert(graph.operators.index(op), step)
+
+
+def _requantized(data, tensor, quantization):
+    """A buffer with the values of a constant in other steps."""
+    dtype = _INTEGERS[tensor.type]
+    values = np.frombuffer(bytes(data), dtype).astype("float64")
+    values = (values - tensor.quantization.zeroPoint[0]) * tensor.quantization.scale[0]
+    steps = np.round(values / quantization.scale[0]) + quantization.zeroPoint[0]
+    limits = np.iinfo(dtype)
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.clip(steps, limits.min, limits.max).astype(dtype), "uint8")
+    return buffer
+
+
+_INTEGERS = {schema.TensorType.INT8: "int8", schema.TensorType.INT16: "int16"}
 
 
 def _scale(tensor):

@@ -63,7 +63,10 @@ def judge(
             f"Target {target.name!r} can't run model {model.name!r} as {request.quantization}: "
             f"{'; '.join(refused)}."
         )
-    notes = _left_float(found, request.quantization, converted.asked_float)
+    for note in converted.notes:
+        warnings.warn(f"As {request.quantization}, {note}.", stacklevel=3)
+    notes = list(converted.notes)
+    notes += _left_float(found, request.quantization, converted.asked_float)
     tflite = flatbuffer.stripped(named) if target.runtime == "micro" else named
     try:
         runtimes.survive(named, target.runtime)

@@ -21,10 +21,12 @@ class Converted:
     Attributes:
         tflite: The file.
         asked_float: Names of the tensors whose operators were asked to stay float.
+        notes: What its converter could not do as it should.
     """
 
     tflite: bytes
     asked_float: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def fed_bytes(self) -> "Converted":
         """The file with uint8 inputs that stand for themselves."""

@@ -1,0 +1,91 @@
+"""Integer files hold the values that calibration met: no tensor clips, no mask takes the range."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from keras_distill import tflite
+
+layers = keras.layers
+
+
+def data(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal((64, *shape)).astype("float32")
+
+
+def converted(student, x, target="android", quantization="int8", **options):
+    """The artifact, made without a warning of the converter's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="As ")
+        return tflite.convert(student, target, quantization, calibration=x, **options)
+
+
+def error(artifact, student, x, runtime=None):
+    """Root mean square error over the spread of Keras' outputs."""
+    expected, got = student.predict(x, verbose=0), artifact.predict(x, runtime)
+    return float(np.sqrt(np.mean((expected - got) ** 2)) / expected.std())
+
+
+def two_averages(x):
+    x = layers.Conv2D(8, 3, padding="same")(x)
+    parts = [layers.Flatten()(layers.AveragePooling2D(n)(x)) for n in (8, 4)]
+    return layers.Dense(4)(layers.Concatenate()(parts))
+
+
+def pyramid(x):
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    parts = [layers.Flatten()(layers.AveragePooling2D(n)(x)) for n in (16, 8, 4)]
+    return layers.Dense(4)(layers.Concatenate()(parts))
+
+
+def average_beside_maximum(x):
+    x = layers.Conv2D(8, 3, padding="same")(x)
+    x = layers.Concatenate()([layers.AveragePooling2D(8)(x), layers.MaxPooling2D(8)(x)])
+    return layers.Dense(4)(layers.Flatten()(x))
+
+
+def average_of_what_a_convolution_reads(x):
+    x = layers.Conv2D(8, 3, padding="same")(x)
+    y = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3)(x))
+    parts = [layers.Flatten()(layers.AveragePooling2D(n)(x)) for n in (8, 4)]
+    return layers.Dense(4)(layers.Concatenate()([layers.Dense(8)(y), *parts]))
+
+
+POOLS = [two_averages, pyramid, average_beside_maximum, average_of_what_a_convolution_reads]
+
+
+@pytest.mark.parametrize("function", POOLS)
+@pytest.mark.parametrize("quantization", ["int8", "int16x8"])
+def test_averages_that_are_concatenated(function, quantization):
+    """The converter hands the concatenation's small range back to the convolution."""
+    keras.utils.set_random_seed(0)
+    inputs, x = keras.Input((16, 16, 3)), data(16, 16, 3)
+    student = keras.Model(inputs, function(inputs))
+    artifact = converted(student, x, "micro", quantization)
+    limit = 0.07 if quantization == "int8" else 0.01
+    assert error(artifact, student, x) < limit
+    assert error(artifact, student, x, "litert") < limit
+    rows = artifact.layers(x)
+    assert max(row["clipped"] for row in rows) < 0.01
+
+
+def test_selections_are_between_tensors_of_one_scale():
+    """SELECT copies integers."""
+    keras.utils.set_random_seed(0)
+    inputs, x = keras.Input((6, 4)), data(6, 4)
+    narrow, wide = layers.Dense(4)(inputs), 40 * layers.Dense(4)(inputs)
+    mask = np.arange(6)[:, None] % 2 == 0
+    student = keras.Model(inputs, keras.ops.where(mask, narrow, wide))
+    assert error(converted(student, x), student, x) < 0.02
+
+
+def test_one_hot_in_integers():
+    """Its "off" was the integer 0, which stands for a half."""
+    keras.utils.set_random_seed(0)
+    ids = np.random.default_rng(0).integers(0, 10, (64, 5)).astype("int32")
+    inputs = keras.Input((5,), dtype="int32")
+    y = layers.Dense(3)(layers.Flatten()(keras.ops.one_hot(inputs, 10)))
+    student = keras.Model(inputs, y)
+    assert error(converted(student, ids), student, ids) < 0.02

@@ -1,0 +1,203 @@
+"""The ranges of an integer file, held against those that calibration found and repaired.
+
+TensorFlow's quantizer hands the small range of a concatenation back through an average pooling to
+the convolution before it, which then clips its values.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+from keras_distill.tflite.flatbuffer import HIDDEN_STATE, rescale
+
+#: `(low, high)` of a tensor.
+Range = tuple[float, float]
+#: How much of a calibrated range may lie outside of the file's before values count as clipped.
+CLIPPED = 0.1
+#: Operators whose kernels want their output in the scale of their first input.
+_KEEPS_SCALE = {
+    "AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "DEPTH_TO_SPACE", "EXPAND_DIMS",
+    "GATHER", "GATHER_ND", "MAX_POOL_2D", "MIRROR_PAD", "PAD", "PADV2", "REDUCE_MAX", "REDUCE_MIN",
+    "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SLICE",
+    "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "TILE",
+    "TRANSPOSE", "UNPACK", "RELU", "RELU6",
+}  # fmt: skip
+#: Operators whose kernels want all inputs in the scale of their output.
+_JOINS = {"CONCATENATION", "MAXIMUM", "MINIMUM", "PACK", "SELECT", "SELECT_V2"}
+#: Operators whose bias is counted in steps of the input times steps of the weights.
+_BIASED = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+_DATA = {"TRANSPOSE_CONV": 2, "SPLIT": 1}
+_TYPES = {schema.TensorType.INT8: 8, schema.TensorType.INT16: 16}
+
+
+def clipped(tflite: bytes, ranges: Mapping[str, Range]) -> dict[str, float]:
+    """The share of each calibrated range that a file leaves out, where it is more than `CLIPPED`.
+
+    Args:
+        tflite: The integer file, names included.
+        ranges: `(low, high)` by tensor name, as calibration found them.
+    """
+    return _clipped(flatbuffer_utils.read_model_from_bytearray(bytearray(tflite)), ranges)
+
+
+def _clipped(model, ranges):
+    found = {}
+    for name, bits, scale, zero_point in _activations(model):
+        if name not in ranges or not scale:
+            continue
+        low, high = ranges[name]
+        least, most = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        below = (least - zero_point - 0.5) * scale - low
+        above = high - (most - zero_point + 0.5) * scale
+        share = max(below, above, 0.0) / max(high - low, 1e-30)
+        if share > CLIPPED:
+            found[name] = share
+    return found
+
+
+def _activations(model):
+    """`(name, bits, scale, zero point)` of the integer tensors that operators compute."""
+    graph = model.subgraphs[0]
+    indices = [*graph.inputs, *(i for op in graph.operators for i in op.outputs)]
+    return [
+        (tensor.name.decode(), _TYPES[tensor.type], tensor.quantization.scale[0],
+         tensor.quantization.zeroPoint[0])
+        for tensor in (graph.tensors[i] for i in indices)
+        if tensor.type in _TYPES and _scale(tensor)
+    ]  # fmt: skip
+
+
+def repaired(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
+    """The file with calibrated ranges where its own leave out values that calibration met.
+
+    Args:
+        tflite: The file, names included.
+        ranges: `(low, high)` by tensor name.
+    """
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
+    wrong = _clipped(model, ranges)
+    if not wrong:
+        return tflite
+    _Repair(model, ranges, wrong).run()
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+class _Repair:
+    """One file; changes spread from the operators that compute a wrong tensor to those behind."""
+
+    def __init__(self, model, ranges, wrong):
+        self.model = model
+        self.graph = model.subgraphs[0]
+        self.ranges = ranges
+        self.wrong = wrong
+        #: What a tensor's quantization was, for each that changed.
+        self.before = {}
+
+    def run(self):
+        for index in self.graph.inputs:
+            self._renew(index)
+        for op in list(self.graph.operators):
+            name = flatbuffer_utils.opcode_to_name(self.model, op.opcodeIndex)
+            if name in _JOINS:
+                self._join(op)
+            elif name in _KEEPS_SCALE:
+                self._follow(op, op.inputs[_DATA.get(name, 0)])
+            else:
+                if name in _BIASED:
+                    self._count_bias(op, _BIASED[name], _DATA.get(name, 0))
+                elif name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+                    self._restore(op, 0)
+                for index in op.outputs:
+                    self._renew(index)
+                if name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+                    self._tie(op)
+
+    def _renew(self, index):
+        """Gives a tensor the range that calibration found, if its own is wrong."""
+        tensor = self.graph.tensors[index]
+        if tensor.type in _TYPES and tensor.name.decode() in self.wrong:
+            low, high = self.ranges[tensor.name.decode()]
+            self._set(index, parameters(low, high, _TYPES[tensor.type]))
+
+    def _set(self, index, quantization):
+        tensor = self.graph.tensors[index]
+        self.before.setdefault(index, tensor.quantization)
+        tensor.quantization = copy.copy(quantization)
+
+    def _follow(self, op, source):
+        if source in self.before:
+            for index in op.outputs:
+                if _scale(self.graph.tensors[index]):
+                    self._set(index, self.graph.tensors[source].quantization)
+
+    def _join(self, op):
+        """Brings inputs to the output's scale, where one of them changed."""
+        self._renew(op.outputs[0])
+        wanted = self.graph.tensors[op.outputs[0]]
+        for place, index in enumerate(op.inputs):
+            given = self.graph.tensors[index]
+            changed = index in self.before or op.outputs[0] in self.before
+            if changed and given.type == wanted.type and not _same(given, wanted):
+                self._rescale(op, place, wanted.quantization)
+
+    def _restore(self, op, place):
+        """Brings a changed input back to what the constants of an operator were made for."""
+        index = op.inputs[place]
+        if index in self.before:
+            self._rescale(op, place, self.before[index])
+
+    def _tie(self, op):
+        """Gives an LSTM's hidden state the scale of its output: both are the same numbers."""
+        if op.outputs[0] in self.before:
+            for index in (op.inputs[HIDDEN_STATE], op.intermediates[-1]):
+                self.graph.tensors[index].quantization = self.graph.tensors[
+                    op.outputs[0]
+                ].quantization
+
+    def _rescale(self, op, place, quantization):
+        rescale(self.model, self.graph, op, place, quantization)
+
+    def _count_bias(self, op, place, data):
+        """Counts a bias anew, in steps of a changed input."""
+        index = op.inputs[data]
+        bias = op.inputs[place] if len(op.inputs) > place else -1
+        if index not in self.before or bias < 0:
+            return
+        tensor = copy.copy(self.graph.tensors[bias])
+        ratio = _scale(self.graph.tensors[index]) / self.before[index].scale[0]
+        dtype = {schema.TensorType.INT32: "int32", schema.TensorType.INT64: "int64"}[tensor.type]
+        values = np.frombuffer(bytes(self.model.buffers[tensor.buffer].data), dtype)
+        buffer = schema.BufferT()
+        data = np.round(values / ratio).astype(dtype).tobytes()
+        buffer.data = np.frombuffer(data, "uint8")
+        self.model.buffers.append(buffer)
+        tensor.buffer = len(self.model.buffers) - 1
+        tensor.quantization = copy.copy(tensor.quantization)
+        tensor.quantization.scale = [s * ratio for s in tensor.quantization.scale]
+        self.graph.tensors.append(tensor)
+        op.inputs = [len(self.graph.tensors) - 1 if i == place else n
+                     for i, n in enumerate(op.inputs)]  # fmt: skip
+
+
+def parameters(low: float, high: float, bits: int) -> Any:
+    """Quantization of a range: asymmetric in 8 bits, symmetric in 16."""
+    result = schema.QuantizationParametersT()
+    if bits == 16:
+        result.scale, result.zeroPoint = [max(-low, high) / 32767], [0]
+        return result
+    scale = (high - low) / 255
+    result.scale = [float(np.float32(scale))]
+    result.zeroPoint = [int(np.clip(np.round(-128 - low / scale), -128, 127))]
+    return result
+
+
+def _scale(tensor):
+    scales = getattr(tensor.quantization, "scale", None)
+    return 0.0 if scales is None or len(scales) == 0 else scales[0]
+
+
+def _same(a, b):
+    return _scale(a) == _scale(b) and a.quantization.zeroPoint[0] == b.quantization.zeroPoint[0]
