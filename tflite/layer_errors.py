@@ -93,10 +93,10 @@ def _twins(float32: Inspection, quantized: Inspection) -> dict[str, str]:
 
 
 class _Runner:
-    """A file in the reference kernels, with the tensors of some names kept."""
+    """A file in LiteRT's kernels, with the tensors of some names kept."""
 
     def __init__(self, tflite: bytes, names: Iterable[str]):
-        self._file = runtimes.LiteRT(tflite, "litert-reference", threads=None, keep_tensors=True)
+        self._file = runtimes.LiteRT(tflite, "litert-builtin", threads=None, keep_tensors=True)
         self.batch = self._file.inputs[0].shape[0] or 1
         names = set(names)
         self._tensors = {

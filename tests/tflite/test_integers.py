@@ -89,3 +89,68 @@ def test_one_hot_in_integers():
     y = layers.Dense(3)(layers.Flatten()(keras.ops.one_hot(inputs, 10)))
     student = keras.Model(inputs, y)
     assert error(converted(student, ids), student, ids) < 0.02
+
+
+def causal(x):
+    return layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True)
+
+
+def scores_minus_mask(x):
+    return layers.Attention()([layers.Dense(4)(x), x], use_causal_mask=True)
+
+
+def additive(x):
+    return layers.AdditiveAttention()([layers.Dense(4)(x), x], use_causal_mask=True)
+
+
+def selected(x):
+    mask = np.arange(4) != 2
+    return keras.ops.softmax(keras.ops.where(mask, 3 * layers.Dense(4)(x), -1e9))
+
+
+def added(x):
+    """A window, as Swin transformers mask it."""
+    mask = np.where(np.arange(4) == 1, -100.0, 0.0).astype("float32")
+    return keras.ops.softmax(3 * layers.Dense(4)(x) + mask)
+
+
+def given_to_the_layer(x):
+    return layers.Softmax()(3 * layers.Dense(4)(x), mask=keras.ops.ones((6, 4), "bool"))
+
+
+MASKED = [causal, scores_minus_mask, additive, selected, added, given_to_the_layer]
+
+
+@pytest.mark.parametrize("function", MASKED)
+def test_masks_leave_scores_their_precision(function):
+    """In integers, the -1e9 of a mask was the range of the scores: all rounded to one value."""
+    keras.utils.set_random_seed(0)
+    inputs, x = keras.Input((6, 4)), data(6, 4)
+    student = keras.Model(inputs, layers.Dense(3)(function(inputs)))
+    artifact = converted(student, x)
+    assert error(artifact, student, x) < 0.06
+    assert max(row["error"] for row in artifact.layers(x)) < 0.1
+    calibration = tflite.Calibration(x, ranges="percentile")
+    assert error(converted(student, calibration), student, x) < 0.1
+    if function in (scores_minus_mask, additive):
+        assert error(converted(student, x, quantization="int16x8"), student, x) < 0.01
+
+
+def test_padded_texts():
+    """The mask is computed from the ids."""
+    keras.utils.set_random_seed(0)
+    ids = np.random.default_rng(0).integers(1, 9, (64, 6)).astype("int32")
+    ids[:32, 4:] = 0
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(9, 8, mask_zero=True, embeddings_initializer="normal")(inputs)
+    x = layers.MultiHeadAttention(2, 4)(4 * x, 4 * x)
+    student = keras.Model(inputs, layers.Dense(3)(keras.ops.reshape(x, (-1, 48))))
+    assert error(converted(student, ids), student, ids) < 0.05
+
+
+def test_large_constants_that_are_no_masks():
+    """A low temperature: brought near, it would compute something else."""
+    keras.utils.set_random_seed(0)
+    inputs, x = keras.Input((6,)), 0.01 * data(6)
+    student = keras.Model(inputs, keras.ops.softmax(200.0 * layers.Dense(4)(inputs)))
+    assert error(converted(student, x), student, x) < 0.05

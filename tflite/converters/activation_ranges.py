@@ -26,13 +26,13 @@ def activation_ranges(
         `(low, high)` by tensor name, `low <= 0 <= high`.
     """
     limits: dict[str, Range] = {}
-    for name, values in _activations(tflite, inputs):
+    for name, values in activations(tflite, inputs):
         low, high = limits.get(name, (0.0, 0.0))
         limits[name] = (min(low, float(values.min())), max(high, float(values.max())))
     if method == "minmax":
         return limits
     histograms = {name: np.zeros(_BINS) for name in limits}
-    for name, values in _activations(tflite, inputs):
+    for name, values in activations(tflite, inputs):
         if method == "mse":
             values = values[values != 0]  # 0 is exact in every range
         histograms[name] += np.histogram(values, bins=_BINS, range=_wide(limits[name]))[0]
@@ -49,7 +49,7 @@ def _wide(limits: Range) -> Range:
     return (low, high) if high > low else (low, low + 1e-6)
 
 
-def _activations(tflite: bytes, inputs: Sequence) -> Iterator[tuple[str, np.ndarray]]:
+def activations(tflite: bytes, inputs: Sequence) -> Iterator[tuple[str, np.ndarray]]:
     """The float activations of a file for each sample, as pairs (name, array)."""
     file = runtimes.LiteRT(tflite, "litert-builtin", threads=None, keep_tensors=True)
     watched = {i: port.name for i, port in file.computed().items() if port.dtype == "float32"}

@@ -12,6 +12,8 @@ from keras_distill.tflite.trace import Graph
 
 #: Arrays of shape `(samples, ...)` by input name.
 Samples = Mapping[str, np.ndarray]
+#: `(low, high)` of the scores that a mask leaves in, by the name of the softmax after them.
+Scores = Mapping[str, tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +24,13 @@ class Converted:
         tflite: The file.
         asked_float: Names of the tensors whose operators were asked to stay float.
         notes: What its converter could not do as it should.
+        scores: Scores whose masks were brought near to them, see `masks`.
     """
 
     tflite: bytes
     asked_float: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    scores: Scores = dataclasses.field(default_factory=dict)
 
     def fed_bytes(self) -> "Converted":
         """The file with uint8 inputs that stand for themselves."""

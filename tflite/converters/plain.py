@@ -1,11 +1,13 @@
 """TensorFlow's converter, with its own post-training quantization."""
 
+import dataclasses
 import pathlib
 import tempfile
 
 from keras_distill.tflite import child, flatbuffer, ranges, targets, trace
+from keras_distill.tflite.converters import masks
 from keras_distill.tflite.converters.activation_ranges import activation_ranges
-from keras_distill.tflite.converters.converter import Converted, Converter, Samples
+from keras_distill.tflite.converters.converter import Converted, Converter, Samples, Scores
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.trace import Function, Graph
 
@@ -19,8 +21,10 @@ class Plain(Converter):
     def convert(self, request: Request, graph: Graph, samples: Samples | None) -> Converted:
         if request.is_float or samples is None:
             return Converted(run(request, graph, request.quantization))
+        scores = masks.clamp(graph, samples, lambda: run(request, graph, "float32"))
         tflite = run(request, graph, request.quantization, samples)
-        return _in_calibrated_ranges(request, graph, tflite, samples)
+        converted = _in_calibrated_ranges(request, graph, tflite, samples)
+        return dataclasses.replace(converted, scores=scores)
 
 
 def _in_calibrated_ranges(
@@ -78,10 +82,17 @@ def run(request: Request, graph: Graph, quantization: str, samples: Samples | No
     return flatbuffer.tidied(tflite, [i.name for i in graph.function.inputs], graph.outputs)
 
 
-def float32_file(request: Request, function: Function) -> bytes:
-    """The float32 file of the graph that a quantized file was made from."""
+def float32_file(request: Request, function: Function, scores: Scores) -> bytes:
+    """The float32 file of the graph that a quantized file was made from.
+
+    Args:
+        request: What was asked for.
+        function: The function that was traced.
+        scores: Scores whose masks were brought near to them.
+    """
     with tempfile.TemporaryDirectory() as folder:
         graph = trace.trace(request, function, pathlib.Path(folder))
+        masks.replace(graph, scores)
         return run(request, graph, "float32")
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 from keras_distill.tflite import child, flatbuffer, trace
-from keras_distill.tflite.converters import plain, recipe
+from keras_distill.tflite.converters import masks, plain, recipe
 from keras_distill.tflite.converters.activation_ranges import activation_ranges
 from keras_distill.tflite.converters.converter import Converted, Converter, Samples
 from keras_distill.tflite.inspect import Inspection, Operator, inspect
@@ -15,6 +15,7 @@ class Quantizer(Converter):
 
     def convert(self, request: Request, graph: Graph, samples: Samples | None) -> Converted:
         assert samples is not None
+        scores = masks.clamp(graph, samples, lambda: plain.run(request, graph, "float32"))
         float32 = plain.run(request, graph, "float32")
         found = inspect(float32)
         named = _named(request, graph, found)
@@ -34,6 +35,7 @@ class Quantizer(Converter):
         return Converted(
             flatbuffer.tidied(tflite, inputs, graph.outputs),
             frozenset(op.layer for key in floats for op in named[key]),
+            scores=scores,
         )
 
 
