@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras_distill.tflite import (
     ethos,
+    faults,
     judge,
     layer_errors,
     names,
@@ -83,15 +84,16 @@ class Artifact:
         Args:
             x: Samples as `fit` takes them: an array, or a list or dict of arrays, of shape
                 `(samples, ...)`. They are values, and are quantized here as the file needs.
-            runtime: `"litert"`, `"litert-reference"` or `"micro"`. Defaults to the target's, and to
-                `"litert-reference"` where TFLite Micro's isn't installed.
+            runtime: `"litert"`, `"litert-reference"` or `"micro"`. Defaults to the target's. Where
+                TFLite Micro's isn't installed, `"litert-reference"` stands for it, or `"litert"`
+                where the reference kernels lack an operator or are known to be wrong.
 
         Returns:
             An array of shape `(samples, ...)`, or a dict of them by name where the file has
             several outputs. Quantized outputs are given as float32.
         """
         inputs, _ = samples.read(x, self.ports.shapes(), argument="x")
-        runtime = runtime or runtimes.on_host(self.runtime)
+        runtime = runtime or faults.judge_of(inspect(self.tflite), self.runtime)
         outputs = runtimes.predict(self.tflite, self.ports, inputs, runtime)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
@@ -107,7 +109,12 @@ class Artifact:
         Returns:
             The report, which is `report["verification"]` from now on: for each runtime and output
             the largest and mean difference (also in steps of the output's quantization), the
-            share of samples with the same argmax (`agreement`), and the accuracies.
+            share of samples with the same argmax (`agreement`), the accuracies, and a `verdict`:
+            `"pass"` where each output's `error` (root mean square, relative to the spread of the
+            student's) is within `limit`, which goes with the quantization
+            (`closeness.LIMITS`), else `"fail"`; `"not judged"` where a known fault of the runtime
+            explains it, `"not run"` where the runtime lacks an operator, with the reason. The
+            verdict of the target's own runtime is that of the report.
 
         Raises:
             ValueError: The artifact was loaded from a file and has no student to compare with.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from keras_distill.tflite import child, flatbuffer, runtimes, targets
+from keras_distill.tflite import child, closeness, faults, flatbuffer, runtimes, targets
 from keras_distill.tflite.converters import Converted
 from keras_distill.tflite.inspect import Inspection, inspect
 from keras_distill.tflite.request import Request
@@ -14,10 +14,8 @@ from keras_distill.tflite.student_function import StudentFunction
 
 #: How many operators that stayed float are named.
 _NAMED = 5
-#: A float32 file that is off by more, relative to its largest output, computes something else.
-_FLOAT_ERROR = 0.01
-#: A quantized file that is off by more is warned of.
-_QUANTIZED_ERROR = 0.5
+#: On how many samples a file is judged.
+_JUDGED = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +69,17 @@ def judge(
     try:
         runtimes.survive(named, target.runtime)
         ports = runtimes.ports_of(named, states)
-        errors = _errors(request, tflite, ports, arrays or request.student.made_up(4))
+        runtime = faults.judge_of(found, target.runtime)
+        given = arrays or request.student.made_up(_JUDGED, closeness.input_ranges(found))
+        errors = _errors(request, found, tflite, ports, runtime, given)
+        if not states:
+            notes += _on_zeros(request, tflite, ports, runtime)
     except runtimes.Refusal as error:
         raise ValueError(
             f"The runtime of target {target.name!r} refuses model {model.name!r} as "
             f"{request.quantization}. {error}"
         ) from None
-    notes += _off(errors, request.quantization)
+    notes += _off(errors, request)
     return Judged(tflite, named, ports, tuple(notes))
 
 
@@ -110,28 +112,58 @@ def _left_float(found: Inspection, quantization: str, asked: frozenset[str]) -> 
     return [note]
 
 
-def _errors(request, tflite, ports, arrays):
-    """Largest error of each output, relative to the output's largest value."""
-    inputs = {name: array[:4] for name, array in arrays.items()}
+def _errors(request, found, tflite, ports, runtime, arrays):
+    """Error of each float output by name, see `closeness.relative_error`."""
+    inputs = {name: array[:_JUDGED] for name, array in arrays.items()}
     expected = request.student.predict(inputs)
-    got = runtimes.predict(tflite, ports, inputs, runtimes.on_host(request.target.runtime))
+    got = runtimes.predict(tflite, ports, inputs, runtime)
+    steps = closeness.output_steps(found)
+    names = [port.name for port in ports.outputs]
     return {
-        name: float(np.abs(got[name] - wanted).max() / (np.abs(wanted).max() + 1e-6))
+        name: closeness.relative_error(wanted, got[name], steps[names.index(name)])
         for name, wanted in expected.items()
         if wanted.dtype.kind == "f"
     }
 
 
-def _off(errors, quantization):
-    """Refuses a float32 file that is off, and warns of other files that are far off."""
-    notes = []
+def _off(errors, request):
+    """Refuses a float32 file that is off, and warns of other files that are."""
+    quantization, notes = request.quantization, []
+    mixed = "int4" if "int4" in request.precision.values() else quantization
+    limit = closeness.LIMITS[mixed]
     for name, error in errors.items():
-        note = f"output {name!r} is off by {error:.1%} of its largest value on a few samples"
-        if quantization == "float32" and not error < _FLOAT_ERROR:
+        if error <= limit:
+            continue
+        note = (
+            f"output {name!r} is off: its root mean square error is {error:.1%} of the spread of "
+            f"the student's output (limit: {limit:.0%})"
+        )
+        if quantization == "float32":
             raise child.ConverterError(f"The float32 file computes something else: {note}.")
-        if not error < _QUANTIZED_ERROR:
-            warnings.warn(f"As {quantization}, {note}; `verify` tells more.", stacklevel=4)
-            notes.append(note)
+        warnings.warn(f"As {quantization}, {note}; `layers` shows where.", stacklevel=4)
+        notes.append(note)
+    return notes
+
+
+def _on_zeros(request, tflite, ports, runtime):
+    """Warns where the student gives NaN for zeros (padding, silence), refuses a file that alone
+    does."""
+    zeros = request.student.zeros()
+    expected = request.student.predict(zeros)
+    got = runtimes.predict(tflite, ports, zeros, runtime)
+    notes = []
+    for name, wanted in expected.items():
+        if wanted.dtype.kind != "f" or np.isfinite(got[name]).all():
+            continue
+        what = f"output {name!r} is NaN or infinite where all inputs are 0 (padding, silence)"
+        if np.isfinite(wanted).all():
+            raise child.ConverterError(
+                f"In the file, {what}; the student's is not. Keep divisors away from 0, as in "
+                "`total / ops.maximum(count, 1)`."
+            )
+        note = f"{what}, as the student's is"
+        warnings.warn(f"{note[0].upper()}{note[1:]}.", stacklevel=4)
+        notes.append(note)
     return notes
 
 
@@ -156,33 +188,55 @@ def compare(
     Returns:
         A report of plain types.
     """
+    found = inspect(tflite)
+    limit, steps = closeness.LIMITS[closeness.quantization_of(found)], closeness.output_steps(found)
     expected = student.predict(inputs)
-    report: dict = {"samples": len(next(iter(inputs.values())))}
+    report: dict = {"samples": len(next(iter(inputs.values()))), "limit": limit}
     if y is not None:
         report["student"] = _score(expected, y)
     report["runtimes"] = {}
     for name in runtimes.of_target(runtime):
-        got = runtimes.predict(tflite, ports, inputs, name)
+        try:
+            got = runtimes.predict(tflite, ports, inputs, name)
+        except runtimes.Refusal as error:
+            report["runtimes"][name] = {"verdict": "not run", "reason": str(error)}
+            continue
+        rows = []
+        for i in ports.results:
+            port = ports.outputs[i]
+            difference = _differences(port, expected[port.name], got[port.name], steps[i])
+            rows.append({"name": port.name, **difference})
         report["runtimes"][name] = {
-            "outputs": [
-                {"name": port.name, **_differences(port, expected[port.name], got[port.name])}
-                for port in (ports.outputs[i] for i in ports.results)
-            ],
+            **_verdict(rows, limit, faults.known(found, name)),
+            "outputs": rows,
             **(_score(got, y) if y is not None else {}),
         }
+    report["verdict"] = report["runtimes"][faults.judge_of(found, runtime)]["verdict"]
     return report
 
 
-def _differences(port, expected, got):
+def _verdict(rows, limit, fault):
+    """`"pass"` or `"fail"`; `"not judged"` where a known fault of the runtime explains failure."""
+    off = [row["name"] for row in rows if row.get("error", 0.0) > limit]
+    if not off:
+        return {"verdict": "pass"}
+    if fault:
+        return {"verdict": "not judged", "reason": fault}
+    return {"verdict": "fail", "reason": f"off by more than {limit:.0%}: {', '.join(off)}"}
+
+
+def _differences(port, expected, got, step):
     if expected.shape != got.shape:
         raise ValueError(
             f"Output {port.name!r} has shape {got.shape} in the file and {expected.shape} in the "
             "student: the file belongs to another student."
         )
-    difference = np.abs(got.astype("float64") - expected.astype("float64"))
-    if not np.isfinite(difference).all():
-        raise ValueError(f"Output {port.name!r} holds NaN or infinity.")
-    report = {"largest": float(difference.max()), "mean": float(difference.mean())}
+    report = {}
+    if expected.dtype.kind == "f":
+        report["error"] = closeness.relative_error(expected, got, step)
+    same = (expected == got) | (np.isnan(expected) & np.isnan(got))
+    difference = np.where(same, 0.0, np.abs(got.astype("float64") - expected.astype("float64")))
+    report.update(largest=float(difference.max()), mean=float(difference.mean()))
     if port.scale:
         report["largest_steps"] = float(difference.max() / port.scale)
         report["mean_steps"] = float(difference.mean() / port.scale)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras_distill.tflite import budget, lowering, runtimes, student_function, targets
 from keras_distill.tflite.calibration import Calibration
@@ -84,6 +85,7 @@ class Request:
         """
         where = targets.get(target)
         _check_model(model)
+        _check_weights(model)
         if calibration is not None and not isinstance(calibration, Calibration):
             calibration = Calibration(calibration)
         precision = dict(precision or {})
@@ -151,6 +153,18 @@ def _check_model(model):
         raise TypeError(
             f"`student` must be a Keras model (`keras.Model`). Received: {type(model).__name__}"
         )
+
+
+def _check_weights(model):
+    for variable in model.variables:
+        values = keras.ops.convert_to_numpy(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(
+                f"Weight {variable.path!r} of model {model.name!r} holds NaN or infinity "
+                f"({np.sum(~np.isfinite(values)):,} of {values.size:,} values): training diverged. "
+                "Go back to weights from before it did, and train with a smaller learning rate or "
+                "`clipnorm`."
+            )
 
 
 def _check_quantization(target, quantization):

@@ -155,7 +155,11 @@ class LiteRT:
             self.resize([array.shape for array in arrays])
         for index, array in zip(self._input_indices, arrays, strict=True):
             self._interpreter.set_tensor(index, array)
-        self._interpreter.invoke()
+        try:
+            with _stderr():
+                self._interpreter.invoke()
+        except RuntimeError as error:
+            raise Refusal(f"LiteRT: {error}") from None
         return [self._interpreter.get_tensor(i) for i in self._output_indices]
 
     def resize(self, shapes: Sequence[Sequence[int]]) -> None:

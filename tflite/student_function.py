@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -160,13 +161,40 @@ class StudentFunction:
         """Dtype in which an `Input` arrives."""
         return self.cast if self.cast and given.dtype == "float32" else given.dtype
 
-    def made_up(self, count: int) -> dict[str, np.ndarray]:
-        """Inputs by name for where there are no data: floats from 0 to 1, zeros elsewhere."""
+    def made_up(
+        self, count: int, ranges: Sequence[tuple[float, float] | None] = ()
+    ) -> dict[str, np.ndarray]:
+        """Inputs by name for where there are no data.
+
+        Args:
+            count: Number of samples.
+            ranges: `(low, high)` of each input; floats are from 0 to 1 where there is none.
+        """
         generator = np.random.default_rng(0)
-        return {
-            i.name: generator.random((count, *i.shape), "float32").astype(self.dtype(i))
-            for i in self.inputs
-        }
+        result = {}
+        for i, limits in itertools.zip_longest(self.inputs, ranges[: len(self.inputs)]):
+            dtype, shape = self.dtype(i), (count, *i.shape)
+            if keras.backend.is_float_dtype(dtype):
+                low, high = limits or (0.0, 1.0)
+                values = low + (high - low) * generator.random(shape, "float32")
+            else:
+                high = {"uint8": 256, "bool": 2}.get(dtype, self._vocabulary())
+                values = generator.integers(0, high, shape)
+            result[i.name] = values.astype(dtype)
+        return result
+
+    def zeros(self) -> dict[str, np.ndarray]:
+        """One sample of zeros by name: silence, a black image, a text that is all padding."""
+        return {i.name: np.zeros((1, *i.shape), self.dtype(i)) for i in self.inputs}
+
+    def _vocabulary(self):
+        """How many ids every embedding of the student knows."""
+        sizes = [
+            layer.input_dim
+            for layer in _keras.layers_of(self.model)
+            if isinstance(layer, keras.layers.Embedding)
+        ]
+        return min(sizes, default=2)
 
     @property
     def variables(self) -> list:

@@ -1,0 +1,139 @@
+"""What is wrong with a file is found when it is made, and `verify` says which runtime is off."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras_distill.tflite import closeness, runtimes
+
+from keras_distill import quantization, tflite
+
+layers = keras.layers
+
+
+def data(*shape):
+    return np.random.default_rng(0).standard_normal((64, *shape)).astype("float32")
+
+
+def model_of(function, *shape, dtype="float32"):
+    keras.utils.set_random_seed(0)
+    x = keras.Input(shape, dtype=dtype, name="x")
+    return keras.Model(x, function(x), name="student")
+
+
+class TestErrors:
+    def test_of_known_values(self):
+        expected = np.float32([[0, 2], [4, 6]])
+        assert closeness.relative_error(expected, expected + 1) == pytest.approx(1 / 5**0.5)
+        # The rounding of the output itself isn't counted: a step has the variance of 1/12.
+        assert closeness.relative_error(expected, expected + 1, 12**0.5) == 0
+        assert closeness.relative_error(np.ones(4), np.ones(4)) == 0
+
+    def test_nan_on_both_sides_is_agreement(self):
+        nan = np.float32([np.nan, 1, 2, np.inf])
+        assert closeness.relative_error(nan, nan.copy()) == 0
+        assert closeness.relative_error(nan, np.float32([0, 1, 2, np.inf])) == np.inf
+        assert closeness.relative_error(np.float32([0, 1, 2, np.inf]), nan) == np.inf
+        assert closeness.relative_error(nan, np.float32([np.nan, 1, 2, -np.inf])) == np.inf
+
+
+class TestConversion:
+    def test_weights_that_are_nan(self):
+        student = model_of(lambda x: layers.Dense(3, name="scores")(x), 6)
+        kernel = student.layers[-1].kernel
+        kernel.assign(np.where(np.arange(18).reshape(6, 3) < 2, np.nan, 0.0))
+        message = r"'scores/kernel'.*'student' holds NaN or infinity \(2 of 18 values\)"
+        for options in ({}, {"quantization": "int8", "calibration": data(6)}):
+            with pytest.raises(ValueError, match=message):
+                tflite.convert(student, **options)
+
+    def test_a_file_that_fails_on_zeros_is_refused_by_name(self):
+        """LiteRT's int8 DIV refuses to divide by 0."""
+        student = model_of(lambda x: x / keras.ops.sum(keras.ops.abs(x), -1, keepdims=True), 6)
+        with pytest.raises(ValueError, match="DIV.*failed to invoke"):
+            tflite.convert(student, quantization="int8", calibration=data(6))
+
+    def test_a_student_that_is_nan_on_padding_is_warned_of(self):
+        def masked_mean(x):
+            x = layers.Embedding(20, 6, mask_zero=True)(x)
+            return layers.Dense(4)(layers.GlobalAveragePooling1D()(x))
+
+        student = model_of(masked_mean, 7, dtype="int32")
+        ids = np.random.default_rng(0).integers(1, 20, (32, 7)).astype("int32")
+        for calibration in (None, ids):
+            with pytest.warns(UserWarning, match="NaN or infinite where all inputs are 0"):
+                artifact = tflite.convert(student, calibration=calibration)
+            assert any("all inputs are 0" in note for note in artifact.report["warnings"])
+        ids[0] = 0
+        np.testing.assert_allclose(artifact.predict(ids), student.predict(ids), atol=1e-5)
+        report = artifact.verify(ids)
+        assert report["verdict"] == "pass"
+        assert report["runtimes"]["litert"]["outputs"][0]["largest"] < 1e-5
+
+    def test_a_file_that_is_off_is_warned_of(self):
+        """Far from what it was calibrated for: judged there, by what is asked of it."""
+        x = data(6)
+        x[1] *= 400
+        student = model_of(lambda x: layers.Dense(3)(layers.Dense(8, "tanh")(x)), 6)
+        with pytest.warns(UserWarning, match=r"'output' is off: .* of the spread.*limit: 10%"):
+            tflite.convert(student, quantization="int8", calibration=x)
+
+    def test_aware_students_are_judged_on_their_trained_range(self):
+        x = (np.random.default_rng(0).random((64, 8, 8, 1)) * 80 - 60).astype("float32")
+
+        def function(x):
+            x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 80, 0.2)(x))
+            return layers.Dense(3)(layers.Flatten()(x))
+
+        aware = quantization.quantize_aware(model_of(function, 8, 8, 1), x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tflite.convert(aware, "micro")
+
+
+class TestVerdicts:
+    def test_of_a_known_fault(self):
+        """LiteRT's reference kernel of int8 SUM saturates."""
+        x = np.abs(data(5, 6))
+        student = model_of(lambda x: layers.Dense(3)(keras.ops.sum(x, axis=1)), 5, 6)
+        report = tflite.convert(student, quantization="int8", calibration=x).verify(x)
+        assert report["verdict"] == report["runtimes"]["litert"]["verdict"] == "pass"
+        assert report["limit"] == 0.1
+        reference = report["runtimes"]["litert-reference"]
+        assert reference["verdict"] == "not judged"
+        assert "SUM" in reference["reason"]
+        assert reference["outputs"][0]["error"] > 0.3
+
+    def test_where_tflite_micro_is_not_installed(self, monkeypatch):
+        """Its stand-in with the fault doesn't judge."""
+        monkeypatch.setattr(runtimes, "micro_available", lambda: False)
+        x = np.abs(data(5, 6))
+        student = model_of(lambda x: layers.Dense(3)(keras.ops.sum(x, axis=1)), 5, 6)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            artifact = tflite.convert(student, "micro", "int8", calibration=x)
+        assert artifact.verify(x)["verdict"] == "pass"
+        expected = student.predict(x)
+        assert np.sqrt(np.mean((artifact.predict(x) - expected) ** 2)) < 0.05 * expected.std()
+
+    def test_of_operators_that_the_reference_lacks(self, tmp_path):
+        x = data(6)
+        student = model_of(lambda x: layers.Dense(3)(layers.Dense(8, activation="elu")(x)), 6)
+        artifact = tflite.convert(student, calibration=x)
+        report = artifact.verify(x)
+        assert report["verdict"] == "pass"
+        assert report["runtimes"]["litert-reference"]["verdict"] == "not run"
+        assert "ELU" in report["runtimes"]["litert-reference"]["reason"]
+        artifact.save(tmp_path)
+        assert "not run" in (tmp_path / "report.md").read_text()
+        quantized = tflite.convert(student, quantization="int8", calibration=x)
+        assert max(row["error"] for row in quantized.layers(x)) < 0.05
+
+    def test_of_the_file_of_another_student(self):
+        x = data(6)
+        student = model_of(lambda x: layers.Dense(3)(x), 6)
+        other = keras.models.clone_model(student)
+        report = tflite.load(tflite.convert(student).tflite, student=other).verify(x)
+        assert report["verdict"] == "fail"
+        assert report["runtimes"]["litert"]["reason"] == "off by more than 1%: output"
