@@ -1,6 +1,7 @@
 """A TFLite file with the evidence that it does what the student does."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras_distill.tflite import (
+    closeness,
     ethos,
     faults,
     judge,
@@ -29,6 +31,21 @@ from keras_distill.tflite.student_function import StudentFunction
 from keras_distill import _files, samples
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """Inputs of test vectors.
+
+    Attributes:
+        arrays: Arrays of shape `(samples, ...)` by input name, `None` to make some up.
+        source: Where they come from.
+        prove: Whether outputs for them prove more than that the file runs.
+    """
+
+    arrays: Mapping[str, np.ndarray] | None = None
+    source: str = "made up"
+    prove: bool = False
+
+
 class Artifact:
     """A TFLite file for a target. `convert` and `load` make it.
 
@@ -40,6 +57,7 @@ class Artifact:
         ports: Inputs and outputs of the file, a `runtimes.Ports`.
         student: The student between pre- and postprocessing, or `None` for loaded files.
         labels: Names of the classes, or `None`.
+        examples: Inputs of the test vectors.
     """
 
     #: How many test vectors are stored.
@@ -56,7 +74,7 @@ class Artifact:
         labels: Sequence[str] | None = None,
         compiled: bytes | None = None,
         named: bytes | None = None,
-        examples: Mapping[str, np.ndarray] | None = None,
+        examples: Examples | None = None,
         float32: Callable[[], bytes] | None = None,
     ):
         self.tflite = tflite
@@ -67,7 +85,7 @@ class Artifact:
         self.labels = labels
         self.compiled = compiled
         self._named = named or tflite
-        self._examples = examples
+        self.examples = examples or Examples()
         self._float32 = float32
 
     def __repr__(self) -> str:
@@ -127,6 +145,8 @@ class Artifact:
         inputs, found = samples.read(data, self.ports.shapes(), count, argument="data")
         y = found if y is None else np.asarray(y)[:count]
         report = judge.compare(self.student, self.tflite, self.ports, self.runtime, inputs, y)
+        if not self.ports.states:
+            self.examples = Examples(_spread(inputs), "samples given to `verify`", True)
         self.report["verification"] = report
         return Report(report)
 
@@ -163,24 +183,29 @@ class Artifact:
         Returns:
             Inputs and outputs, each a list by port of tuples of arrays.
         """
-        micro = runtimes.on_host(self.runtime) == "micro"
-        interpreter = runtimes.open_file(self.tflite, "micro" if micro else "litert-reference")
+        found = inspect(self.tflite)
+        interpreter = runtimes.open_file(self.tflite, faults.judge_of(found, self.runtime))
+        ranges = closeness.input_ranges(found)
         given, expected = [], []
         for i in range(self.VECTORS):
-            arrays = [port.quantize(self._example(port, i)) for port in self.ports.inputs]
+            arrays = [
+                port.quantize(self._example(port, i, limits))
+                for port, limits in zip(self.ports.inputs, ranges, strict=True)
+            ]
             interpreter.reset()
             given.append(arrays)
             expected.append([np.array(a) for a in interpreter.run(arrays)])
         return list(zip(*given, strict=True)), list(zip(*expected, strict=True))
 
-    def _example(self, port, i):
-        """Values of an input for test vector `i`: calibration data, else made up."""
-        if self._examples is not None:
+    def _example(self, port, i, limits):
+        """Values of an input for test vector `i`: data, else made up within its range."""
+        if self.examples.arrays is not None:
             batch = port.shape[0] or 1
             places = range(i * batch, (i + 1) * batch)
-            return self._examples[port.name].take(places, axis=0, mode="wrap")
+            return self.examples.arrays[port.name].take(places, axis=0, mode="wrap")
+        low, high = limits or (0.0, 1.0)
         shape = [size or 1 for size in port.shape]
-        return np.random.default_rng(i).random(shape, "float32")
+        return low + (high - low) * np.random.default_rng(i).random(shape, "float32")
 
     def example_values(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The test vectors as values.
@@ -243,6 +268,13 @@ class Artifact:
         return _files.write_folder(folder, files)
 
 
+def _spread(inputs):
+    """As many samples as there are test vectors, from all over the data."""
+    count = len(next(iter(inputs.values())))
+    chosen = np.linspace(0, count - 1, min(Artifact.VECTORS, count)).astype(int)
+    return {name: array[chosen] for name, array in inputs.items()}
+
+
 def _values(ports, vectors):
     """Test vectors as values, by the names of their ports."""
     return {
@@ -255,7 +287,7 @@ def finished(
     request: Request,
     judged: judge.Judged,
     calibrated: Calibrated,
-    examples: Mapping[str, np.ndarray],
+    samples: Mapping[str, np.ndarray] | None,
     float32: Callable[[], bytes] | None,
 ) -> Artifact:
     """The artifact of a file that `convert` made.
@@ -264,7 +296,7 @@ def finished(
         request: What was asked for.
         judged: The file, which its target's runtimes run.
         calibrated: Calibration data.
-        examples: A few samples for test vectors, by input name.
+        samples: Calibration data at the file's inputs by name, or `None`.
         float32: Makes the float32 file of the same operators, `None` where there is none.
     """
     target, tflite = request.target, judged.tflite
@@ -286,8 +318,21 @@ def finished(
     }
     return Artifact(
         tflite, target.name, report, judged.ports, student=request.student, labels=request.labels,
-        compiled=compiled, named=judged.named, examples=examples, float32=float32,
+        compiled=compiled, named=judged.named,
+        examples=_examples(request, calibrated, samples), float32=float32,
     )  # fmt: skip
+
+
+def _examples(request, calibrated, samples):
+    """The inputs of the test vectors until `verify` is given some."""
+    if samples is None and request.way == "trained":
+        return Examples(source="made up within the trained range", prove=True)
+    if samples is None:
+        return Examples()
+    first = {name: array[: Artifact.VECTORS] for name, array in samples.items()}
+    if calibrated.arrays is None:
+        return Examples(first)
+    return Examples(first, "calibration data", True)
 
 
 def _calibration(request, arrays):

@@ -116,7 +116,7 @@ def convert(
         request,
         judged,
         calibrated,
-        samples or request.student.made_up(artifact.Artifact.VECTORS),
+        samples,
         float32 if request.has_float_twin else None,
     )
     budget.check(result.report, request.max_flash, request.max_arena)

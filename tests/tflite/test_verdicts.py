@@ -27,7 +27,7 @@ class TestErrors:
         expected = np.float32([[0, 2], [4, 6]])
         assert closeness.relative_error(expected, expected + 1) == pytest.approx(1 / 5**0.5)
         # The rounding of the output itself isn't counted: a step has the variance of 1/12.
-        assert closeness.relative_error(expected, expected + 1, 12**0.5) == 0
+        assert closeness.relative_error(expected, expected + 1, 12**0.5) < 1e-6
         assert closeness.relative_error(np.ones(4), np.ones(4)) == 0
 
     def test_nan_on_both_sides_is_agreement(self):
@@ -88,7 +88,7 @@ class TestConversion:
 
         aware = quantization.quantize_aware(model_of(function, 8, 8, 1), x)
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", UserWarning)
             tflite.convert(aware, "micro")
 
 
@@ -111,7 +111,7 @@ class TestVerdicts:
         x = np.abs(data(5, 6))
         student = model_of(lambda x: layers.Dense(3)(keras.ops.sum(x, axis=1)), 5, 6)
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", UserWarning)
             artifact = tflite.convert(student, "micro", "int8", calibration=x)
         assert artifact.verify(x)["verdict"] == "pass"
         expected = student.predict(x)
@@ -137,3 +137,55 @@ class TestVerdicts:
         report = tflite.load(tflite.convert(student).tflite, student=other).verify(x)
         assert report["verdict"] == "fail"
         assert report["runtimes"]["litert"]["reason"] == "off by more than 1%: output"
+
+
+class TestVectors:
+    """The inputs that a kit stores are real, or it says that they aren't."""
+
+    @pytest.fixture
+    def x(self):
+        return (np.random.default_rng(0).random((64, 8, 8, 1)) * 80 - 60).astype("float32")
+
+    @pytest.fixture
+    def student(self):
+        def function(x):
+            x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 80, 0.2)(x))
+            return layers.Dense(3)(layers.Flatten()(x))
+
+        return model_of(function, 8, 8, 1)
+
+    def test_of_an_aware_student_span_the_trained_range(self, student, x):
+        artifact = tflite.convert(quantization.quantize_aware(student, x), "micro")
+        [given], _ = artifact.test_vectors()
+        assert np.min(given) < -110
+        assert np.max(given) > 110
+        assert artifact.examples.source == "made up within the trained range"
+
+    @pytest.mark.parametrize("options", [{}, {"quantization": "float16"}])
+    def test_without_data_are_not_called_so(self, student, x, tmp_path, options):
+        artifact = tflite.convert(student, **options)
+        assert artifact.examples.source == "made up"
+        artifact.verify(x)
+        given, expected = artifact.example_values()
+        assert {tuple(a.ravel()) for a in given["x"]} <= {tuple(a.ravel()) for a in x}
+        np.testing.assert_allclose(expected["output"], student.predict(given["x"]), atol=0.01)
+        assert artifact.examples.source == "samples given to `verify`"
+
+    def test_in_the_kit(self, student, x, tmp_path):
+        artifact = tflite.convert(student, "micro")
+        program = (artifact.save(tmp_path / "made_up") / "main.cc").read_text()
+        assert '"RAN" : "FAIL"' in program
+        assert "made-up inputs, which prove only that the file runs" in program
+        artifact.verify(x)
+        folder = artifact.save(tmp_path / "verified")
+        program = (folder / "main.cc").read_text()
+        assert '"PASS" : "FAIL"' in program
+        assert "test vectors" in program
+        header = (folder / "student_test_vectors.h").read_text()
+        assert "Where the inputs come from: samples given to `verify`." in header
+
+    def test_from_calibration(self, student, x):
+        artifact = tflite.convert(student, "micro", "int8", calibration=x)
+        given, _ = artifact.example_values()
+        step = artifact.report["inputs"][0]["scale"]
+        np.testing.assert_allclose(given["x"], x[:5], atol=step / 2 + 1e-6)

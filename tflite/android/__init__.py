@@ -186,6 +186,7 @@ class _Kit:
             given[port.name] = given[port.name].astype("float64") * std + mean
         return {
             "count": count,
+            "source": self._artifact.examples.source,
             "inputs": {name: _lists(array, count) for name, array in given.items()},
             "outputs": {name: _lists(array, count) for name, array in expected.items()},
         }

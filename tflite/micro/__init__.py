@@ -127,6 +127,8 @@ class _Kit:
                 f"  TF_LITE_ENSURE_STATUS(resolver.{resolver_method(op)}());" for op in operators
             ),
             "COUNT": len(given[0]),
+            "SOURCE": artifact.examples.source,
+            **_outcome(artifact),
             "DECLARATIONS": "\n".join(self._vectors(given, expected, declare=True)),
             "DEFINITIONS": "\n\n".join(self._vectors(given, expected)),
             "FEEDS": "\n".join(
@@ -201,6 +203,13 @@ def _arena(artifact):
         size = -(-(size + npu["sram_bytes"]) // 16) * 16
         text += f"\n// The NPU's share, by Vela's estimate: {npu['sram_bytes']} bytes."
     return {"ARENA": text, "ARENA_SIZE": size}
+
+
+def _outcome(artifact):
+    """What the test program says where all outputs are as stored."""
+    if not artifact.examples.prove:
+        return {"PASS": "RAN", "VECTORS": "made-up inputs, which prove only that the file runs"}
+    return {"PASS": "PASS", "VECTORS": "test vectors"}
 
 
 def _labels(labels):

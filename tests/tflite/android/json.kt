@@ -11,6 +11,8 @@ class JSONArray {
 class JSONObject(text: String) {
   fun getInt(name: String): Int = 0
 
+  fun getString(name: String): String = ""
+
   fun getJSONObject(name: String): JSONObject = this
 
   fun getJSONArray(name: String): JSONArray = JSONArray()

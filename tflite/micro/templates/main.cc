@@ -56,7 +56,8 @@ int Run() {
   }
   static tflite::MicroInterpreter interpreter(model, resolver, arena, @NAME@::kArenaSize);
   if (interpreter.AllocateTensors() != kTfLiteOk) {
-    std::printf("FAIL: the arena of %d bytes is too small\n",
+    std::printf("FAIL: the interpreter did not start: the arena of %d bytes is too small, or these "
+                "kernels refuse an operator. TFLite Micro's own message says which\n",
                 static_cast<int>(@NAME@::kArenaSize));
     return 1;
   }
@@ -76,7 +77,7 @@ int Run() {
   const bool all = passed == @NAME@::kVectorCount;
   std::printf("arena %d of %d bytes\n", static_cast<int>(interpreter.arena_used_bytes()),
               static_cast<int>(@NAME@::kArenaSize));
-  std::printf("%s: %d of %d test vectors\n", all ? "PASS" : "FAIL", passed,
+  std::printf("%s: %d of %d @VECTORS@\n", all ? "@PASS@" : "FAIL", passed,
               @NAME@::kVectorCount);
   return all ? 0 : 1;
 }

@@ -36,7 +36,8 @@ void setup() {
   static tflite::MicroInterpreter created(tflite::GetModel(@NAME@::kModel), resolver, arena,
                                           @NAME@::kArenaSize);
   if (created.AllocateTensors() != kTfLiteOk) {
-    Serial.println("the arena is too small");
+    // The arena is too small, or these kernels refuse an operator: TFLite Micro logs which.
+    Serial.println("the interpreter did not start");
     return;
   }
 @ZEROS@

@@ -50,6 +50,7 @@ class MainActivity : Activity() {
   private fun prove(student: @CLASS@, accelerator: Accelerator): String {
     val vectors = JSONObject(assets.open("test_vectors.json").bufferedReader().readText())
     val lines = mutableListOf("${accelerator.name}, ${@CLASS@.asset(accelerator)}")
+    lines += "inputs: " + vectors.getString("source")
     for (i in 0 until vectors.getInt("count")) {
       val values = @CLASS@.INPUTS.keys.associateWith { floats(vectors, "inputs", it, i) }
       val start = SystemClock.elapsedRealtimeNanos()
