@@ -3,11 +3,9 @@
 It holds what LiteRT, TFLite Micro and TensorFlow's converter keep private or call experimental,
 behind names of our own: a new release that changes one of these names breaks this file and no
 other. Nothing is imported but what a function needs, and nothing of this package, so that a child
-process can load this file alone. Run as a script, it starts the file on standard input in TFLite
-Micro, in an arena of the size given.
+process can load this file alone.
 """
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -94,7 +92,3 @@ def fused_lstm(function: Any) -> Any:
         "time_major": False,
     }
     return tf.function(function, autograph=False, experimental_attributes=mark)
-
-
-if __name__ == "__main__":
-    micro_interpreter(sys.stdin.buffer.read(), int(sys.argv[1]))

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras_distill.tflite import (
+    arena,
     closeness,
     ethos,
     faults,
@@ -305,7 +306,7 @@ def finished(
     if target.runtime == "micro":
         report["bytes_saved_by_stripping_names"] = len(judged.named) - len(tflite)
         if runtimes.micro_available():
-            report["arena"] = runtimes.TFLiteMicro(tflite).arena
+            report["arena"] = arena.measured(tflite)
     compiled = None
     if target.accelerator:
         compiled, report["npu"] = ethos.compile(tflite, target)
@@ -382,7 +383,7 @@ def load(
         ports = runtimes.ports_of(tflite)
         report = _described(found, ports, target)
         if runtimes.on_host(runtime) == "micro":
-            report["arena"] = runtimes.TFLiteMicro(tflite).arena
+            report["arena"] = arena.measured(tflite)
     except runtimes.Refusal as error:
         raise ValueError(f"Target {target!r} can't run the file. {error}") from None
     function = None if student is None else student_function.beside_file(student, ports)

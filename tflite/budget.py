@@ -38,8 +38,10 @@ def check(report: Mapping[str, Any], max_flash: int | None, max_arena: int | Non
     """
     excess = []
     flash, parts = report["bytes"], report["bytes_by_part"]
-    arena = report.get("arena", {"total": 0, "head": 0, "parts": {}})
-    needed, areas = arena["total"], {"activations": arena["head"], **arena["parts"]}
+    arena = report.get("arena", {"total": 0, "head": 0, "parts": {}, "to_start": 0})
+    needed = arena["to_start"]
+    areas = {"activations": arena["head"], **arena["parts"]}
+    areas["only while it starts"] = needed - arena["total"]
     if "npu" in report:
         npu = report["npu"]
         parts = {"flash": npu["flash_bytes"], "DRAM": npu["dram_bytes"]}

@@ -8,8 +8,6 @@ import dataclasses
 import os
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -259,28 +257,6 @@ class TFLiteMicro:
 def _largest_arena(tflite):
     """A roof for the arena; what a file needs of it is measured by recording allocations."""
     return (64 << 20) + 10 * len(tflite)
-
-
-def safe_arena(tflite: bytes, total: int) -> int:
-    """An arena in which TFLite Micro starts, with a margin of a tenth or more.
-
-    While it starts, the interpreter needs more than it keeps. Each size is tried in a process of
-    its own: too small an arena can crash it.
-
-    Args:
-        tflite: The file.
-        total: Bytes that the interpreter keeps.
-    """
-    size = _rounded(1.1 * total + 64)
-    command = [sys.executable, "-P", _litert.__file__]
-    while subprocess.run([*command, str(size)], input=tflite, capture_output=True).returncode:
-        size = _rounded(1.25 * size)
-    return size
-
-
-def _rounded(size):
-    """The next multiple of 16."""
-    return -(-int(size) // 16) * 16
 
 
 def micro_available() -> bool:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
-from keras_distill.tflite import budget, micro, names, targets
+from keras_distill.tflite import _litert, budget, micro, names, targets
 
 from keras_distill import tflite
 
@@ -302,6 +302,21 @@ class TestBudgets:
         assert "2,000 allowed" in message
         assert "weights" in message
         assert "activations" in message
+
+    def test_of_the_arena_is_what_it_takes_to_start(self):
+        """While it starts, the interpreter needs more than it keeps."""
+        model = zoo.gru()
+        options = {"calibration": zoo.data(model), "recurrent": "unroll"}
+        artifact = tflite.convert(model, "micro", "int8", **options)
+        measured = artifact.report["arena"]
+        assert measured["to_start"] > 1.2 * measured["total"]
+        _litert.micro_interpreter(artifact.tflite, measured["to_start"])
+        with pytest.raises(RuntimeError, match="allocate"):
+            _litert.micro_interpreter(artifact.tflite, int(0.97 * measured["to_start"]))
+        limit = (measured["total"] + measured["to_start"]) // 2
+        with pytest.raises(tflite.BudgetError, match="only while it starts"):
+            tflite.convert(model, "micro", "int8", **options, max_arena=limit)
+        tflite.convert(model, "micro", "int8", **options, max_arena=measured["to_start"] + 600)
 
     def test_arena_of_a_phone(self, student):
         with pytest.raises(ValueError, match="`max_arena` is for microcontrollers"):

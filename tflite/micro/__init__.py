@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
-from keras_distill.tflite import names, runtimes
+from keras_distill.tflite import arena, names
 from keras_distill.tflite.inspect import inspect
 
 if TYPE_CHECKING:
@@ -184,24 +184,28 @@ class _Kit:
 
 def _arena(artifact):
     """The arena's size, with where it comes from as a comment."""
-    arena = artifact.report.get("arena")
-    if arena is None:
+    measured, npu = artifact.report.get("arena"), artifact.report.get("npu")
+    if measured is None:
         size = 32 * 1024
         text = (
             "// Not measured: TFLite Micro's interpreter was not installed where this kit was made."
         )
     else:
-        size = runtimes.safe_arena(artifact.tflite, arena["total"])
-        parts = ", ".join(f"{part} {n}" for part, n in arena["parts"].items())
+        # The NPU's share, which Vela knows, holds the activations.
+        size = arena.with_margin(measured["to_start"] - (measured["head"] if npu else 0))
+        parts = ", ".join(f"{part} {n}" for part, n in measured["parts"].items())
         sentence = (
-            f"Measured on a 64-bit host: {arena['total']} bytes; activations {arena['head']}, "
-            f"{parts}. The rest is margin. 32-bit processors need less."
+            f"Measured on a 64-bit host: {measured['to_start']} bytes to start, of which "
+            f"{measured['total']} are kept; activations {measured['head']}, {parts}. The rest is "
+            "margin. 32-bit processors need less."
         )
         text = textwrap.fill(sentence, 80, initial_indent="// ", subsequent_indent="// ")
-    npu = artifact.report.get("npu")
     if npu is not None:
         size = -(-(size + npu["sram_bytes"]) // 16) * 16
-        text += f"\n// The NPU's share, by Vela's estimate: {npu['sram_bytes']} bytes."
+        text += (
+            "\n// Activations are in the NPU's share, by Vela's estimate: "
+            f"{npu['sram_bytes']} bytes."
+        )
     return {"ARENA": text, "ARENA_SIZE": size}
 
 
