@@ -4,6 +4,7 @@ A new release of Keras that changes one of these names breaks this file and no o
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -45,6 +46,41 @@ def unlocked(layer: Any) -> Iterator[None]:
     finally:
         if was_locked:
             layer._tracker.lock()
+
+
+@contextlib.contextmanager
+def computing_in_float32(model: Any) -> Iterator[None]:
+    """Inside this context, layers whose dtype policy computes in half precision use float32."""
+    float32 = keras.dtype_policies.get("float32")
+    layers = [x for x in layers_of(model) if x.compute_dtype in ("float16", "bfloat16")]
+    policies = [layer.__dict__["_dtype_policy"] for layer in layers]
+    try:
+        for layer in layers:
+            layer.__dict__["_dtype_policy"] = float32
+        # Weights that are in half precision themselves are cast, too.
+        with keras.src.backend.AutocastScope("float32") if layers else contextlib.nullcontext():
+            yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.__dict__["_dtype_policy"] = policy
+
+
+@contextlib.contextmanager
+def computing_with(**functions: Callable) -> Iterator[None]:
+    """Inside this context, operations of `keras.ops` compute by other functions.
+
+    Args:
+        **functions: By the operation's name; each is called with the backend's function first.
+    """
+    backend = keras.src.backend.numpy
+    before = {name: getattr(backend, name) for name in functions}
+    try:
+        for name, function in functions.items():
+            setattr(backend, name, functools.partial(function, before[name]))
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(backend, name, function)
 
 
 def check_numerics(x: Any, message: str) -> Any:

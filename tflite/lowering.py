@@ -20,7 +20,12 @@ from keras_distill import _keras, taps
 
 @contextlib.contextmanager
 def lowered(
-    model: keras.Model, *, tanh_gelu: bool = False, fuse: bool = True, unroll: bool = False
+    model: keras.Model,
+    *,
+    tanh_gelu: bool = False,
+    fuse: bool = True,
+    unroll: bool = False,
+    tile: bool = True,
 ) -> Iterator[list[keras.Layer]]:
     """Traces inside this context give the lowered form of every layer of `model`.
 
@@ -30,13 +35,18 @@ def lowered(
         fuse: Gives LSTMs the form of TFLite's fused operator.
         unroll: Makes one copy of the operators of other recurrent layers for each step, instead
             of a loop.
+        tile: Whether the target has a TILE operator, by which Keras repeats.
 
     Yields:
         A list to which each recurrent layer that became a loop is added.
     """
     looped = []
     with contextlib.ExitStack() as stack:
+        if not tile:
+            stack.enter_context(_keras.computing_with(repeat=_repeat, tile=_tile))
         for layer in all_layers(model):
+            if type(layer) is keras.layers.UpSampling2D and not tile:
+                stack.enter_context(calling(layer, _nearest))
             if type(layer) is keras.layers.LayerNormalization:
                 stack.enter_context(calling(layer, _layer_normalization))
             elif type(layer) is keras.layers.Embedding:
@@ -154,7 +164,58 @@ def _embedding(layer, original, inputs):
     """A plain lookup. Keras' own also lets negative ids count from the end."""
     if layer.compute_dtype != "float32" or getattr(layer, "quantization_mode", None):
         return original(inputs)
-    return tf.gather(tf.convert_to_tensor(layer.embeddings.value), ops.cast(inputs, "int32"))
+    # With low-rank adaptation (LoRA) they are a tensor, not a variable.
+    table = tf.convert_to_tensor(getattr(layer.embeddings, "value", layer.embeddings))
+    table = table if table.dtype == tf.float32 else tf.cast(table, "float32")
+    return tf.gather(table, ops.cast(inputs, "int32"))
+
+
+def _nearest(layer, original, inputs):
+    """UpSampling2D by one resizing instead of a repetition for each axis."""
+    if layer.interpolation != "nearest" or layer.data_format != "channels_last":
+        return original(inputs)
+    size = [n * k for n, k in zip(inputs.shape[1:3], layer.size, strict=True)]
+    return tf.image.resize(inputs, size, method="nearest")
+
+
+def _repeat(original, x, repeats, axis=None):
+    """Each slice of an axis several times, as an image that is made larger."""
+    x = tf.convert_to_tensor(x)
+    plain = isinstance(repeats, int) and axis is not None and x.dtype == tf.float32
+    if not plain or None in x.shape:
+        return original(x, repeats, axis)
+    shape, axis = list(x.shape), axis % len(x.shape)
+    image = (math.prod(shape[:axis]), shape[axis], 1, math.prod(shape[axis + 1 :]))
+    shape[axis] *= repeats
+    size = (shape[axis], 1)
+    return tf.reshape(tf.image.resize(tf.reshape(x, image), size, method="nearest"), shape)
+
+
+def _tile(original, x, repeats):
+    """Copies along each axis, as concatenations."""
+    x = tf.convert_to_tensor(x)
+    repeats = [repeats] if isinstance(repeats, int) else list(repeats)
+    if not all(isinstance(n, int) for n in repeats) or x.dtype != tf.float32 or None in x.shape:
+        return original(x, repeats)
+    rank = max(len(x.shape), len(repeats))
+    x = tf.reshape(x, [1] * (rank - len(x.shape)) + list(x.shape))
+    for axis, n in enumerate([1] * (rank - len(repeats)) + repeats):
+        if n > 1:
+            x = _repeat(original, x, n, axis) if x.shape[axis] == 1 else _copies(x, n, axis)
+    return x
+
+
+#: As many inputs as a CONCATENATION of TFLite Micro may have.
+_MOST_INPUTS = 10
+
+
+def _copies(x, n, axis):
+    """`n` copies of a tensor, one after the other."""
+    parts = [x] * n
+    while len(parts) > 1:
+        groups = [parts[i : i + _MOST_INPUTS] for i in range(0, len(parts), _MOST_INPUTS)]
+        parts = [tf.concat(group, axis) if len(group) > 1 else group[0] for group in groups]
+    return parts[0]
 
 
 def _fused_lstm(layer, sequences):
@@ -167,9 +228,10 @@ def _fused_lstm(layer, sequences):
         state,
         state,
         # As tensors: the converter doesn't recognize a function of variables.
-        tf.convert_to_tensor(layer.cell.kernel.value),
-        tf.convert_to_tensor(layer.cell.recurrent_kernel.value),
-        tf.convert_to_tensor(layer.cell.bias.value),
+        *(
+            tf.cast(tf.convert_to_tensor(weight.value), "float32")
+            for weight in (layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias)
+        ),
     )
     return outputs if layer.return_sequences else outputs[:, -1]
 

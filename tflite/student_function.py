@@ -63,9 +63,15 @@ def inputs_of(model: keras.Model, input_signature: Any = None) -> list[Input]:
             )
     names = unique_names([_input_name(spec) for spec in specs], "input")
     return [
-        Input(name, tuple(spec.shape)[1:], keras.backend.standardize_dtype(spec.dtype or "float32"))
+        Input(name, tuple(spec.shape)[1:], _dtype(spec))
         for name, spec in zip(names, specs, strict=True)
     ]
+
+
+def _dtype(spec):
+    """Dtype of an input in the file, where half precision is float32."""
+    dtype = keras.backend.standardize_dtype(spec.dtype or "float32")
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
 def _input_name(spec):
@@ -143,7 +149,8 @@ class StudentFunction:
         if self.preprocessing is not None:
             flat = [self.preprocessing(flat[0]), *flat[1:]]
         model = self.model if check else self.model.call
-        outputs = model(self._packed(flat), training=False)
+        with _keras.computing_in_float32(self.model):
+            outputs = model(self._packed(flat), training=False)
         names = self.outputs or _output_names(self.named_by or self.model, outputs)
         if isinstance(outputs, dict):
             outputs = [outputs[key] for key in sorted(outputs)]

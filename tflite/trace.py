@@ -94,6 +94,7 @@ def trace(
     ]
     options = {
         "tanh_gelu": request.target.runtime == "micro",
+        "tile": request.target.runtime != "micro",
         "fuse": request.quantization != "int16x8",
         "unroll": request.recurrent == "unroll",
     }
