@@ -78,8 +78,15 @@ class Bound:
         self.variable.assign(self.check(value))
 
 
-def bind(instance: Any, name: str) -> Bound:
-    """A new variable for a hyperparameter, with its present value and schedule."""
+def bind(instance: Any, name: str, dtype: str | None = None) -> Bound:
+    """A new variable for a hyperparameter, with its present value and schedule.
+
+    Args:
+        instance: The object that has the hyperparameter.
+        name: Its name.
+        dtype: Dtype of the computation. With `"float64"` the variable is float64 too, else
+            float32. Defaults to `keras.config.floatx()`.
+    """
     value = instance.__dict__[name]
     schedule = None
     check = getattr(type(instance), name).check
@@ -87,10 +94,11 @@ def bind(instance: Any, name: str) -> Bound:
         value, schedule = value.variable, value.schedule
     elif isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
         value, schedule = check(as_float(value(0))), value
+    dtype = dtype or keras.config.floatx()
     variable = keras.Variable(
         as_float(value),
         trainable=False,
-        dtype="float32",
+        dtype="float64" if dtype == "float64" else "float32",
         name=name,
         aggregation="only_first_replica",
     )

@@ -289,13 +289,15 @@ class Objective:
 
     def _total(self, alpha, values):
         """The weighted sum of the losses of a batch."""
+        dtype = "float64" if any(x.dtype == "float64" for x in values.values()) else "float32"
+        alpha = ops.cast(alpha, dtype)
         total = sum(
-            ops.cast(pair.match.weight, "float32") * ops.cast(values[pair.name], "float32")
+            ops.cast(pair.match.weight, dtype) * ops.cast(values[pair.name], dtype)
             for pair in self.pairs
         )
         total = (1 - alpha) * total
         if "student_loss" in values:
-            total += alpha * ops.cast(values["student_loss"], "float32")
+            total += alpha * ops.cast(values["student_loss"], dtype)
         return total
 
     def _checked(self, structure, where):
@@ -318,11 +320,12 @@ class Objective:
     def _bind(self) -> dict[str, Bound]:
         """Gives every hyperparameter a variable, which a traced training step reads."""
         once = functools.cache(bind)  # A loss in two places has one variable under two names.
-        bound = {"alpha": once(self, "alpha")}
+        dtype = keras.dtype_policies.get(self.dtype or keras.config.floatx()).compute_dtype
+        bound = {"alpha": once(self, "alpha", dtype)}
         for match, name in zip(self.matches, self._names, strict=True):
-            bound[f"{name}/weight"] = once(match, "weight")
+            bound[f"{name}/weight"] = once(match, "weight", match.loss.dtype)
             for attribute in hyperparameters(match.loss):
-                bound[f"{name}/{attribute}"] = once(match.loss, attribute)
+                bound[f"{name}/{attribute}"] = once(match.loss, attribute, match.loss.dtype)
         return bound
 
     def _build(self, spec):
@@ -405,7 +408,7 @@ def add_penalties(values: dict[str, Any], penalties: Iterable) -> dict[str, Any]
     """Losses of a batch with regularizers and `add_loss` terms added to `"loss"`."""
     total = values["loss"]
     for penalty in penalties:
-        total += ops.cast(penalty_of(penalty), "float32")
+        total += ops.cast(penalty_of(penalty), total.dtype)
     return {**values, "loss": total}
 
 

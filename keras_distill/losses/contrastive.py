@@ -11,7 +11,7 @@ from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import fraction, positive, whole_number
 from keras_distill.hyperparameters import Hyperparameter
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.numerics import unit
+from keras_distill.losses.numerics import scalar, unit
 from keras_distill.losses.relations import pairs, row_vectors
 
 
@@ -132,7 +132,7 @@ class Contrastive(DistillationLoss):
     def _similarities(self, embeddings, memory, keys, others):
         """To the memory of the sample itself, `(batch,)`, and of others, `(batch, others)`."""
         dtype = embeddings.dtype
-        temperature = ops.cast(self.temperature, dtype)
+        temperature = scalar(self.temperature, dtype)
         own = ops.sum(embeddings * ops.cast(tf.gather(memory.value, keys), dtype), axis=1)
         other = ops.cast(tf.gather(memory.value, others), dtype)
         return own / temperature, ops.matmul(embeddings, ops.transpose(other)) / temperature

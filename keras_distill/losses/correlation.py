@@ -9,7 +9,7 @@ from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import not_negative, positive
 from keras_distill.hyperparameters import Hyperparameter
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.numerics import safe_sqrt
+from keras_distill.losses.numerics import safe_sqrt, scalar
 from keras_distill.losses.response import check_logits, softened
 
 
@@ -49,7 +49,7 @@ def dist(
     )
     across_samples = ops.where(ops.sum(counted) > 1, across_samples, 0)
     across_classes = 1 - correlation(p, q, ops.ones_like(p), axis=-1)
-    return ops.cast(beta, dtype) * across_classes + ops.cast(gamma, dtype) * across_samples
+    return scalar(beta, dtype) * across_classes + scalar(gamma, dtype) * across_samples
 
 
 def correlation(x: Tensor, y: Tensor, counted: Tensor, axis: int) -> Tensor:
@@ -137,7 +137,7 @@ class DIST(DistillationLoss):
         self, y_true: Tensor, y_pred: Tensor, present: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         check_logits("DIST", y_pred)
-        temperature = ops.cast(self.temperature, y_pred.dtype)
+        temperature = scalar(self.temperature, y_pred.dtype)
         p = ops.softmax(softened(y_true, temperature, self.standardize))
         q = ops.softmax(softened(y_pred, temperature, self.standardize))
         return ops.square(temperature) * dist(p, q, self.beta, self.gamma, present, mask)

@@ -9,7 +9,12 @@ from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import not_negative, positive
 from keras_distill.hyperparameters import Hyperparameter
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.numerics import bernoulli_kl_divergence, kl_divergence, very_negative
+from keras_distill.losses.numerics import (
+    bernoulli_kl_divergence,
+    kl_divergence,
+    scalar,
+    very_negative,
+)
 from keras_distill.losses.response import check_logits, softened
 
 
@@ -39,8 +44,8 @@ def dkd(
     zero = ops.zeros_like(p)
     p_target = ops.sum(ops.where(target, p, zero), axis=-1) - ops.logsumexp(p_others, axis=-1)
     q_target = ops.sum(ops.where(target, q, zero), axis=-1) - ops.logsumexp(q_others, axis=-1)
-    value = ops.cast(alpha, dtype) * bernoulli_kl_divergence(p_target, q_target)
-    value += ops.cast(beta, dtype) * kl_divergence(
+    value = scalar(alpha, dtype) * bernoulli_kl_divergence(p_target, q_target)
+    value += scalar(beta, dtype) * kl_divergence(
         ops.log_softmax(p_others), ops.log_softmax(q_others)
     )
     return ops.where(ops.any(target, axis=-1), value, ops.zeros_like(value))
@@ -132,7 +137,7 @@ class DKD(DistillationLoss):
     def call(self, y_true: tuple[Tensor, Tensor], y_pred: Tensor) -> Tensor:
         y_true, labels = y_true
         check_logits("DKD", y_pred)
-        temperature = ops.cast(self.temperature, y_pred.dtype)
+        temperature = scalar(self.temperature, y_pred.dtype)
         p = softened(y_true, temperature, self.standardize)
         q = softened(y_pred, temperature, self.standardize)
         value = dkd(p, q, target_class(labels, y_pred), self.alpha, self.beta)

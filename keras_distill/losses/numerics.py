@@ -9,6 +9,13 @@ from keras import ops
 from keras_distill._types import Tensor
 
 
+def scalar(value: float | Tensor, dtype: Any) -> Tensor:
+    """A hyperparameter, a number or a variable, in a dtype: `ops.cast` makes numbers float32."""
+    if isinstance(value, (int, float)):
+        return ops.convert_to_tensor(value, dtype)
+    return ops.cast(value, dtype)
+
+
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """`Σ p (log p − log q)` over the last axis."""
     return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)

@@ -93,7 +93,7 @@ def pool(features: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 def _averages(positions, parts):
     """Matrix `(parts, positions)` that averages over equal parts, which may share their ends."""
-    matrix = np.zeros((parts, positions), "float32")
+    matrix = np.zeros((parts, positions))
     for i in range(parts):
         part = slice(i * positions // parts, -(-(i + 1) * positions // parts))
         matrix[i, part] = 1 / len(range(*part.indices(positions)))

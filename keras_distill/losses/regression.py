@@ -9,6 +9,7 @@ from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import not_negative
 from keras_distill.hyperparameters import Hyperparameter
 from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.numerics import scalar
 
 
 def teacher_bounded(
@@ -27,7 +28,7 @@ def teacher_bounded(
     """
     student = ops.sum(ops.square(y_pred - labels), axis=-1)
     teacher = ops.sum(ops.square(y_true - labels), axis=-1)
-    counts = student + ops.cast(margin, y_pred.dtype) > teacher
+    counts = student + scalar(margin, y_pred.dtype) > teacher
     return ops.where(counts, student, ops.zeros_like(student))
 
 

@@ -9,7 +9,7 @@ from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import fraction, one_of, positive
 from keras_distill.hyperparameters import Hyperparameter
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.numerics import bernoulli_kl_divergence, kl_divergence, safe_sqrt
+from keras_distill.losses.numerics import bernoulli_kl_divergence, kl_divergence, safe_sqrt, scalar
 
 
 def soft_targets(p: Tensor, q: Tensor, activation: str = "softmax") -> Tensor:
@@ -40,7 +40,7 @@ def jensen_shannon(p: Tensor, q: Tensor, beta: float | Tensor = 0.5) -> Tensor:
     Returns:
         One value per sample and position, shape `(batch, ...)`.
     """
-    beta = ops.cast(beta, q.dtype)
+    beta = scalar(beta, q.dtype)
     log_p, log_q = ops.log_softmax(p), ops.log_softmax(q)
     # β may be a variable that reaches its ends while training goes on.
     inside = ops.where(ops.logical_and(beta > 0, beta < 1), beta, 0.5)
@@ -72,6 +72,10 @@ def standardized(logits: Tensor) -> Tensor:
     et al., "Logit Standardization in Knowledge Distillation" (arXiv:2403.01427), algorithm 1.
     Where all logits of a sample are equal, they become 0 and keep the gradient of `z − mean(z)`:
     the formula's own would be ten million times as steep.
+
+    The authors' code divides by the square root of the sum of squares over C − 1, not over the
+    number of classes C: its temperature T is `T · sqrt(C / (C − 1))` here, and a loss with the
+    factor T² is then `C / (C − 1)` times theirs.
     """
     # Subtracting a logit first makes equal logits exactly 0.
     centered = logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
@@ -178,7 +182,7 @@ class SoftTargets(DistillationLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         check_logits("SoftTargets", y_pred, at_least=2 if self.activation == "softmax" else 1)
-        temperature = ops.cast(self.temperature, y_pred.dtype)
+        temperature = scalar(self.temperature, y_pred.dtype)
         p = softened(y_true, temperature, self.standardize)
         q = softened(y_pred, temperature, self.standardize)
         return ops.square(temperature) * soft_targets(p, q, self.activation)
@@ -290,7 +294,7 @@ class JensenShannon(DistillationLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         check_logits("JensenShannon", y_pred)
-        temperature = ops.cast(self.temperature, y_pred.dtype)
+        temperature = scalar(self.temperature, y_pred.dtype)
         p = softened(y_true, temperature, self.standardize)
         q = softened(y_pred, temperature, self.standardize)
         return ops.square(temperature) * jensen_shannon(p, q, self.beta)

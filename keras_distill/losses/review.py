@@ -15,8 +15,8 @@ from keras_distill.losses.positions import pool, sample_means, to_common_size
 def hierarchical_context(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Mean squared difference of two maps and of their averages over 4×4, 2×2 and 1×1 parts.
 
-    The differences have the weights 1, ½, ¼ and ⅛, divided by their sum; parts that are no
-    smaller than the map are left out.
+    The differences have the weights 1, ½, ¼ and ⅛, divided by their sum. Parts are left out where
+    the map is no higher than there are rows of them; as in the authors' code, its width has no say.
 
     Args:
         y_true: Maps of the teacher, float, shape `(batch, height, width, channels)`.
@@ -27,7 +27,7 @@ def hierarchical_context(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """
     total, weight, weights = sample_means(ops.square(y_pred - y_true)), 1.0, 1.0
     for size in (4, 2, 1):
-        if size < min(y_true.shape[1:3]):
+        if size < y_true.shape[1]:
             weight /= 2
             parts = pool(y_pred, (size, size)) - pool(y_true, (size, size))
             total += weight * sample_means(ops.square(parts))

@@ -41,6 +41,18 @@ def test_localization_distillation():
     np.testing.assert_array_equal(equal, 0)
 
 
+def test_the_weight_of_localization_distillation_in_the_authors_code():
+    """Which averages over all boxes' edges and bins, and has the weight 0.25."""
+    teacher, student = BOXES
+    edges, bins = 4, BOXES.shape[-1]
+    log_p, log_q = (
+        z / 10 - np.log(np.exp(z / 10).sum(-1, keepdims=True)) for z in (teacher, student)
+    )
+    theirs = 0.25 * (10**2 * np.exp(log_p) * (log_p - log_q)).mean((-2, -1)).mean(-1)
+    got = losses.localization_distillation(teacher, student, np.ones(MATCHED.shape))
+    np.testing.assert_allclose(0.25 / (edges * bins) * got.numpy(), theirs, rtol=1e-5)
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_matched_classification(activation):
     formula = golden.soft_targets if activation == "softmax" else golden.soft_targets_sigmoid

@@ -176,6 +176,31 @@ def test_shapes_that_cannot_be_compared_are_refused(loss, teacher, student, mess
         value(loss, teacher, student)
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 3), (3, 8), (4, 8), (8, 4), (5, 2), (2, 5)])
+def test_review_chooses_its_levels_by_height(height, width):
+    """As the authors' code does; a narrow map is averaged over columns that share positions."""
+    teacher, student = RNG.standard_normal((2, 3, height, width, 2))
+    loss = losses.Review(dtype="float64", reduction=None)
+    loss.build(((None, height, width, 2),), ((None, height, width, 2),))
+    (fused,) = loss.state((tf.constant(student, "float32"),), tf.ones(3, bool))
+
+    def parts(x, size):
+        edges = [[(i * n // size, -(-(i + 1) * n // size)) for i in range(size)] for n in x.shape]
+        return [x[a:b, c:d].mean() for a, b in edges[0] for c, d in edges[1]]
+
+    difference = np.asarray(fused, "float64") - teacher
+    expected, weights = np.square(difference).mean((1, 2, 3)), 1.0
+    for size, weight in ((4, 1 / 2), (2, 1 / 4), (1, 1 / 8)):
+        weight *= 2 ** sum(size >= height for size in (4, 2) if size > 1)
+        if size < height:
+            maps = np.moveaxis(difference, -1, 1)
+            expected += weight * np.array(
+                [np.mean([np.square(parts(m, size)).mean() for m in sample]) for sample in maps]
+            )
+            weights += weight
+    np.testing.assert_allclose(loss((teacher,), (student,)), expected / weights, rtol=1e-5)
+
+
 def test_review_refuses_what_it_cannot_fuse():
     with pytest.raises(ValueError, match="tuples of as many maps"):
         losses.Review().build(((None, 4, 4, 2),), ((None, 4, 4, 2), (None, 2, 2, 2)))

@@ -248,3 +248,17 @@ def test_labels_of_another_shape_are_refused():
         value(losses.DKD(), labels=np.zeros((6, 2, 5)))
     with pytest.raises(ValueError, match="TeacherBoundedRegression"):
         value(losses.TeacherBoundedRegression(), labels=np.zeros((6, 3)))
+
+
+def test_standardized_logits_of_the_authors_code():
+    """Which divides by C - 1 where the paper, and `SoftTargets`, divide by the classes C."""
+    t, s = np.random.default_rng(0).normal(size=(2, 6, 5)) * 3
+
+    def theirs(z):
+        return (z - z.mean(-1, keepdims=True)) / (z.std(-1, ddof=1, keepdims=True) + 1e-7)
+
+    p, q = (np.exp(theirs(z) / 2) for z in (t, s))
+    p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
+    expected = 2**2 * (p * np.log(p / q)).sum(-1)
+    loss = losses.SoftTargets(2 * (5 / 4) ** 0.5, standardize=True, dtype="float64", reduction=None)
+    np.testing.assert_allclose(loss(t, s).numpy() * 4 / 5, expected, rtol=1e-6)
