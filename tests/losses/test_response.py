@@ -197,8 +197,8 @@ def test_masked_tokens_have_no_part(case):
     got, gradient = value_and_gradient(case.loss(), teacher, labels, student, mask=mask)
     np.testing.assert_allclose(got, want / 3, rtol=1e-5)
     np.testing.assert_array_equal(gradient[~mask], 0)
-    weighed, _ = value_and_gradient(case.loss(), teacher, labels, student, mask.astype("float32"))
-    np.testing.assert_allclose(weighed, want / 6, rtol=1e-5)
+    weighted, _ = value_and_gradient(case.loss(), teacher, labels, student, mask.astype("float32"))
+    np.testing.assert_allclose(weighted, want / 6, rtol=1e-5)
     teacher[~mask], student[~mask] = 9, RNG.standard_normal((3, 4))
     changed, changed_gradient = value_and_gradient(case.loss(), teacher, labels, student, mask=mask)
     assert changed == got

@@ -216,7 +216,7 @@ def test_keyed_batches_train_evaluate_and_predict(dense, x):
     np.testing.assert_array_equal(distiller.predict(data, verbose=0), distiller.predict(x))
     history = distiller.fit(data, epochs=2, verbose=0).history["loss"]
     assert history[1] < history[0]
-    # Arrays need no data set.
+    # Arrays need no dataset.
     more = distiller.fit(Keyed(x, np.arange(16)), y, epochs=1, verbose=0, batch_size=16)
     assert more.history["loss"][0] < history[1]
 

@@ -294,7 +294,7 @@ def test_views_follow_from_the_seed_of_an_epoch(digits, tmp_path):
 
 
 def test_mixup_goes_with_stored_answers(digits, tmp_path):
-    """Pairs are made by the data set; the share of each is drawn from the seed."""
+    """Pairs are made by the dataset; the share of each is drawn from the seed."""
     images = tf.data.Dataset.from_tensor_slices(digits[0][:32])
     partners = images.shuffle(32, seed=3, reshuffle_each_iteration=False)
     pairs = tf.data.Dataset.zip({"image": images, "partner": partners})
