@@ -1,21 +1,226 @@
-"""Changes to a TFLite file that leave what it computes as it is, or as it should be."""
+"""The editor of TFLite files, and changes that leave what a file computes as it should be."""
 
 import copy
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
+_INTEGERS = {schema.TensorType.INT8: "int8", schema.TensorType.INT16: "int16"}
+
+
+class File:
+    """A TFLite file that is being edited.
+
+    Attributes:
+        model: The file, as the object `ModelT` of TFLite's schema.
+        graph: Its first graph, a `SubGraphT`.
+    """
+
+    def __init__(self, tflite: bytes):
+        self.model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
+        self.graph: Any = self.model.subgraphs[0]
+
+    def bytes(self) -> bytes:
+        """The edited file."""
+        return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
+
+    # Reading.
+
+    def operator_name(self, operator: Any) -> str:
+        """Name of an operator, such as `"CONV_2D"`."""
+        return flatbuffer_utils.opcode_to_name(self.model, operator.opcodeIndex)
+
+    def tensor_name(self, index: int) -> str:
+        """Name of a tensor."""
+        return self.graph.tensors[index].name.decode()
+
+    def data(self, tensor: Any, dtype: str) -> np.ndarray | None:
+        """The flat data of a constant tensor, `None` where it isn't constant."""
+        data = self.model.buffers[tensor.buffer].data
+        return None if data is None else np.frombuffer(bytes(data), dtype)
+
+    def floats(self, index: int) -> np.ndarray | None:
+        """The data of a constant float tensor in its shape, `None` where it isn't one."""
+        tensor = self.graph.tensors[index]
+        if tensor.type != schema.TensorType.FLOAT32:
+            return None
+        data = self.data(tensor, "float32")
+        return None if data is None else data.reshape(shape_of(tensor))
+
+    def integers(self, tensor: Any) -> np.ndarray:
+        """The flat integers of constant weights of 8 or 4 bits, int8."""
+        data = self.data(tensor, "int8")
+        if data is None:
+            raise ValueError(f"The tensor {tensor.name.decode()!r} isn't constant.")
+        if tensor.type != schema.TensorType.INT4:
+            return data
+        both = np.stack([np.int8(data << 4) >> 4, data >> 4], axis=1).ravel()
+        return both[: int(np.prod(shape_of(tensor)))]
+
+    # Adding.
+
+    def add_buffer(self, data: bytes) -> int:
+        """Adds data, and returns the index of their buffer."""
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(data, "uint8")
+        self.model.buffers.append(buffer)
+        return len(self.model.buffers) - 1
+
+    def add_metadata(self, name: str, data: bytes) -> None:
+        """Adds an entry to the file's metadata."""
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, self.add_buffer(data)
+        self.model.metadata = [*(self.model.metadata or []), entry]
+
+    def add_tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        kind: int,
+        quantization: Any,
+        data: bytes | None = None,
+    ) -> int:
+        """Adds a tensor to the graph, constant where there are `data`. Returns its index."""
+        tensor = schema.TensorT()
+        tensor.name = name.encode()
+        tensor.shape = [int(size) for size in shape]
+        tensor.type = kind
+        tensor.quantization = quantization
+        tensor.hasRank = True
+        tensor.buffer = 0 if data is None else self.add_buffer(data)
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def conversion(self, name: str, source: int, target: int) -> Any:
+        """A new `QUANTIZE` or `DEQUANTIZE`, which the caller puts into the list of operators."""
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(getattr(schema.BuiltinOperator, name))
+        operator.inputs, operator.outputs = [source], [target]
+        return operator
+
+    def _code(self, builtin: int) -> int:
+        """Index of a built-in operator's code, added where the file doesn't have it."""
+        for index, code in enumerate(self.model.operatorCodes):
+            if code.builtinCode == builtin:
+                return index
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = builtin
+        code.version = 2  # from one integer type to another
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1
+
+    # Changing.
+
+    def rescale(self, op: Any, place: int, quantization: Any) -> None:
+        """Brings an input of an operator to another scale: a constant by itself, else by QUANTIZE."""
+        graph = self.graph
+        index = op.inputs[place]
+        given = graph.tensors[index]
+        rescaled = copy.copy(given)
+        rescaled.name = rescaled.name + b"/rescaled"
+        rescaled.quantization = quantization
+        rescaled.buffer = 0
+        graph.tensors.append(rescaled)
+        op.inputs = list(op.inputs)
+        op.inputs[place] = len(graph.tensors) - 1
+        constant = self.data(given, "uint8")
+        if constant is not None and len(constant):
+            constant = constant.view(_INTEGERS[given.type])
+            rescaled.buffer = self.add_buffer(_requantized(constant, given, quantization))
+            return
+        step = self.conversion("QUANTIZE", index, op.inputs[place])
+        graph.operators.insert(graph.operators.index(op), step)
+
+    def replace(self, old: int, new: int) -> None:
+        """Has all operators read and write another tensor in place of one."""
+        for operator in self.graph.operators:
+            operator.inputs = [new if i == old else i for i in operator.inputs]
+            operator.outputs = [new if i == old else i for i in operator.outputs]
+
+    def drop_unused(self) -> None:
+        """Drops tensors, buffers and operator codes that nothing in the file's graph refers to."""
+        self._drop_tensors()
+        self.drop_buffers()
+        codes = sorted({operator.opcodeIndex for operator in self.graph.operators})
+        index = {old: new for new, old in enumerate(codes)}
+        self.model.operatorCodes = [self.model.operatorCodes[i] for i in codes]
+        for operator in self.graph.operators:
+            operator.opcodeIndex = index[operator.opcodeIndex]
+
+    def _drop_tensors(self) -> None:
+        graph = self.graph
+        lists = [x for o in graph.operators for x in (o.inputs, o.outputs)]
+        lists += [graph.inputs, graph.outputs]
+        used = sorted({int(i) for x in lists for i in x if i >= 0})
+        index = {old: new for new, old in enumerate(used)} | {-1: -1}
+        for operator in graph.operators:
+            operator.inputs = [index[int(i)] for i in operator.inputs]
+            operator.outputs = [index[int(i)] for i in operator.outputs]
+        graph.inputs = [index[int(i)] for i in graph.inputs]
+        graph.outputs = [index[int(i)] for i in graph.outputs]
+        for signature in self.model.signatureDefs or []:
+            for port in (*signature.inputs, *signature.outputs):
+                port.tensorIndex = index[port.tensorIndex]
+        graph.tensors = [graph.tensors[i] for i in used]
+
+    def drop_buffers(self) -> None:
+        """Drops buffers that no tensor and no metadata refer to."""
+        owners = [tensor for graph in self.model.subgraphs for tensor in graph.tensors]
+        owners += self.model.metadata or []
+        # The first buffer is that of tensors without data.
+        kept = sorted({0, *(owner.buffer for owner in owners)})
+        index = {old: new for new, old in enumerate(kept)}
+        self.model.buffers = [self.model.buffers[i] for i in kept]
+        for owner in owners:
+            owner.buffer = index[owner.buffer]
+
+
+def shape_of(tensor: Any) -> list[int]:
+    """The shape of a tensor; scalars may have none."""
+    return [] if tensor.shape is None else list(tensor.shape)
+
+
+def scale_of(tensor: Any) -> float:
+    """The one scale of a tensor, 0 where it isn't quantized."""
+    scales = getattr(tensor.quantization, "scale", None)
+    return 0.0 if scales is None or len(scales) == 0 else scales[0]
+
+
+def same_steps(a: Any, b: Any) -> bool:
+    """Whether two quantized tensors have one scale and one zero point."""
+    same_zero = a.quantization.zeroPoint[0] == b.quantization.zeroPoint[0]
+    return scale_of(a) == scale_of(b) and same_zero
+
+
+def _requantized(integers: np.ndarray, tensor: Any, quantization: Any) -> bytes:
+    """The integers of a constant tensor in other steps."""
+    values = integers.astype("float64") - tensor.quantization.zeroPoint[0]
+    values = values * tensor.quantization.scale[0]
+    steps = np.round(values / quantization.scale[0]) + quantization.zeroPoint[0]
+    limits = np.iinfo(integers.dtype)
+    return np.clip(steps, limits.min, limits.max).astype(integers.dtype).tobytes()
+
+
+def quantization_of(scales: Iterable, zero_points: Iterable, axis: int = 0) -> Any:
+    """Quantization parameters of a tensor, with a scale and zero point for each channel."""
+    result = schema.QuantizationParametersT()
+    result.scale = [float(x) for x in scales]
+    result.zeroPoint = [int(x) for x in zero_points]
+    result.quantizedDimension = axis
+    return result
+
 
 def port_counts(tflite: bytes) -> tuple[int, int]:
     """How many inputs and outputs a file has."""
-    graph = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite)).subgraphs[0]
+    graph = File(tflite).graph
     return len(graph.inputs), len(graph.outputs)
 
 
-def tidied(tflite, inputs, outputs) -> bytes:
-    """Orders and names the inputs and outputs of a file's one signature, and mends its scales.
+def tidied(tflite: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """Orders and names the inputs and outputs of a file's one signature, and fixes its scales.
 
     The converter sorts them as it likes; runtimes without signatures know them by index alone.
 
@@ -24,9 +229,9 @@ def tidied(tflite, inputs, outputs) -> bytes:
         inputs: Names of the inputs, in order.
         outputs: Names of the outputs, in order.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
-    signature = model.signatureDefs[0]
-    graph = model.subgraphs[signature.subgraphIndex]
+    file = File(tflite)
+    signature = file.model.signatureDefs[0]
+    graph = file.graph = file.model.subgraphs[signature.subgraphIndex]
     for side, names in (("inputs", inputs), ("outputs", outputs)):
         maps = {m.name.decode(): m for m in getattr(signature, side)}
         setattr(signature, side, [maps[name] for name in names])
@@ -35,43 +240,43 @@ def tidied(tflite, inputs, outputs) -> bytes:
         for name, index in zip(names, indices, strict=True):
             graph.tensors[index].name = name.encode()
     for op in list(graph.operators):
-        name = flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)
+        name = file.operator_name(op)
         if name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
-            _mend_lstm(graph, op)
+            _fix_lstm(graph, op)
         elif name == "SOFTMAX":
-            _mend_softmax(graph.tensors[op.inputs[0]])
+            _fix_softmax(graph.tensors[op.inputs[0]])
         elif name in _MOVES:
-            _mend_move(model, graph, op, _MOVES[name])
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+            _fix_move(file, op, _MOVES[name])
+    return file.to_bytes()
 
 
-def fed_bytes(tflite) -> bytes:
+def fed_bytes(tflite: bytes) -> bytes:
     """The file with uint8 inputs that stand for themselves: scale 1, zero point 0.
 
-    Calibration gives them the scale of its largest value. The QUANTIZE behind each input turns
+    Calibration gives them the scale of its largest value. The QUANTIZE after each input turns
     one scale into the other.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
-    graph = model.subgraphs[0]
+    file = File(tflite)
+    graph = file.graph
     for index in graph.inputs:
         quantization = graph.tensors[index].quantization
         if graph.tensors[index].type == schema.TensorType.UINT8 and quantization is not None:
             quantization.scale, quantization.zeroPoint = [1.0], [0]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return file.bytes()
 
 
 #: Index of the hidden state among an LSTM's inputs.
 HIDDEN_STATE = 18
 
 
-def _mend_lstm(graph, op):
+def _fix_lstm(graph: Any, op: Any) -> None:
     """Gives an int8 LSTM's hidden state the scale of its output.
 
     Both are the same numbers, but where the output is concatenated with others the converter
     gives it their scale and forgets the state, so that the operator computes with a wrong one.
     """
     quantization = graph.tensors[op.outputs[0]].quantization
-    if not _scale(graph.tensors[op.outputs[0]]):
+    if not scale_of(graph.tensors[op.outputs[0]]):
         return
     for index in (op.inputs[HIDDEN_STATE], op.intermediates[-1]):
         graph.tensors[index].quantization = quantization
@@ -81,12 +286,12 @@ def _mend_lstm(graph, op):
 _SOFTMAX_SCALE = 2.0**-25
 
 
-def _mend_softmax(tensor):
+def _fix_softmax(tensor: Any) -> None:
     """Raises a vanishing scale of a softmax' input, at which the reference kernels abort.
 
     256 such steps span less than 1e-5, which no softmax of 8 bits shows.
     """
-    if 0 < _scale(tensor) < _SOFTMAX_SCALE:
+    if 0 < scale_of(tensor) < _SOFTMAX_SCALE:
         tensor.quantization.scale = [_SOFTMAX_SCALE]
 
 
@@ -110,89 +315,25 @@ _MOVES = {
 }  # fmt: skip
 
 
-def _mend_move(model, graph, op, places):
+def _fix_move(file: File, op: Any, places: slice) -> None:
     """Brings what an operator copies to the scale of the tensor that it copies into.
 
     The converter gives such a tensor the scale of those that it is concatenated with, and leaves
     the values that ONE_HOT writes in scales of their own.
     """
+    graph = file.graph
     wanted = graph.tensors[op.outputs[0]]
     for place in range(*places.indices(len(op.inputs))):
         given = graph.tensors[op.inputs[place]]
-        if given.type == wanted.type and _scale(given) and not _same_steps(given, wanted):
-            rescale(model, graph, op, place, wanted.quantization)
+        if given.type == wanted.type and scale_of(given) and not same_steps(given, wanted):
+            file.rescale(op, place, wanted.quantization)
 
 
-def rescale(model: Any, graph: Any, op: Any, place: int, quantization: Any) -> None:
-    """Brings an input of an operator to another scale: a constant by itself, else by a QUANTIZE."""
-    index = op.inputs[place]
-    given = graph.tensors[index]
-    rescaled = copy.copy(given)
-    rescaled.name = rescaled.name + b"/rescaled"
-    rescaled.quantization = quantization
-    rescaled.buffer = 0
-    graph.tensors.append(rescaled)
-    op.inputs = list(op.inputs)
-    op.inputs[place] = len(graph.tensors) - 1
-    constant = model.buffers[given.buffer].data
-    if constant is not None and len(constant):
-        model.buffers.append(_requantized(constant, given, quantization))
-        rescaled.buffer = len(model.buffers) - 1
-        return
-    step = schema.OperatorT()
-    step.opcodeIndex = _code(model, schema.BuiltinOperator.QUANTIZE)
-    step.inputs, step.outputs = [index], [op.inputs[place]]
-    graph.operators.insert(graph.operators.index(op), step)
-
-
-def _requantized(data, tensor, quantization):
-    """A buffer with the values of a constant in other steps."""
-    dtype = _INTEGERS[tensor.type]
-    values = np.frombuffer(bytes(data), dtype).astype("float64")
-    values = (values - tensor.quantization.zeroPoint[0]) * tensor.quantization.scale[0]
-    steps = np.round(values / quantization.scale[0]) + quantization.zeroPoint[0]
-    limits = np.iinfo(dtype)
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(np.clip(steps, limits.min, limits.max).astype(dtype), "uint8")
-    return buffer
-
-
-_INTEGERS = {schema.TensorType.INT8: "int8", schema.TensorType.INT16: "int16"}
-
-
-def _scale(tensor):
-    """The one scale of a tensor, 0 where it isn't quantized."""
-    scales = getattr(tensor.quantization, "scale", None)
-    return 0.0 if scales is None or len(scales) == 0 else scales[0]
-
-
-def _same_steps(a, b):
-    return _scale(a) == _scale(b) and a.quantization.zeroPoint[0] == b.quantization.zeroPoint[0]
-
-
-def _code(model, builtin):
-    """Index of a built-in operator's code, added where the file doesn't have it."""
-    for index, code in enumerate(model.operatorCodes):
-        if code.builtinCode == builtin:
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin
-    code.version = 2  # from one integer type to another
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
-
-
-def stripped(tflite) -> bytes:
+def stripped(tflite: bytes) -> bytes:
     """The file without names and metadata, which microcontrollers don't read."""
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
-    flatbuffer_utils.strip_strings(model)
-    used = {0} | {t.buffer for g in model.subgraphs for t in g.tensors}
-    model.metadata = None
-    model.metadataBuffer = None
-    keep = sorted(used)
-    index = {old: new for new, old in enumerate(keep)}
-    model.buffers = [model.buffers[old] for old in keep]
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            tensor.buffer = index[tensor.buffer]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    file = File(tflite)
+    flatbuffer_utils.strip_strings(file.model)
+    file.model.metadata = None
+    file.model.metadataBuffer = None
+    file.drop_buffers()
+    return file.bytes()

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
-from keras_distill.tflite.flatbuffer import HIDDEN_STATE, rescale
+from keras_distill.tflite.flatbuffer import HIDDEN_STATE, File, same_steps, scale_of
 
 #: `(low, high)` of a tensor.
 Range = tuple[float, float]
@@ -40,12 +39,12 @@ def clipped(tflite: bytes, ranges: Mapping[str, Range]) -> dict[str, float]:
         tflite: The integer file, names included.
         ranges: `(low, high)` by tensor name, as calibration found them.
     """
-    return _clipped(flatbuffer_utils.read_model_from_bytearray(bytearray(tflite)), ranges)
+    return _clipped(File(tflite).graph, ranges)
 
 
-def _clipped(model, ranges):
+def _clipped(graph, ranges):
     found = {}
-    for name, bits, scale, zero_point in _activations(model):
+    for name, bits, scale, zero_point in _activations(graph):
         if name not in ranges or not scale:
             continue
         low, high = ranges[name]
@@ -58,15 +57,14 @@ def _clipped(model, ranges):
     return found
 
 
-def _activations(model):
+def _activations(graph):
     """`(name, bits, scale, zero point)` of the integer tensors that operators compute."""
-    graph = model.subgraphs[0]
     indices = [*graph.inputs, *(i for op in graph.operators for i in op.outputs)]
     return [
         (tensor.name.decode(), _TYPES[tensor.type], tensor.quantization.scale[0],
          tensor.quantization.zeroPoint[0])
         for tensor in (graph.tensors[i] for i in indices)
-        if tensor.type in _TYPES and _scale(tensor)
+        if tensor.type in _TYPES and scale_of(tensor)
     ]  # fmt: skip
 
 
@@ -77,20 +75,20 @@ def repaired(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
         tflite: The file, names included.
         ranges: `(low, high)` by tensor name.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
-    wrong = _clipped(model, ranges)
+    file = File(tflite)
+    wrong = _clipped(file.graph, ranges)
     if not wrong:
         return tflite
-    _Repair(model, ranges, wrong).run()
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    _Repair(file, ranges, wrong).run()
+    return file.to_bytes()
 
 
 class _Repair:
     """One file; changes spread from the operators that compute a wrong tensor to those behind."""
 
-    def __init__(self, model, ranges, wrong):
-        self.model = model
-        self.graph = model.subgraphs[0]
+    def __init__(self, file, ranges, wrong):
+        self.file = file
+        self.graph = file.graph
         self.ranges = ranges
         self.wrong = wrong
         #: What a tensor's quantization was, for each that changed.
@@ -100,7 +98,7 @@ class _Repair:
         for index in self.graph.inputs:
             self._renew(index)
         for op in list(self.graph.operators):
-            name = flatbuffer_utils.opcode_to_name(self.model, op.opcodeIndex)
+            name = self.file.operator_name(op)
             if name in _JOINS:
                 self._join(op)
             elif name in _KEEPS_SCALE:
@@ -130,7 +128,7 @@ class _Repair:
     def _follow(self, op, source):
         if source in self.before:
             for index in op.outputs:
-                if _scale(self.graph.tensors[index]):
+                if scale_of(self.graph.tensors[index]):
                     self._set(index, self.graph.tensors[source].quantization)
 
     def _join(self, op):
@@ -140,14 +138,14 @@ class _Repair:
         for place, index in enumerate(op.inputs):
             given = self.graph.tensors[index]
             changed = index in self.before or op.outputs[0] in self.before
-            if changed and given.type == wanted.type and not _same(given, wanted):
-                self._rescale(op, place, wanted.quantization)
+            if changed and given.type == wanted.type and not same_steps(given, wanted):
+                self.file.rescale(op, place, wanted.quantization)
 
     def _restore(self, op, place):
         """Brings a changed input back to what the constants of an operator were made for."""
         index = op.inputs[place]
         if index in self.before:
-            self._rescale(op, place, self.before[index])
+            self.file.rescale(op, place, self.before[index])
 
     def _tie(self, op):
         """Gives an LSTM's hidden state the scale of its output: both are the same numbers."""
@@ -157,9 +155,6 @@ class _Repair:
                     op.outputs[0]
                 ].quantization
 
-    def _rescale(self, op, place, quantization):
-        rescale(self.model, self.graph, op, place, quantization)
-
     def _count_bias(self, op, place, data):
         """Counts a bias anew, in steps of a changed input."""
         index = op.inputs[data]
@@ -167,14 +162,10 @@ class _Repair:
         if index not in self.before or bias < 0:
             return
         tensor = copy.copy(self.graph.tensors[bias])
-        ratio = _scale(self.graph.tensors[index]) / self.before[index].scale[0]
+        ratio = scale_of(self.graph.tensors[index]) / self.before[index].scale[0]
         dtype = {schema.TensorType.INT32: "int32", schema.TensorType.INT64: "int64"}[tensor.type]
-        values = np.frombuffer(bytes(self.model.buffers[tensor.buffer].data), dtype)
-        buffer = schema.BufferT()
-        data = np.round(values / ratio).astype(dtype).tobytes()
-        buffer.data = np.frombuffer(data, "uint8")
-        self.model.buffers.append(buffer)
-        tensor.buffer = len(self.model.buffers) - 1
+        values = self.file.data(tensor, dtype)
+        tensor.buffer = self.file.add_buffer(np.round(values / ratio).astype(dtype).tobytes())
         tensor.quantization = copy.copy(tensor.quantization)
         tensor.quantization.scale = [s * ratio for s in tensor.quantization.scale]
         self.graph.tensors.append(tensor)
@@ -192,12 +183,3 @@ def parameters(low: float, high: float, bits: int) -> Any:
     result.scale = [float(np.float32(scale))]
     result.zeroPoint = [int(np.clip(np.round(-128 - low / scale), -128, 127))]
     return result
-
-
-def _scale(tensor):
-    scales = getattr(tensor.quantization, "scale", None)
-    return 0.0 if scales is None or len(scales) == 0 else scales[0]
-
-
-def _same(a, b):
-    return _scale(a) == _scale(b) and a.quantization.zeroPoint[0] == b.quantization.zeroPoint[0]

@@ -6,17 +6,12 @@ TFLite file; `keras_distill.tflite.convert` writes the file that computes just t
 
 from keras_distill.quantization.aware import freeze, precision, quantize_aware
 from keras_distill.quantization.calibration import calibrate
-from keras_distill.quantization.export import export_form
-from keras_distill.quantization.flatbuffer import check_export, write_integers
 from keras_distill.quantization.ranges import is_quantize_aware
 
 __all__ = [
     "calibrate",
-    "check_export",
-    "export_form",
     "freeze",
     "is_quantize_aware",
     "precision",
     "quantize_aware",
-    "write_integers",
 ]

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -88,6 +89,12 @@ class AnyRange(keras.layers.Layer):
     def grid(self):
         """Scale and zero point, as tensors of float32."""
         raise NotImplementedError
+
+    @property
+    def has_started(self):
+        """Whether the range is known: prescribed, calibrated, or met in training."""
+        started = getattr(self, "started", None)
+        return started is None or float(np.max(started)) > 0
 
     def call(self, x):
         if self.observer is not None:

@@ -7,6 +7,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 from aware import MICRO, convolutional, graph_of, operators, steps_apart
 from keras_distill.tflite import runtimes
+from keras_distill.tflite.converters import trained
+from keras_distill.tflite.converters.export_form import ExportForm
 
 from keras_distill import quantization, tflite
 from keras_distill.quantization.ranges import AnyRange
@@ -127,9 +129,9 @@ def other_weight(model, tensors):
     ],
 )
 def test_a_file_that_differs_is_refused(change, message, aware_student, artifact):
-    quantization.check_export(aware_student, artifact.tflite)
+    trained.check(ExportForm(aware_student), artifact.tflite)
     with pytest.raises(ValueError, match=message):
-        quantization.check_export(aware_student, tampered(artifact.tflite, change))
+        trained.check(ExportForm(aware_student), tampered(artifact.tflite, change))
 
 
 def test_a_file_with_a_float_tensor_is_refused(aware_student, artifact):
@@ -137,7 +139,7 @@ def test_a_file_with_a_float_tensor_is_refused(aware_student, artifact):
         tensors["pointwise"].type = schema.TensorType.FLOAT32
 
     with pytest.raises(ValueError, match="'pointwise' is FLOAT32"):
-        quantization.check_export(aware_student, tampered(artifact.tflite, change))
+        trained.check(ExportForm(aware_student), tampered(artifact.tflite, change))
 
 
 @pytest.mark.parametrize(

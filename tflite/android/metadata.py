@@ -9,8 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 
 import flatbuffers
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
+from keras_distill.tflite import flatbuffer
 
 _BUFFER = "TFLITE_METADATA"
 _IDENTIFIER = b"M001"
@@ -59,15 +58,10 @@ def with_metadata(
         outputs: `TensorInfo`s.
         files: Contents of the packed files (labels) by name.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
-    buffer = schema.BufferT()
-    buffer.data = list(model_metadata(name, description, inputs, outputs))
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = _BUFFER, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
-    model.description = description
-    packed = io.BytesIO(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+    file = flatbuffer.File(tflite)
+    file.add_metadata(_BUFFER, model_metadata(name, description, inputs, outputs))
+    file.model.description = description
+    packed = io.BytesIO(file.bytes())
     if files:
         with zipfile.ZipFile(packed, "a", zipfile.ZIP_STORED) as archive:
             for path, text in files.items():
