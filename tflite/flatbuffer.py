@@ -23,7 +23,7 @@ class File:
         self.model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
         self.graph: Any = self.model.subgraphs[0]
 
-    def bytes(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """The edited file."""
         return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
 
@@ -262,7 +262,7 @@ def fed_bytes(tflite: bytes) -> bytes:
         quantization = graph.tensors[index].quantization
         if graph.tensors[index].type == schema.TensorType.UINT8 and quantization is not None:
             quantization.scale, quantization.zeroPoint = [1.0], [0]
-    return file.bytes()
+    return file.to_bytes()
 
 
 #: Index of the hidden state among an LSTM's inputs.
@@ -336,4 +336,4 @@ def stripped(tflite: bytes) -> bytes:
     file.model.metadata = None
     file.model.metadataBuffer = None
     file.drop_buffers()
-    return file.bytes()
+    return file.to_bytes()

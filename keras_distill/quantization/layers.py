@@ -1,6 +1,7 @@
 """Keras layers whose weights are rounded to the integers of the TFLite file."""
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -10,33 +11,36 @@ from keras_distill import _keras
 from keras_distill._types import PACKAGE
 from keras_distill.quantization.ranges import fake_quantize, scaled_gradient
 
+# Mixed into Keras layers, whose attributes it uses.
+_Layer: Any = keras.layers.Layer if TYPE_CHECKING else object
+
 _SMALLEST = 1e-12
 
 
-class QuantizedKernel:
+class QuantizedKernel(_Layer):
     """What layers with a rounded kernel share: symmetric integers, one scale per channel.
 
     Args:
-        bits: 8 or 4: integers from -127 to 127, or from -7 to 7.
+        bits: 8 for integers from -127 to 127, or 4 for integers from -7 to 7.
         learned_steps: Whether the scales are trained (arXiv:1902.08153) instead of following the
             greatest value of each channel.
     """
 
     #: Axes of the kernel along which scales differ.
-    channel_axes: tuple = (-1,)
+    channel_axes: tuple[int, ...] = (-1,)
     kernel_name = "kernel"
 
-    def __init__(self, *args, bits=8, learned_steps=False, **kwargs):
+    def __init__(self, *args: Any, bits: int = 8, learned_steps: bool = False, **kwargs: Any):
         self.bits = bits
         self.learned_steps = learned_steps
         super().__init__(*args, **kwargs)
 
     @property
-    def highest(self):
+    def highest(self) -> int:
         """The greatest integer of a weight."""
         return 2 ** (self.bits - 1) - 1
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         if self.learned_steps:
             with _keras.unlocked(self):
@@ -45,33 +49,33 @@ class QuantizedKernel:
                 )
             self.start()
 
-    def add_weight(self, *args, **kwargs):
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("name") == self.kernel_name:
             # Rounded in float32, whatever the layer computes in.
             kwargs["autocast"] = False
         return super().add_weight(*args, **kwargs)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         # Keras' own layers would store what they read as `kernel`: the rounded one.
         keras.layers.Layer.save_own_variables(self, store)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         keras.layers.Layer.load_own_variables(self, store)
 
-    def start(self):
+    def start(self) -> None:
         """Sets learned steps from the kernel: `2 mean(|w|) / sqrt(highest)`."""
         if self.learned_steps:
             mean = ops.mean(ops.abs(self.float_kernel), axis=self._reduced_axes(), keepdims=True)
             self.step.assign(ops.maximum(2 * mean / math.sqrt(self.highest), _SMALLEST))
 
-    def scale(self):
+    def scale(self) -> Any:
         """Size of a step, float32, 1 on all axes but those of the channels."""
         if self.learned_steps:
             return ops.maximum(self.step, _SMALLEST)
         greatest = ops.max(ops.abs(self.float_kernel), axis=self._reduced_axes(), keepdims=True)
         return ops.stop_gradient(ops.maximum(greatest / self.highest, _SMALLEST))
 
-    def rounded_kernel(self):
+    def rounded_kernel(self) -> Any:
         """The kernel after a round trip through integers, in the layer's compute dtype."""
         scale = self.scale()
         if self.learned_steps:
@@ -80,7 +84,7 @@ class QuantizedKernel:
         kernel = fake_quantize(self.float_kernel, scale, 0.0, -self.highest, self.highest)
         return ops.cast(kernel, self.compute_dtype)
 
-    def integers(self):
+    def integers(self) -> tuple[np.ndarray, np.ndarray]:
         """The kernel's integers and their scales, as float32 arrays: `(integers, scale)`."""
         scale = self.scale()
         kernel = fake_quantize(
@@ -88,15 +92,15 @@ class QuantizedKernel:
         )
         return np.round(kernel / scale), ops.convert_to_numpy(scale)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "bits": self.bits, "learned_steps": self.learned_steps}
 
-    def _reduced_axes(self):
+    def _reduced_axes(self) -> tuple[int, ...]:
         rank = len(self.float_kernel.shape)
         kept = {axis % rank for axis in self.channel_axes}
         return tuple(axis for axis in range(rank) if axis not in kept)
 
-    def _scale_shape(self):
+    def _scale_shape(self) -> list[int]:
         reduced = self._reduced_axes()
         return [1 if i in reduced else n for i, n in enumerate(self.float_kernel.shape)]
 
@@ -105,17 +109,17 @@ class _Kernel(QuantizedKernel):
     """Rounds the attribute `kernel` wherever the Keras layer reads it."""
 
     @property
-    def float_kernel(self):
+    def float_kernel(self) -> Any:
         """The variable that is trained."""
         return _keras.kernel_variable(self)
 
     @property
-    def kernel(self):
+    def kernel(self) -> Any:
         """The rounded kernel, which the layer computes with."""
         return self.rounded_kernel()
 
     @kernel.setter
-    def kernel(self, value):
+    def kernel(self, value: Any) -> None:
         _keras.set_kernel_variable(self, value)
 
 
@@ -170,17 +174,17 @@ class QuantizedPReLU(QuantizedKernel, keras.layers.PReLU):
     kernel_name = "alpha"
 
     @property
-    def float_kernel(self):
+    def float_kernel(self) -> Any:
         """The variable that is trained."""
         return self._alpha
 
     @property
-    def alpha(self):
+    def alpha(self) -> Any:
         """The rounded slopes."""
         return self.rounded_kernel()
 
     @alpha.setter
-    def alpha(self, value):
+    def alpha(self, value: Any) -> None:
         self._alpha = value
 
 
@@ -188,26 +192,26 @@ class QuantizedPReLU(QuantizedKernel, keras.layers.PReLU):
 class QuantizedBatchNormalization(_keras.BatchNormalization):
     """A `keras.layers.BatchNormalization` whose statistics can be frozen while it trains.
 
-    Behind a layer with a rounded kernel it is folded into the kernel at export. That changes no
+    After a layer with a rounded kernel it is folded into the kernel at export. That changes no
     integer: one scale per channel makes rounding and scaling a channel interchangeable. So
     training keeps the batch's own statistics, and the file computes what `evaluate` computes.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         with _keras.unlocked(self):
             self.frozen = self.add_weight(
                 shape=(), initializer="zeros", trainable=False, name="frozen", aggregation="mean"
             )
 
-    def statistics(self, mean, variance):
+    def statistics(self, mean: Any, variance: Any) -> tuple[Any, Any]:
         is_frozen = ops.convert_to_tensor(self.frozen) > 0
         return (
             ops.where(is_frozen, ops.cast(self.moving_mean, mean.dtype), mean),
             ops.where(is_frozen, ops.cast(self.moving_variance, variance.dtype), variance),
         )
 
-    def scale_and_offset(self):
+    def scale_and_offset(self) -> tuple[Any, Any]:
         """What it multiplies by and adds at inference, as float64 arrays of shape `(channels,)`."""
         mean, variance = (np.float64(x) for x in (self.moving_mean, self.moving_variance))
         scale = 1 / np.sqrt(variance + self.epsilon)
@@ -221,9 +225,9 @@ class QuantizedBatchNormalization(_keras.BatchNormalization):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ToFloat(keras.layers.Layer):
-    """Where a rounded tensor enters a layer that stays float: a `DEQUANTIZE` in the file."""
+    """Turns a rounded tensor to float for a layer that stays float: a `DEQUANTIZE` in the file."""
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return x
 
 
@@ -236,29 +240,30 @@ class ScaleAndOffset(keras.layers.Layer):
         center: Whether there are offsets.
     """
 
-    def __init__(self, scale=True, center=True, **kwargs):
+    def __init__(self, scale: bool = True, center: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
         self.scale = scale
         self.center = center
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         shape = input_shape[-1:]
-        self.gamma = self.beta = None
+        self.gamma: Any = None
+        self.beta: Any = None
         if self.scale:
             self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma")
         if self.center:
             self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         x = x * self.gamma if self.scale else x
         return x + self.beta if self.center else x
 
-    def scale_and_offset(self):
+    def scale_and_offset(self) -> tuple[Any, Any]:
         """What it multiplies by and adds, as float64 arrays of shape `(channels,)` or scalars."""
         return (
             np.float64(self.gamma) if self.scale else 1.0,
             np.float64(self.beta) if self.center else 0.0,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "scale": self.scale, "center": self.center}

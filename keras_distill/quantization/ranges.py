@@ -1,6 +1,8 @@
-"""The ranges of tensors: where they come from, and the rounding that they stand for."""
+"""The ranges of tensors, and the rounding to integers that they imply."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,18 +10,18 @@ import tensorflow as tf
 from keras import ops
 
 from keras_distill import _keras
-from keras_distill._types import PACKAGE
+from keras_distill._types import PACKAGE, Tensor
 
 MOMENTUM = 0.99
 _SMALLEST_SCALE = 1e-12
 
 
-def limits(bits) -> tuple[int, int]:
+def limits(bits: int) -> tuple[int, int]:
     """The least and the greatest integer of an activation with `bits` bits."""
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
-def fake_quantize(x, scale, zero_point, lowest, highest):
+def fake_quantize(x: Tensor, scale: Any, zero_point: Any, lowest: int, highest: int) -> Any:
     """What is left of `x` after a round trip through integers.
 
     `(clip(round(x / scale) + zero_point, lowest, highest) - zero_point) * scale`. The gradient
@@ -27,24 +29,24 @@ def fake_quantize(x, scale, zero_point, lowest, highest):
     of learned step size quantization (arXiv:1902.08153, equation 3).
 
     Args:
-        x: Tensor of float32.
+        x: Tensor of any shape, float32.
         scale: Size of a step, above 0, broadcast against `x`.
         zero_point: The integer that stands for 0.
         lowest: The least integer.
         highest: The greatest integer.
 
     Returns:
-        A tensor of the shape of `x`.
+        A tensor of the shape of `x`, float32.
     """
 
     # By hand, since TensorFlow's own gradient of a clipped tensor takes longer than a convolution.
     @ops.custom_gradient
-    def rounded(x, scale):
+    def rounded(x: Any, scale: Any) -> Any:
         steps = x / scale
         clipped = ops.clip(steps, lowest - zero_point, highest - zero_point)
         integers = ops.round(clipped)
 
-        def gradient(*args, upstream=None):
+        def gradient(*args: Any, upstream: Any = None) -> Any:
             upstream = args[0] if upstream is None else upstream
             inside = ops.cast(ops.equal(steps, clipped), steps.dtype)
             of_scale = upstream * (integers - clipped * inside)
@@ -57,12 +59,12 @@ def fake_quantize(x, scale, zero_point, lowest, highest):
     return rounded(x, tf.convert_to_tensor(scale, x.dtype))
 
 
-def _shape_at(scale, x):
+def _shape_at(scale: Any, x: Any) -> tuple:
     """The shape of a scale with as many axes as `x` has."""
     return (1,) * (len(x.shape) - len(scale.shape)) + tuple(scale.shape)
 
 
-def scaled_gradient(x, factor):
+def scaled_gradient(x: Any, factor: Any) -> Any:
     """`x`, with its gradient multiplied by `factor`."""
     return x * factor + ops.stop_gradient(x - x * factor)
 
@@ -70,47 +72,47 @@ def scaled_gradient(x, factor):
 class AnyRange(keras.layers.Layer):
     """Rounds a tensor to the integers that a TFLite file holds for it.
 
-    Layers of this kind stand behind each tensor of a quantize-aware model; they compute in
-    float32 under every dtype policy.
+    There is such a layer after each tensor of a quantize-aware model. It computes in float32
+    under every dtype policy.
 
     Args:
         bits: 8 or 16. With 16 bits the zero point is 0, as the kernels want it.
         tensor: Name of the layer whose output this is. Defaults to the layer's own name.
     """
 
-    def __init__(self, bits=8, tensor=None, **kwargs):
+    def __init__(self, bits: int = 8, tensor: str | None = None, **kwargs: Any):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.bits = bits
         self.tensor = tensor or self.name
         self.supports_masking = True
-        #: While calibrating, a function that is handed every tensor; nothing is rounded then.
-        self.observer = None
+        #: In calibration, a function that is called with every tensor; nothing is rounded then.
+        self.observer: Callable[[Any], None] | None = None
 
-    def grid(self):
+    def grid(self) -> tuple[Any, Any]:
         """Scale and zero point, as tensors of float32."""
         raise NotImplementedError
 
     @property
-    def has_started(self):
+    def has_started(self) -> bool:
         """Whether the range is known: prescribed, calibrated, or met in training."""
         started = getattr(self, "started", None)
         return started is None or float(np.max(started)) > 0
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         if self.observer is not None:
             self.observer(x)
             return x
         # Losses that take logits find those behind a softmax.
         return _keras.with_logits(self.rounded(x), _keras.logits_behind(x))
 
-    def rounded(self, x):
+    def rounded(self, x: Any) -> Any:
         """`x` on the grid."""
         return fake_quantize(x, *self.grid(), *limits(self.bits))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "bits": self.bits, "tensor": self.tensor}
 
 
@@ -124,16 +126,18 @@ class FixedRange(AnyRange):
         tensor: Name of the layer whose output this is.
     """
 
-    def __init__(self, signed=False, bits=8, tensor=None, **kwargs):
+    def __init__(
+        self, signed: bool = False, bits: int = 8, tensor: str | None = None, **kwargs: Any
+    ):
         super().__init__(bits, tensor, **kwargs)
         self.signed = signed
 
-    def grid(self):
+    def grid(self) -> tuple[Any, Any]:
         if self.bits == 8 and not self.signed:
             return 2.0**-8, -128.0
         return 2.0 ** (1 - self.bits), 0.0
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "signed": self.signed}
 
 
@@ -147,15 +151,15 @@ class Range(AnyRange):
     Args:
         bits: 8 or 16.
         tensor: Name of the layer whose output this is.
-        tensors: How many tensors share the range, which spans the averages of all of them. Calls
-            say by `index` which of them they hand over.
+        tensors: How many tensors share the range, which spans the averages of all of them. The
+            argument `index` of a call is the number of the tensor among them.
     """
 
-    def __init__(self, bits=8, tensor=None, tensors=1, **kwargs):
+    def __init__(self, bits: int = 8, tensor: str | None = None, tensors: int = 1, **kwargs: Any):
         super().__init__(bits, tensor, **kwargs)
         self.tensors = tensors
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.minimum, self.maximum, self.started = (
             self.add_weight(
                 shape=(self.tensors,),
@@ -170,26 +174,26 @@ class Range(AnyRange):
             shape=(), initializer="zeros", trainable=False, name="frozen", aggregation="mean"
         )
 
-    def grid(self):
+    def grid(self) -> tuple[Any, Any]:
         return grid_of(ops.min(self.minimum), ops.max(self.maximum), self.bits)
 
-    def start(self, minimum, maximum):
+    def start(self, minimum: float, maximum: float) -> None:
         """Sets the range; 0 is always part of it."""
         self.minimum.assign(ops.full((self.tensors,), min(minimum, 0.0)))
         self.maximum.assign(ops.full((self.tensors,), max(maximum, 0.0)))
         self.started.assign(ops.ones((self.tensors,)))
 
-    def call(self, x, index=0, training=False):
+    def call(self, x: Any, index: int = 0, training: bool = False) -> Any:
         if training and self.trainable and self.observer is None:
             self._follow(ops.stop_gradient(x), index)
         return super().call(x)
 
-    def rounded(self, x):
+    def rounded(self, x: Any) -> Any:
         # Not `ops.where`, which is slow where one flag decides for a whole tensor.
         rounded = super().rounded
         return ops.cond(ops.max(self.started) > 0, lambda: rounded(x), lambda: x)
 
-    def _follow(self, x, index):
+    def _follow(self, x: Any, index: int) -> None:
         mine = ops.one_hot(index, self.tensors)
         momentum = ops.where(self.frozen > 0, 1.0, MOMENTUM) * self.started
         momentum = 1 - mine * (1 - momentum)
@@ -200,7 +204,7 @@ class Range(AnyRange):
             variable.assign(momentum * variable + (1 - momentum) * extreme)
         self.started.assign(ops.maximum(self.started, mine))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "tensors": self.tensors}
 
 
@@ -216,7 +220,7 @@ class LearnedRange(AnyRange):
         tensor: Name of the layer whose output this is.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.step = self.add_weight(shape=(), initializer="ones", name="step")
         self.zero_point, self.started, self.frozen = (
             self.add_weight(
@@ -227,23 +231,23 @@ class LearnedRange(AnyRange):
         size = math.prod(size or 1 for size in input_shape[1:])
         self.factor = 1.0 / math.sqrt(size * limits(self.bits)[1])
 
-    def grid(self):
+    def grid(self) -> tuple[Any, Any]:
         return ops.maximum(self.step, _SMALLEST_SCALE), ops.convert_to_tensor(self.zero_point)
 
-    def start(self, minimum, maximum):
+    def start(self, minimum: float, maximum: float) -> None:
         """Sets step and zero point from the least and greatest value seen."""
         step, zero_point = grid_of(min(minimum, 0.0), max(maximum, 0.0), self.bits)
         self.step.assign(step)
         self.zero_point.assign(zero_point)
         self.started.assign(1.0)
 
-    def rounded(self, x):
+    def rounded(self, x: Any) -> Any:
         step, zero_point = self.grid()
         step = scaled_gradient(step, self.factor * (1 - self.frozen))
         return fake_quantize(x, step, zero_point, *limits(self.bits))
 
 
-def grid_of(minimum, maximum, bits):
+def grid_of(minimum: Any, maximum: Any, bits: int) -> tuple[Any, Any]:
     """Scale and zero point of a range that holds 0, as TFLite chooses them."""
     lowest, highest = limits(bits)
     if bits == 16:
@@ -260,9 +264,10 @@ def is_quantize_aware(model: keras.Model) -> bool:
     )
 
 
-def require_quantize_aware(model):
+def require_quantize_aware(model: keras.Model) -> None:
+    """Raises a `ValueError` if a model wasn't made by `quantize_aware`."""
     if not is_quantize_aware(model):
         raise ValueError(
-            f"The model {model.name!r} isn't quantize-aware; "
-            "make it so with `keras_distill.quantization.quantize_aware`."
+            f"The model {model.name!r} isn't quantize-aware: "
+            "make it with `keras_distill.quantization.quantize_aware`."
         )

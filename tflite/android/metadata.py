@@ -61,7 +61,7 @@ def with_metadata(
     file = flatbuffer.File(tflite)
     file.add_metadata(_BUFFER, model_metadata(name, description, inputs, outputs))
     file.model.description = description
-    packed = io.BytesIO(file.bytes())
+    packed = io.BytesIO(file.to_bytes())
     if files:
         with zipfile.ZipFile(packed, "a", zipfile.ZIP_STORED) as archive:
             for path, text in files.items():

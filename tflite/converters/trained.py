@@ -51,7 +51,7 @@ def complete(form: ExportForm, tflite: bytes, io: tuple[str, str] = ("int8", "in
     file.settle()
     file.convert_ports(*io)
     file.drop_unused()
-    completed = file.bytes()
+    completed = file.to_bytes()
     check(form, completed)
     return completed
 
