@@ -182,7 +182,10 @@ class ExportForm:
             table = operation.get_weights()[0]
             return _Lookup(table, name=self._unique(path.replace("/", ".")))(x)
         if type(operation) is keras.layers.UpSampling2D and operation.interpolation == "nearest":
-            return _Nearest(operation.size, name=self._unique(path.replace("/", ".")))(x)
+            if None in x.shape[1:3]:
+                return _Nearest(operation.size, name=self._unique(path.replace("/", ".")))(x)
+            size = [n * k for n, k in zip(x.shape[1:3], operation.size, strict=True)]
+            return keras.ops.image.resize(x, size, interpolation="nearest")
         if activation_of(operation) == "hard_sigmoid":
             return self._affine(x, path, 1 / 6, 0.5, activation="relu")
         return None
@@ -375,7 +378,7 @@ class _Mark(keras.layers.Layer):
 
 
 class _Nearest(keras.layers.Layer):
-    """Upsampling by one `RESIZE_NEAREST_NEIGHBOR`; heights and widths may be known only later."""
+    """Upsampling by one `RESIZE_NEAREST_NEIGHBOR` where heights and widths are known only later."""
 
     def __init__(self, size: tuple[int, int], **kwargs: Any):
         super().__init__(dtype="float32", **kwargs)
