@@ -115,7 +115,7 @@ class File:
     # Changing.
 
     def rescale(self, op: Any, place: int, quantization: Any) -> None:
-        """Brings an input of an operator to another scale: constants by value, else by a QUANTIZE."""
+        """Brings an input of an operator to another scale: a constant itself, else by QUANTIZE."""
         graph = self.graph
         index = op.inputs[place]
         given = graph.tensors[index]
