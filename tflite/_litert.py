@@ -1,9 +1,8 @@
-"""The only file that opens LiteRT and TFLite Micro and touches what is not settled in them.
+"""The only file that uses what LiteRT and TensorFlow's converter keep private or experimental.
 
-It holds what LiteRT, TFLite Micro and TensorFlow's converter keep private or call experimental,
-behind names of our own: a new release that changes one of these names breaks this file and no
-other. Nothing is imported but what a function needs, and nothing of this package, so that a child
-process can load this file alone.
+A new release that changes one of these names breaks this file and no other. It also opens TFLite
+Micro. Functions import what they need, and nothing of this package, so that a child process can
+load this file alone.
 """
 
 from typing import Any

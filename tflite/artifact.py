@@ -152,7 +152,7 @@ class Artifact:
         return Report(report)
 
     def layers(self, data: Any, *, count: int | None = 20) -> list[layer_errors.LayerError]:
-        """Where quantization error comes in: each layer beside that of the float32 file.
+        """Where quantization error comes in: each layer compared with that of the float32 file.
 
         Args:
             data: Samples as `predict` takes them.
@@ -227,7 +227,7 @@ class Artifact:
         description: str = "A student distilled with keras_distill.",
         normalization: tuple[float, float] = (0.0, 1.0),
     ) -> pathlib.Path:
-        """Writes the file and what the target needs beside it.
+        """Writes the file and what the target needs besides it.
 
         For phones: the file with TFLite metadata, the labels, a Kotlin class for LiteRT's API, the
         lines for Gradle, and a complete sample app. For microcontrollers: the file as a C++ array,
@@ -239,7 +239,7 @@ class Artifact:
             folder: Folder to write to; made where it doesn't exist.
             name: What files, C++ namespace and Kotlin class are named after; made safe for them.
             variants: Phones: further artifacts of the same student, such as float16 for the GPU
-                beside int8 for the NPU. The Kotlin class loads the one that suits.
+                besides int8 for the NPU. The Kotlin class loads the one that fits the accelerator.
             package: Phones: Kotlin package.
             description: Phones: what the student does, in a sentence.
             normalization: Phones: `(mean, std)`; the student takes `(value - mean) / std`, which
@@ -337,7 +337,7 @@ def _examples(request, calibrated, samples):
 
 
 def _calibration(request, arrays):
-    """What the report says of calibration."""
+    """The report's entry on calibration."""
     if arrays is None:
         return {}
     return {
@@ -391,7 +391,7 @@ def load(
 
 
 def _reported_target(path, tflite):
-    """The target that the report beside a file names, where it is a report of that file."""
+    """The target in the report next to a file, if it is a report on that file."""
     report = {}
     if isinstance(path, (str, os.PathLike)):
         with contextlib.suppress(OSError, ValueError):

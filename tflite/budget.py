@@ -1,4 +1,4 @@
-"""Limits of memory, and what takes it where a file is over them."""
+"""Limits of memory, and a breakdown for files that exceed them."""
 
 import re
 from collections.abc import Mapping

@@ -30,7 +30,8 @@ class Calibration:
             `"int4"`.
         percentile: Share of the values inside the range for `ranges="percentile"`, in percent.
         training_range: `(low, high)` of the inputs in training: `convert` warns where the
-            calibration data are unlike them. The student's batch normalization tells without it.
+            calibration data differ from them. What the student's batch normalization layers met in
+            training is compared in any case.
 
     Raises:
         ValueError: An option is not one of those above.
@@ -80,7 +81,7 @@ class Calibrated:
     Attributes:
         arrays: Arrays of shape `(samples, ...)` by input name, or `None` without data.
         are_bytes: Whether the data are bytes.
-        notes: What is odd about them.
+        notes: Warnings about them.
     """
 
     arrays: dict[str, np.ndarray] | None = None
@@ -89,7 +90,7 @@ class Calibrated:
 
 
 def read(function: StudentFunction, calibration: Calibration | None) -> Calibrated:
-    """Reads calibration data, and warns where they are unlike those of training.
+    """Reads calibration data, and warns if they differ from those of training.
 
     Args:
         function: The student, as the file's inputs reach it.
@@ -144,7 +145,7 @@ def _unlike_training(
 
 
 def _first_normalized(function, arrays):
-    """The first batch normalization layer and what it takes in, as pairs (layer, array)."""
+    """The first batch normalization layer and its inputs, as pairs (layer, array)."""
     seen = []
 
     def call(layer, original, inputs, *args, **kwargs):

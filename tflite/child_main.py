@@ -1,8 +1,8 @@
 """The child process for what can bring its process down: converters, and files not yet run.
 
 Started by path, so that nothing is imported but what a request needs. Each line of standard input
-names a folder with `request.json`; the answer is one line, and `model.tflite` or `error.txt` beside
-the request.
+names a folder with `request.json`; the answer is one line, and `model.tflite` or `error.txt` in
+the same folder.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def _module(name: str) -> Any:
-    """A module beside this file, without the package around it, which imports TensorFlow."""
+    """A module next to this file, without the package around it, which imports TensorFlow."""
     path = pathlib.Path(__file__).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -74,7 +74,7 @@ class Operator:
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What is in a TFLite file. `str()` gives it as text, `to_dict()` for JSON.
+    """What is in a TFLite file. `str()` makes a text of it, `to_dict()` plain types for JSON.
 
     Attributes:
         operators: `Operator`s in order.
@@ -85,7 +85,7 @@ class Inspection:
             operators compute with, without shapes, axes and paddings.
         macs: Multiply-accumulates of one invocation, `None` where they aren't known.
         bytes: Bytes by part: `total`, `weights`, `metadata`, `structure`.
-        refusals: By target, why it refuses the file; an empty list where it takes it.
+        refusals: By target, why it can't run the file; an empty list if it can.
     """
 
     operators: tuple[Operator, ...]

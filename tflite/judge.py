@@ -1,4 +1,4 @@
-"""What the runtimes answer, held against the student."""
+"""Files run in their target's runtimes, and compared with the student."""
 
 import dataclasses
 import warnings
@@ -26,7 +26,7 @@ class Judged:
         tflite: The file as it is delivered.
         named: The file with its names.
         ports: Its inputs and outputs.
-        notes: What is odd about it.
+        notes: Warnings about it.
     """
 
     tflite: bytes
@@ -41,12 +41,12 @@ def judge(
     arrays: Mapping[str, np.ndarray] | None,
     states: Sequence[str],
 ) -> Judged:
-    """Runs a file in its target's runtimes, and warns of what is odd about it.
+    """Runs a file in its target's runtimes, and warns where it is not what was asked for.
 
     Args:
         request: What was asked for.
         converted: The file.
-        arrays: Samples by input name, or `None` to make some up.
+        arrays: Samples by input name, or `None` for random ones.
         states: Names of the inputs that are state.
 
     Raises:
@@ -84,7 +84,7 @@ def judge(
 
 
 def _left_float(found: Inspection, quantization: str, asked: frozenset[str]) -> list[str]:
-    """Says which operators compute in float though integers were asked for."""
+    """Names the operators that compute in float though integers were asked for."""
     if quantization in ("float32", "float16"):
         return []
     if quantization == "dynamic":

@@ -1,4 +1,8 @@
-"""Where quantization error comes in, layer by layer."""
+"""Where quantization error comes in, layer by layer.
+
+ai-edge-quantizer's `compare_model` does much of this, but not the share of clipped values, and not
+files with recurrent operators.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
@@ -33,7 +37,28 @@ def errors(float32: bytes, tflite: bytes, inputs: Sequence[np.ndarray]) -> list[
         that the range can't hold).
     """
     found = inspect(tflite)
-    watched = _twins(inspect(float32), found)
+    sums = _sums(float32, tflite, inputs, _twins(inspect(float32), found))
+    shares = {n: float(np.sqrt(s[0] / s[1])) if s[1] else 0.0 for n, s in sums.items()}
+    rows: list[LayerError] = []
+    for op in found.operators:
+        name = op.layer
+        if name not in sums or not sums[name][3]:
+            continue
+        before = max((shares[t.name] for t in op.inputs if t and t.name in shares), default=0.0)
+        rows.append(
+            {
+                "layer": targets.layer_of(name),
+                "operator": op.name,
+                "error": shares[name],
+                "added": shares[name] - before,
+                "clipped": float(sums[name][2] / sums[name][3]),
+            }
+        )
+    return rows
+
+
+def _sums(float32, tflite, inputs, watched):
+    """By tensor: squared differences, squares, clipped values and all values, summed up."""
     floats, quantized = _Runner(float32, watched.values()), _Runner(tflite, watched)
     sums = {name: np.zeros(4) for name in watched}
     for start in range(0, len(inputs[0]), floats.batch):
@@ -55,23 +80,7 @@ def errors(float32: bytes, tflite: bytes, inputs: Sequence[np.ndarray]) -> list[
                 clipped.sum(),
                 expected.size,
             )
-    shares = {n: float(np.sqrt(s[0] / s[1])) if s[1] else 0.0 for n, s in sums.items()}
-    rows: list[LayerError] = []
-    for op in found.operators:
-        name = op.layer
-        if name not in watched or not sums[name][3]:
-            continue
-        before = max((shares[t.name] for t in op.inputs if t and t.name in shares), default=0.0)
-        rows.append(
-            {
-                "layer": targets.layer_of(name),
-                "operator": op.name,
-                "error": shares[name],
-                "added": shares[name] - before,
-                "clipped": float(sums[name][2] / sums[name][3]),
-            }
-        )
-    return rows
+    return sums
 
 
 def _twins(float32: Inspection, quantized: Inspection) -> dict[str, str]:

@@ -27,7 +27,7 @@ def lowered(
     unroll: bool = False,
     tile: bool = True,
 ) -> Iterator[list[keras.Layer]]:
-    """Traces inside this context give the lowered form of every layer of `model`.
+    """Traces inside this context contain the lowered form of every layer of `model`.
 
     Args:
         model: Keras model.
@@ -65,7 +65,7 @@ def all_layers(model: keras.Model) -> list[keras.Layer]:
 
 @contextlib.contextmanager
 def scopes(model: keras.Model) -> Iterator[dict[str, set[str]]]:
-    """Finds where in a graph that is traced inside this context the layers of `model` put theirs.
+    """Finds the name scopes of the layers of `model` in a graph that is traced inside this context.
 
     Yields:
         A dict to which the name scopes of each layer and of those inside it are added, by name.

@@ -224,7 +224,7 @@ def _check_shape(target, batch_size, recurrent):
 
 
 def _check_plain(model, quantization, io, calibration, precision, recurrent):
-    """TensorFlow's converter takes all of it."""
+    """Nothing to refuse: TensorFlow's converter takes all of it."""
 
 
 def _check_quantizer(model, quantization, io, calibration, precision, recurrent):

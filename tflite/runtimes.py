@@ -35,7 +35,7 @@ class Port:
     zero_point: int = 0
 
     def quantize(self, x: Any) -> np.ndarray:
-        """Values (never the integers that stand for them) as what the port takes.
+        """Values (never the integers that stand for them) in the type of the port.
 
         Rounded in float64: in float32, a value close to the middle between two steps can end up
         on the wrong one.
@@ -48,7 +48,7 @@ class Port:
         return np.clip(steps, limits.min, limits.max).astype(self.dtype)
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
-        """What the port gives as float32, or as it is where the port isn't quantized."""
+        """Values of the port's type as float32, or as they are where the port isn't quantized."""
         if not self.scale:
             return q
         return ((q.astype("float64") - self.zero_point) * self.scale).astype("float32")
@@ -162,14 +162,14 @@ class LiteRT:
 
     def resize(self, shapes: Sequence[Sequence[int]]) -> None:
         """Makes room for inputs of these shapes, where they aren't those of the last run."""
-        shapes = [tuple(shape) for shape in shapes]
-        if shapes == self._shapes:
+        wanted = [tuple(shape) for shape in shapes]
+        if wanted == self._shapes:
             return
         self._shapes = []
-        for index, shape in zip(self._input_indices, shapes, strict=True):
+        for index, shape in zip(self._input_indices, wanted, strict=True):
             self._interpreter.resize_tensor_input(index, shape)
         self._interpreter.allocate_tensors()
-        self._shapes = shapes
+        self._shapes = wanted
 
     def reset(self) -> None:
         """Forgets the state of recurrent operators."""
@@ -255,7 +255,7 @@ class TFLiteMicro:
 
 
 def _largest_arena(tflite):
-    """A roof for the arena; what a file needs of it is measured by recording allocations."""
+    """An upper bound of the arena; what a file needs is measured by recording allocations."""
     return (64 << 20) + 10 * len(tflite)
 
 
@@ -416,7 +416,7 @@ def run_samples(
             inputs then have a time axis after the batch axis, along which the file is run.
 
     Returns:
-        Arrays as the ports give them, each of shape `(samples, ...)`.
+        Arrays of the ports' types, each of shape `(samples, ...)`.
     """
     ports = interpreter.inputs
     batch = ports[0].shape[0]

@@ -105,10 +105,10 @@ class SingleStep:
             count: How many steps to keep at most.
 
         Returns:
-            Inputs and states by name as the steps met them, each of shape `(steps, ...)`.
+            Inputs and states by name, as each step received them, of shape `(steps, ...)`.
 
         Raises:
-            ValueError: The steps don't lead to what the student gives for the whole sequence.
+            ValueError: The steps don't lead to the student's outputs for the whole sequence.
         """
         step = tf.function(self.__call__, autograph=False)
         samples, time = next(iter(sequences.values())).shape[:2]
@@ -134,7 +134,7 @@ class SingleStep:
             wanted = expected[name]
             if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=1e-3, atol=1e-4):
                 raise ValueError(
-                    f"Output {name!r} of the student, run step by step, is not what it gives for "
-                    "the whole sequence: a layer beside the recurrent ones looks at several time "
+                    f"Output {name!r} of the student, run step by step, differs from that for the "
+                    "whole sequence: a layer other than the recurrent ones looks at several time "
                     'steps at once (a convolution, attention or pooling). Use `recurrent="unroll"`.'
                 )

@@ -59,7 +59,7 @@ def inputs_of(model: keras.Model, input_signature: Any = None) -> list[Input]:
         if None in tuple(spec.shape)[1:]:
             raise ValueError(
                 f"An input of model {model.name!r} has shape {tuple(spec.shape)}. A file needs "
-                "fixed sizes: give `input_signature` with every size but the batch's set."
+                "fixed sizes: give `input_signature` with every size except the batch's."
             )
     names = unique_names([_input_name(spec) for spec in specs], "input")
     return [
@@ -80,7 +80,7 @@ def _input_name(spec):
 
 
 def unique_names(names: Sequence[str], kind: str) -> list[str]:
-    """Names made safe for signatures, C and Kotlin, and unlike each other.
+    """Distinct names, safe in signatures, C and Kotlin.
 
     Empty names become `kind`, or `kind_0`, `kind_1`, ... of several.
     """
@@ -109,7 +109,7 @@ def _output_names(model, outputs):
 
 
 def _is_automatic(model, name):
-    """Whether Keras made the name up from the layer's class."""
+    """Whether Keras made up the name from the layer's class."""
     for layer in model.layers:
         if layer.name == name:
             kind = type(layer).__name__.removeprefix("Quantized")
@@ -212,7 +212,7 @@ class StudentFunction:
         return [v.value for layer in (self.model, *layers) for v in layer.variables]
 
     def _packed(self, flat):
-        """Inputs in the structure that the student takes."""
+        """Inputs in the structure of the student's own."""
         structure = getattr(self.model, "input", None) if self._is_graph() else None
         if structure is not None:
             return keras.tree.pack_sequence_as(structure, flat)
@@ -231,7 +231,7 @@ class StudentFunction:
     def predict(
         self, inputs: Mapping[str, np.ndarray], batch_size: int = 64
     ) -> dict[str, np.ndarray]:
-        """Outputs by name as NumPy arrays, for arrays by name. The answer a file must give."""
+        """Outputs by name as NumPy arrays, for arrays by name. A file must compute the same."""
         count = len(next(iter(inputs.values())))
         parts = []
         for start in range(0, count, batch_size):

@@ -69,7 +69,7 @@ def _check_count(arrays, batch_size):
     if batch_size is not None and count < batch_size:
         raise ValueError(
             f"`calibration` gives {count} samples, fewer than the batch of {batch_size} that they "
-            "are run in: give more of them, and `Calibration(data, samples=...)` of as many."
+            "are run in. Give more of them; `Calibration(samples=...)` may limit their number."
         )
 
 

@@ -22,6 +22,19 @@ _KINDS = {"float32": "Float", "int32": "Int", "int64": "Long", "bool": "Boolean"
 _GPU, _NPU = ("float16", "float32"), ("int8", "int16x8")
 
 
+#: The files of the sample app that are filled in.
+_APP = (
+    "settings.gradle.kts",
+    "build.gradle.kts",
+    "gradle.properties",
+    "README.md",
+    "app/build.gradle.kts",
+    "app/src/main/AndroidManifest.xml",
+    "app/src/main/res/values/strings.xml",
+    "app/src/main/kotlin/MainActivity.kt",
+)
+
+
 def files(
     artifact: "Artifact",
     name: str,
@@ -43,13 +56,7 @@ def files(
     Raises:
         ValueError: A package, normalization or variant is wrong.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", package):
-        raise ValueError(
-            '`package` must be a Kotlin package of at least two parts, such as "com.example.app". '
-            f"Received: package={package!r}"
-        )
-    if normalization[1] == 0:
-        raise ValueError(f"`normalization` must have a std other than 0. Received: {normalization}")
+    _check(package, normalization)
     for other in variants:
         _check_variant(artifact, other)
     kit = _Kit(artifact, name, package, description, normalization, variants)
@@ -64,24 +71,26 @@ def files(
     source = kit.filled("templates", "Student.kt")
     vectors = json.dumps(kit.vectors()) + "\n"
     main = "app/app/src/main"
-    app = {
-        f"app/{path}": kit.filled("app", path)
-        for path in (
-            "settings.gradle.kts", "build.gradle.kts", "gradle.properties", "README.md",
-            "app/build.gradle.kts", "app/src/main/AndroidManifest.xml",
-            "app/src/main/res/values/strings.xml", "app/src/main/kotlin/MainActivity.kt",
-        )
-    }  # fmt: skip
     assets = {**models, **labels, "test_vectors.json": vectors}
     return {
         **models,
         **labels,
         f"{kit.kotlin_class}.kt": source,
         "dependencies.gradle.kts": kit.filled("templates", "app.gradle.kts"),
-        **app,
+        **{f"app/{path}": kit.filled("app", path) for path in _APP},
         f"{main}/kotlin/{kit.kotlin_class}.kt": source,
         **{f"{main}/assets/{path}": content for path, content in assets.items()},
     }
+
+
+def _check(package, normalization):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", package):
+        raise ValueError(
+            '`package` must be a Kotlin package of at least two parts, such as "com.example.app". '
+            f"Received: package={package!r}"
+        )
+    if normalization[1] == 0:
+        raise ValueError(f"`normalization` must have a std other than 0. Received: {normalization}")
 
 
 def _check_variant(artifact, other):
@@ -121,7 +130,7 @@ class _Kit:
         self.kotlin_class = names.camel_case(self.base)
         self._artifact = artifact
         normalization = tuple(float(x) for x in normalization)
-        # State isn't what the app measures, but what the file gave it the step before.
+        # State isn't measured by the app: it is what the file returned for the step before.
         self._states = [i for i, _ in artifact.ports.states]
         self._inputs = [
             _Port(p, (0.0, 1.0) if i in self._states else normalization)
@@ -228,7 +237,7 @@ _HELPERS = {
 
 
 class _Port:
-    """An input or output as the Kotlin class names, takes and gives it."""
+    """An input or output of the Kotlin class."""
 
     def __init__(self, port, normalization):
         self.name = port.name

@@ -1,4 +1,8 @@
-"""The ranges of activations, from calibration data."""
+"""The ranges of activations, from calibration data.
+
+ai-edge-quantizer has a calibrator of its own. It has no percentiles and no least error, and keeps
+the state of recurrent operators from one sample to the next, which makes their ranges too wide.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +23,7 @@ def activation_ranges(
         tflite: The float32 file, of static batch size.
         inputs: Arrays in the order of the file's inputs.
         method: `"minmax"`: the smallest and the largest value; `"percentile"`: without the
-            outermost values; `"mse"`: what gives the least mean squared error in 256 steps.
+            outermost values; `"mse"`: the range of least mean squared error in 256 steps.
         percentile: Share of the values inside, in percent.
 
     Returns:

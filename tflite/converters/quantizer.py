@@ -56,7 +56,7 @@ def _named(request: Request, graph: Graph, found: Inspection) -> dict[str, list[
 
 
 def _save_ranges(request, graph, found, float32, samples):
-    """Leaves the ranges of activations for the child, as the arrays that the quantizer takes."""
+    """Saves the ranges of activations for the child, in the shapes that the quantizer takes."""
     calibration = request.calibration
     inputs = [samples[i.name] for i in graph.function.inputs]
     limits = activation_ranges(float32, inputs, calibration.ranges, calibration.percentile)

@@ -16,7 +16,7 @@ _BITS: dict[str, tuple[int | None, int | None]] = {
     "int8": (8, 8),
     "int16": (8, 16),
 }
-#: Names of operators that ai-edge-quantizer calls otherwise.
+#: Operators that have another name in ai-edge-quantizer.
 _NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 
 
@@ -32,7 +32,7 @@ def named(
         precision: Precision by layer or operator.
         scopes: Name scopes of each layer, by the layer's name.
         operators: Operators of the file.
-        twins: The same operators, their tensors called what the converter calls them.
+        twins: The same operators, their tensors named as the converter names them.
 
     Returns:
         Lists of operators by key.

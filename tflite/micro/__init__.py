@@ -98,18 +98,10 @@ class _Kit:
 
     def __init__(self, artifact, name):
         self.name = name
-        tflite = artifact.compiled or artifact.tflite
         self._inputs = [_Port(p, i, "Input") for i, p in enumerate(artifact.ports.inputs)]
         self._outputs = [_Port(p, i, "Output") for i, p in enumerate(artifact.ports.outputs)]
-        given, expected = artifact.test_vectors()
+        tflite = artifact.compiled or artifact.tflite
         operators = sorted(set(inspect(tflite).counts))
-        states = [(self._inputs[i], self._outputs[o]) for i, o in artifact.ports.states]
-        kept = [given for given, _ in states]
-        filled = [
-            (p, f"{p.buffer}[i]" if p in kept else _encoded(f"Sensor({p.index}, i)", p, name))
-            for p in self._inputs
-        ]
-        first_in, first_out = self._inputs[0], self._outputs[0]
         labels = artifact.labels or []
         self._values = {
             "NAME": name,
@@ -120,37 +112,58 @@ class _Kit:
             "PORTS": "\n".join(p.declaration() for p in (*self._inputs, *self._outputs)),
             "LABEL_COUNT": len(labels),
             "LABELS": _labels(labels),
-            "FIRST_INPUT": first_in.struct,
-            "FIRST_OUTPUT": first_out.struct,
+            "FIRST_INPUT": self._inputs[0].struct,
+            "FIRST_OUTPUT": self._outputs[0].struct,
             "OPERATOR_COUNT": len(operators),
             "OPERATORS": "\n".join(
                 f"  TF_LITE_ENSURE_STATUS(resolver.{resolver_method(op)}());" for op in operators
             ),
+            **self._test(artifact),
+            **self._sketch(artifact.ports.states, operators, labels),
+        }
+
+    def _test(self, artifact):
+        """What the program that runs the test vectors needs."""
+        given, expected = artifact.test_vectors()
+        return {
             "COUNT": len(given[0]),
             "SOURCE": artifact.examples.source,
             **_outcome(artifact),
             "DECLARATIONS": "\n".join(self._vectors(given, expected, declare=True)),
             "DEFINITIONS": "\n\n".join(self._vectors(given, expected)),
             "FEEDS": "\n".join(
-                f"    Feed<{name}::{p.struct}>(interpreter, {name}::k{p.struct}Vectors, i);"
+                f"    Feed<{self.name}::{p.struct}>"
+                f"(interpreter, {self.name}::k{p.struct}Vectors, i);"
                 for p in self._inputs
             ),
             "CHECKS": "\n".join(map(self._check, self._outputs)),
-            "STATES": _states(states, name),
+        }
+
+    def _sketch(self, states, operators, labels):
+        """What the Arduino sketch needs."""
+        name, output = self.name, self._outputs[0]
+        pairs = [(self._inputs[i], self._outputs[o]) for i, o in states]
+        kept = [port for port, _ in pairs]
+        filled = [
+            (p, f"{p.buffer}[i]" if p in kept else _encoded(f"Sensor({p.index}, i)", p, name))
+            for p in self._inputs
+        ]
+        return {
+            "STATES": _states(pairs, name),
             "ZEROS": "\n".join(
-                _each(p, name, p.buffer, f"{name}::{p.struct}::kZeroPoint") for p, _ in states
+                _each(p, name, p.buffer, f"{name}::{p.struct}::kZeroPoint") for p in kept
             ),
             "FILLS": "\n".join(
                 _each(p, name, f"Input<{name}::{p.struct}>()", value) for p, value in filled
             ),
-            "CARRIES": "\n".join(_carried(*pair, name) for pair in states),
-            "DECODE": _decoded("output[i]", first_out, name),
+            "CARRIES": "\n".join(_carried(*pair, name) for pair in pairs),
+            "DECODE": _decoded("output[i]", output, name),
             "RESET": "  // Forgets the state that recurrent operators keep between invocations.\n"
             "  interpreter->Reset();"
             if "UNIDIRECTIONAL_SEQUENCE_LSTM" in operators
             else "",
             "PRINT_LABEL": f'    Serial.print({name}::kLabels[i]);\n    Serial.print(": ");'
-            if len(labels) == first_out.size
+            if len(labels) == output.size
             else "",
         }
 
