@@ -1,7 +1,7 @@
-"""Students that learn while they are being quantized.
+"""Quantization-aware training: students that learn while they are being quantized.
 
 `quantize_aware` turns a Keras 3 model into one that simulates the integer arithmetic of its
-TFLite file; `keras_distill.tflite.convert` writes the file that computes just that.
+TFLite file; `keras_distill.tflite.convert` writes the file that computes exactly that.
 """
 
 from keras_distill.quantization.aware import freeze, precision, quantize_aware

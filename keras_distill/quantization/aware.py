@@ -1,6 +1,7 @@
-"""Students that compute what their integer TFLite file will compute."""
+"""Makes students that compute what their integer TFLite file will compute."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -20,7 +21,7 @@ from keras_distill.quantization.rebuild import Rebuild
 
 def quantize_aware(
     model: keras.Model,
-    calibration=None,
+    calibration: Any = None,
     *,
     weight_bits: int = 8,
     activation_bits: int = 8,
@@ -31,27 +32,27 @@ def quantize_aware(
 
     The copy has the inputs, outputs, layer names and weights of `model`, and is an ordinary Keras
     model: train it with `fit`, as the student of a `Distiller`, save it, load it. Kernels are
-    rounded symmetrically with one scale per channel; behind each tensor of the file stands a
-    layer that rounds it to a range. `keras_distill.tflite.convert` then writes these very scales
-    and integers. BatchNormalization trains with the batch's statistics and is folded into the
-    kernel at export, which changes no integer.
+    rounded symmetrically with one scale per channel, and each tensor of the file is rounded to a
+    range by a layer after it. `keras_distill.tflite.convert` then writes exactly these scales and
+    integers. BatchNormalization trains with the batch's statistics and is folded into the kernel
+    at export, which changes no integer.
 
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference" (arXiv:1712.05877), section 3; learned steps: Esser et al.
     (arXiv:1902.08153).
 
     Args:
-        model: Functional or Sequential model, trained or fresh; models inside it likewise. It is
-            left as it is.
+        model: Functional or Sequential model, trained or not, as are models inside it. It isn't
+            changed.
         calibration: Inputs from which ranges start: an array, a list or dict of arrays as the
             model takes them, a `tf.data.Dataset`, or an iterable of batches. A few hundred
-            samples of the training set will do. Without, ranges start from the first training
-            batch.
+            samples of the training set are enough. If `None`, ranges start from the first
+            training batch.
         weight_bits: 8, or 4 (convolutions, depthwise convolutions and dense layers).
         activation_bits: 8, or 16 (the "16x8" kernels).
-        layers: What differs by layer: from a path such as `"backbone/stem"` to a dict with
-            `"weights"` and `"activations"`, or to `None` for a layer that stays float (for
-            LiteRT; TFLite Micro wants none).
+        layers: Layers with other bits, by path: a dict with `"weights"`, `"activations"` or both
+            for a path such as `"backbone/stem"`, or `None` for a layer that stays float (which
+            LiteRT runs, but TFLite Micro does not).
         learned_steps: Whether the sizes of steps are trained by gradient descent instead of
             following the data. Needs `calibration`.
 
@@ -60,8 +61,8 @@ def quantize_aware(
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If it isn't a graph of layers, or holds a layer that can't be simulated, whose
-            path and mend the message names; if `calibration` doesn't fit the inputs.
+        ValueError: If it isn't a graph of layers, or has a layer that can't be simulated (the
+            message names its path and what to do); if `calibration` doesn't fit the inputs.
 
     Example:
 
@@ -71,11 +72,11 @@ def quantize_aware(
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras 3 model. Received: model={model!r}")
     if is_quantize_aware(model):
-        raise ValueError(f"The model {model.name!r} is quantize-aware already.")
+        raise ValueError(f"The model {model.name!r} is quantize-aware already: train it as it is.")
     if learned_steps and calibration is None:
         raise ValueError(
-            "`learned_steps=True` needs `calibration`: gradient descent moves the steps slowly, "
-            "so they must start near their place."
+            "`learned_steps=True` needs `calibration`: gradient descent changes the steps slowly, "
+            "so they must start near their final sizes."
         )
     options = Options(model, weight_bits, activation_bits, layers or {}, learned_steps)
     rebuilt = Rebuild(options).outermost(model)
@@ -85,7 +86,7 @@ def quantize_aware(
 
 
 def precision(model: keras.Model) -> str:
-    """What a quantize-aware model becomes: `"int8"`, `"int16x8"` or `"int4"`.
+    """The precision of a quantize-aware model's file: `"int8"`, `"int16x8"` or `"int4"`.
 
     Args:
         model: A model made by `quantize_aware`.
@@ -107,8 +108,8 @@ def precision(model: keras.Model) -> str:
 def freeze(model: keras.Model) -> None:
     """Fixes the ranges and the BatchNormalization statistics of a quantize-aware model.
 
-    Weights go on being trained. It takes effect at once, also in the middle of `fit`, so a
-    callback can call it for the last epochs, in which the weights then settle on a fixed grid.
+    Weights are still trained. It takes effect at once, even in the middle of `fit`, so a callback
+    can call it before the last epochs, in which the weights then settle on a fixed grid.
 
     Args:
         model: A model made by `quantize_aware`, or one that holds it (a `Distiller`).

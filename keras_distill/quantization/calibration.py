@@ -1,6 +1,8 @@
 """Calibration: the ranges that the tensors of a quantize-aware model start from."""
 
 import collections
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,12 +19,13 @@ from keras_distill.quantization.ranges import (
 _BATCH = 64
 
 
-def calibrate(model: keras.Model, data) -> None:
-    """Sets the ranges of a quantize-aware model to the extremes that its tensors take.
+def calibrate(model: keras.Model, data: Any) -> None:
+    """Sets the ranges of a quantize-aware model to the extremes of its tensors on some data.
 
     Args:
         model: A model made by `quantize_aware`.
-        data: As `calibration` in `quantize_aware`.
+        data: Inputs, as `calibration` of `quantize_aware`: arrays, a `tf.data.Dataset`, or an
+            iterable of batches.
 
     Raises:
         ValueError: If the model isn't quantize-aware, or the data doesn't fit its inputs.
@@ -31,13 +34,13 @@ def calibrate(model: keras.Model, data) -> None:
     ranges = [x for x in _keras.layers_of(model) if isinstance(x, (Range, LearnedRange))]
     seen = collections.defaultdict(lambda: (0.0, 0.0))
 
-    def observe(layer):
-        def observer(x):
+    def observe(layer: AnyRange) -> Callable[[Any], None]:
+        def observer(x: Any) -> None:
             extremes = float(ops.min(x)), float(ops.max(x))
             if not np.all(np.isfinite(x)):
                 raise ValueError(
-                    f"Calibration met NaN or infinity in the output of {layer.tensor!r}: look at "
-                    "the samples and at the model's weights."
+                    f"Calibration found NaN or infinity in the output of {layer.tensor!r}. Check "
+                    "the samples and the model's weights."
                 )
             low, high = seen[layer]
             seen[layer] = min(low, extremes[0]), max(high, extremes[1])

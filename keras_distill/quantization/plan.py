@@ -49,7 +49,7 @@ def _rule_of(step: Step) -> Rule:
     if step.stays_float:
         return FLOAT
     if getattr(step.operation, "data_format", None) == "channels_first":
-        refuse(step, 'TFLite wants `data_format="channels_last"`.')
+        refuse(step, 'TFLite needs `data_format="channels_last"`.')
     rule = rule_of(step.operation)
     if rule is None:
         refuse(step, why_not(step.operation))

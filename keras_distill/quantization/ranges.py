@@ -102,7 +102,7 @@ class AnyRange(keras.layers.Layer):
         if self.observer is not None:
             self.observer(x)
             return x
-        # Losses that take logits find those behind a softmax.
+        # Losses on logits find those that a softmax was computed from.
         return _keras.with_logits(self.rounded(x), _keras.logits_behind(x))
 
     def rounded(self, x: Any) -> Any:

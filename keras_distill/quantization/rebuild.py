@@ -94,7 +94,7 @@ class Builder:
         self._rebuild = rebuild
         self._options = rebuild.options
         self._names: collections.Counter[str] = collections.Counter()
-        self._handed_over: collections.Counter[str] = collections.Counter()
+        self._range_calls: collections.Counter[str] = collections.Counter()
         self.graph = Graph(model, prefix, rebuild.options)
         plan(self.graph, rebuild.nested)
 
@@ -129,7 +129,7 @@ class Builder:
 
         def make() -> keras.Layer:
             rule = rule_of(operation)
-            kind = (rule and rule.counterpart) or type(operation)
+            kind: Any = (rule and rule.counterpart) or type(operation)
             return kind.from_config(_merged(operation.get_config()))
 
         def copy(new: keras.Layer) -> None:
@@ -308,5 +308,5 @@ class Builder:
         """Rounds one of the tensors that share a range."""
         if not isinstance(range, Range) or range.tensors == 1:
             return range(tensor)
-        self._handed_over[range.name] += 1
-        return range(tensor, index=self._handed_over[range.name] - 1)
+        self._range_calls[range.name] += 1
+        return range(tensor, index=self._range_calls[range.name] - 1)

@@ -1,4 +1,4 @@
-"""What can't be simulated is named, with the mend."""
+"""What can't be simulated is named, with what to do instead."""
 
 import keras
 import numpy as np

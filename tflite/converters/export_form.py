@@ -247,7 +247,7 @@ class ExportForm:
         A BatchNormalization's `scale` and `offset` are folded into it.
         """
         integers, steps = layer.integers()
-        bias = np.float64(layer.bias) if layer.use_bias else None
+        bias: Any = np.float64(layer.bias) if layer.use_bias else None
         if scale is not None:
             folded = _as_channels(layer, integers, scale)
             integers = integers * np.sign(folded)
@@ -292,8 +292,8 @@ class ExportForm:
             np.broadcast_to(np.float64(a).ravel(), (channels,)) for a in (scale, offset)
         )
         integers = 127 * np.sign(scale)
-        steps = np.float32(np.maximum(np.abs(scale), 1e-30) / 127)
-        kernel = np.float32(integers) * steps
+        steps: Any = np.float32(np.maximum(np.abs(scale), 1e-30) / 127)
+        kernel: Any = np.float32(integers) * steps
         shape = x.shape[1:]
         if len(shape) != 3:
             x = self._reshape((int(np.prod(shape[:-1])), 1, channels))(x)
@@ -303,7 +303,8 @@ class ExportForm:
         x = layer(x)
         layer.set_weights([kernel.reshape(1, 1, channels, 1), np.float32(offset)])
         integers, kernel = (a.reshape(1, 1, 1, channels) for a in (integers, kernel))
-        self.kernels.append(Kernel(f"{path}/kernel", np.int8(integers), steps, 3, 8, kernel))
+        integers = integers.astype("int8")
+        self.kernels.append(Kernel(f"{path}/kernel", integers, steps, 3, 8, kernel))
         return x if len(shape) == 3 else self._reshape(shape)(x)
 
     def _dense_as_convolution(self, x: Any, config: dict, weights: list) -> Any:
@@ -322,10 +323,11 @@ class ExportForm:
             shared_axes=layer.shared_axes, name=self._unique(path), dtype="float32"
         )
         y = new(self._tensor(value))
-        slopes = np.float32(integers) * np.float32(step)
+        slopes: Any = np.float32(integers) * np.float32(step)
         new.set_weights([slopes])
         steps = np.float32(step).ravel()
-        self.kernels.append(Kernel(f"{path}/alpha", np.int8(integers), steps, 0, 8, slopes))
+        integers = integers.astype("int8")
+        self.kernels.append(Kernel(f"{path}/alpha", integers, steps, 0, 8, slopes))
         return y
 
     def _counterpart(self, operation: Any, path: str) -> Callable:

@@ -74,6 +74,7 @@ __all__ = [
     "ACTIVATIONS",
     "LAYERS",
     "OPERATIONS",
+    "Rule",
     "activation_of",
     "operation_name",
     "rule_of",

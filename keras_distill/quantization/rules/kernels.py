@@ -62,9 +62,9 @@ def _separable(kinds: tuple[type, type], builder: Builder, step: Step, x: Any, c
         "name": name,
         "use_bias": False,
     }
-    keys = ("name", "trainable", "dtype", "filters", "activation", "use_bias", "bias_regularizer")
+    others = ("name", "trainable", "dtype", "filters", "activation", "use_bias")
     second = {
-        **{key: config[key] for key in keys},
+        **{key: config[key] for key in (*others, "bias_regularizer")},
         "kernel_size": 1,
         "kernel_regularizer": config["pointwise_regularizer"],
     }
@@ -111,9 +111,9 @@ def _with(kind: type, int4: str = YES) -> Rule:
     return _kernel(functools.partial(_plain, kind), int4)
 
 
-def _two(*kinds: type) -> Rule:
-    """A layer of two kernels: a depthwise and a pointwise one."""
-    return _kernel(functools.partial(_separable, kinds))
+def _two(depthwise: type, pointwise: type) -> Rule:
+    """A layer of two kernels."""
+    return _kernel(functools.partial(_separable, (depthwise, pointwise)))
 
 
 LAYERS: dict[type, Rule] = {

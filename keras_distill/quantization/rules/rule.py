@@ -54,7 +54,7 @@ class Rule:
         output: Where the range of its output comes from.
         build: Function of `(builder, step, tensors)` that makes the layer's counterpart, calls it
             on the rounded `tensors`, and returns its output, still to be rounded. `None` where a
-            copy of the layer will do.
+            copy of the layer is called.
         check: Function of a step that returns why it can't be simulated and what to do, or `None`.
         counterpart: Class of that copy where it isn't the layer's own.
         fuses: What the layer's kernel can absorb of the layers after it: `NORMALIZATION`, `RELU`.
