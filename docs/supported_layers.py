@@ -1,6 +1,7 @@
 """Writes the table of supported layers in `quantization.md` from the rules of quantization.
 
-Run it after a rule has changed: `python docs/supported_layers.py`. A test holds the page against the rules.
+Run `python docs/supported_layers.py` after a rule has changed. A test compares the page with the
+rules.
 """
 
 import pathlib
