@@ -66,6 +66,19 @@ def computing_in_float32(model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def starting_from_zero(model: Any) -> Iterator[None]:
+    """Inside this context, stateful recurrent layers start each sequence from zero."""
+    layers = [x for x in layers_of(model) if getattr(x, "stateful", False)]
+    try:
+        for layer in layers:
+            layer.__dict__["stateful"] = False
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__["stateful"] = True
+
+
+@contextlib.contextmanager
 def computing_with(**functions: Callable) -> Iterator[None]:
     """Inside this context, operations of `keras.ops` compute by other functions.
 

@@ -110,7 +110,7 @@ def convert(
         converted = converter.convert(request, graph, samples)
     if request.io[0] == "uint8" and calibrated.are_bytes:
         converted = converted.fed_bytes()
-    judged = judge.judge(request, converted, calibrated.arrays, function.states)
+    judged = judge.judge(request, converted, calibrated.arrays, function)
     float32 = functools.partial(converters.float32_file, request, function, converted.scores)
     result = artifact.finished(
         request,

@@ -101,14 +101,17 @@ class File:
         operator.inputs, operator.outputs = [source], [target]
         return operator
 
-    def _code(self, builtin: int) -> int:
-        """Index of a built-in operator's code, added where the file doesn't have it."""
+    def _code(self, builtin: int, version: int = 2) -> int:
+        """Index of a built-in operator's code, added where the file doesn't have it.
+
+        Conversions from one integer type to another are of version 2.
+        """
         for index, code in enumerate(self.model.operatorCodes):
             if code.builtinCode == builtin:
                 return index
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = 2  # from one integer type to another
+        code.version = version
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
 
@@ -133,6 +136,26 @@ class File:
             return
         step = self.conversion("QUANTIZE", index, op.inputs[place])
         graph.operators.insert(graph.operators.index(op), step)
+
+    def part(self, outputs: Sequence[Any]) -> None:
+        """Gives outputs of a signature that are one tensor a tensor each, copied by RESHAPE."""
+        seen = set()
+        for output in outputs:
+            index = output.tensorIndex
+            if index in seen:
+                copied = copy.copy(self.graph.tensors[index])
+                copied.buffer = 0
+                self.graph.tensors.append(copied)
+                output.tensorIndex = len(self.graph.tensors) - 1
+                signature = copied.shapeSignature
+                sizes = np.int32(shape_of(copied) if signature is None else signature)
+                kind = schema.TensorType.INT32
+                shape = self.add_tensor("shape", [len(sizes)], kind, None, sizes.tobytes())
+                step = schema.OperatorT()
+                step.opcodeIndex = self._code(schema.BuiltinOperator.RESHAPE, version=1)
+                step.inputs, step.outputs = [index, shape], [output.tensorIndex]
+                self.graph.operators.append(step)
+            seen.add(index)
 
     def replace(self, old: int, new: int) -> None:
         """Has all operators read and write another tensor in place of one."""
@@ -235,6 +258,8 @@ def tidied(tflite: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> byte
     for side, names in (("inputs", inputs), ("outputs", outputs)):
         maps = {m.name.decode(): m for m in getattr(signature, side)}
         setattr(signature, side, [maps[name] for name in names])
+        if side == "outputs":
+            file.part([maps[name] for name in names])
         indices = [maps[name].tensorIndex for name in names]
         setattr(graph, side, indices)
         for name, index in zip(names, indices, strict=True):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from keras_distill.tflite.converters import Converted
 from keras_distill.tflite.inspect import Inspection, inspect
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.student_function import StudentFunction
+from keras_distill.tflite.trace import Function
 
 #: How many operators that stayed float are named.
 _NAMED = 5
@@ -39,7 +40,7 @@ def judge(
     request: Request,
     converted: Converted,
     arrays: Mapping[str, np.ndarray] | None,
-    states: Sequence[str],
+    function: Function,
 ) -> Judged:
     """Runs a file in its target's runtimes, and warns where it is not what was asked for.
 
@@ -47,7 +48,7 @@ def judge(
         request: What was asked for.
         converted: The file.
         arrays: Samples by input name, or `None` for random ones.
-        states: Names of the inputs that are state.
+        function: What was traced.
 
     Raises:
         ValueError: The target can't run the file.
@@ -68,11 +69,11 @@ def judge(
     tflite = flatbuffer.stripped(named) if target.runtime == "micro" else named
     try:
         runtimes.survive(named, target.runtime)
-        ports = runtimes.ports_of(named, states)
+        ports = runtimes.ports_of(named, function.states, function.along_time)
         runtime = faults.judge_of(found, target.runtime)
         given = arrays or request.student.made_up(_JUDGED, closeness.input_ranges(found))
         errors = _errors(request, found, tflite, ports, runtime, given)
-        if not states:
+        if not function.states:
             notes += _on_zeros(request, tflite, ports, runtime)
     except runtimes.Refusal as error:
         raise ValueError(

@@ -95,6 +95,7 @@ class Request:
             _check_calibrated(quantization, calibration)
         types = _types(where, quantization, io)
         _check_shape(where, batch_size, recurrent)
+        _check_stateful(model, recurrent)
         _CHECKS[way](model, quantization, types, calibration, precision, recurrent)
         limits = budget.size("max_flash", max_flash), budget.size("max_arena", max_arena)
         _check_arena(where, limits[1])
@@ -104,6 +105,7 @@ class Request:
             preprocessing=preprocessing,
             postprocessing=_postprocessing(postprocessing),
             cast="uint8" if quantization in FLOAT and types[0] == "uint8" else None,
+            structure=input_signature if isinstance(input_signature, Mapping) else None,
         )
         return cls(
             student, where, quantization, types, way, calibration, precision, recurrent,
@@ -164,6 +166,17 @@ def _check_weights(model):
                 f"({np.sum(~np.isfinite(values)):,} of {values.size:,} values): training diverged. "
                 "Go back to weights from before it did, and train with a smaller learning rate or "
                 "`clipnorm`."
+            )
+
+
+def _check_stateful(model, recurrent):
+    for layer in lowering.all_layers(model):
+        if getattr(layer, "stateful", False) and recurrent != "step":
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) is stateful: it goes on from where "
+                'it was, which a file can do with `recurrent="step"` only (it computes one step, '
+                "the caller keeps the state). For whole sequences that each start from zero, "
+                "build the student with `stateful=False`."
             )
 
 

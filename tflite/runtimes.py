@@ -70,11 +70,13 @@ class Ports:
         inputs: `Port`s in the file's order, under the names that users know them by.
         outputs: Likewise.
         states: Pairs (input, output) of indices: the state that one step hands to the next.
+        along_time: Indices of the outputs that a file of single steps gives for each step.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     states: tuple[tuple[int, int], ...] = ()
+    along_time: tuple[int, ...] = ()
 
     @property
     def results(self) -> list[int]:
@@ -366,18 +368,20 @@ def open_file(
     return TFLiteMicro(tflite) if runtime == "micro" else LiteRT(tflite, runtime, threads)
 
 
-def ports_of(tflite: bytes, states: Sequence[str] = ()) -> Ports:
+def ports_of(tflite: bytes, states: Sequence[str] = (), along_time: Sequence[str] = ()) -> Ports:
     """The inputs and outputs of a file.
 
     Args:
         tflite: The file.
         states: Names of the inputs that are state, whose outputs are named `<state>_out`.
+        along_time: Names of the outputs that there are for each step.
     """
     opened = LiteRT(tflite)
     inputs = [port.name for port in opened.inputs]
     outputs = [port.name for port in opened.outputs]
     pairs = tuple((inputs.index(n), outputs.index(f"{n}_out")) for n in states)
-    return Ports(tuple(opened.inputs), tuple(opened.outputs), pairs)
+    each = tuple(outputs.index(name) for name in along_time)
+    return Ports(tuple(opened.inputs), tuple(opened.outputs), pairs, each)
 
 
 def predict(
@@ -395,7 +399,7 @@ def predict(
         Outputs as floats of shape `(samples, ...)` by name, without state.
     """
     interpreter = open_file(tflite, runtime)
-    results = run_samples(interpreter, list(inputs.values()), ports.states)
+    results = run_samples(interpreter, list(inputs.values()), ports.states, ports.along_time)
     return {
         ports.outputs[i].name: interpreter.outputs[i].dequantize(result)
         for i, result in zip(ports.results, results, strict=True)
@@ -406,6 +410,7 @@ def run_samples(
     interpreter: LiteRT | TFLiteMicro,
     inputs: Sequence[np.ndarray],
     states: Sequence[tuple[int, int]] = (),
+    along_time: Sequence[int] = (),
 ) -> list[np.ndarray]:
     """Runs samples through an interpreter, quantizing and dequantizing at its ports.
 
@@ -414,6 +419,7 @@ def run_samples(
         inputs: Arrays in the order of the interpreter's inputs, each of shape `(samples, ...)`.
         states: Pairs (input, output) of indices: state that a step hands to the next. The other
             inputs then have a time axis after the batch axis, along which the file is run.
+        along_time: Indices of the outputs that are kept for each step, not for the last alone.
 
     Returns:
         Arrays of the ports' types, each of shape `(samples, ...)`.
@@ -429,7 +435,7 @@ def run_samples(
             block = [np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) for a in block]
         interpreter.reset()
         if states:
-            out = _steps(interpreter, block, states)
+            out = _steps(interpreter, block, states, along_time)
         else:
             out = interpreter.run([p.quantize(a) for p, a in zip(ports, block, strict=True)])
         keep = len(block[0]) - short
@@ -437,7 +443,7 @@ def run_samples(
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
-def _steps(interpreter, block, states):
+def _steps(interpreter, block, states, along_time):
     """Runs a step model along the time axis of `block`, its state starting at 0."""
     ports = interpreter.inputs
     fed = [i for i, _ in states]
@@ -447,13 +453,18 @@ def _steps(interpreter, block, states):
         port.quantize(np.zeros([size or samples for size in port.shape], "float32"))
         for port in ports
     ]
+    met: dict[int, list] = {o: [] for o in along_time}
     for t in range(block[0].shape[1]):
         for i, array in zip(data, block, strict=True):
             arrays[i] = ports[i].quantize(array[:, t : t + 1])
         results = interpreter.run(arrays)
+        for o, parts in met.items():
+            parts.append(np.array(results[o]))
         for i, o in states:
             port = interpreter.outputs[o]
             same = (port.scale, port.zero_point) == (ports[i].scale, ports[i].zero_point)
             arrays[i] = results[o] if same else ports[i].quantize(port.dequantize(results[o]))
+    for o, parts in met.items():
+        results[o] = np.concatenate(parts, axis=1)
     kept = [o for _, o in states]
     return [result for o, result in enumerate(results) if o not in kept]

@@ -22,6 +22,8 @@ class SingleStep:
     Attributes:
         inputs: The student's inputs, one time step long, then one input per state.
         states: Names of the states, in order. Their outputs are named `<state>_out`.
+        along_time: Names of the outputs that the whole student gives for each step, known after
+            `rollout`.
 
     Raises:
         ValueError: The student has no recurrent layer, or one that can't be stepped through.
@@ -30,6 +32,7 @@ class SingleStep:
     def __init__(self, whole: StudentFunction):
         self.whole = whole
         self.model = whole.model
+        self.along_time: list[str] = []
         self._layers = [
             layer
             for layer in lowering.all_layers(whole.model)
@@ -117,6 +120,7 @@ class SingleStep:
             if i.name in self.states
         }  # fmt: skip
         met: dict[str, list] = {i.name: [] for i in self.inputs}
+        given_out: list[dict] = []
         for t in range(time):
             given = {name: a[:, t : t + 1] for name, a in sequences.items()} | state
             for name, array in given.items():
@@ -124,14 +128,20 @@ class SingleStep:
             outputs = step({name: tf.constant(array) for name, array in given.items()})
             outputs = {name: x.numpy() for name, x in outputs.items()}
             state = {name: outputs.pop(f"{name}_out") for name in self.states}
-        self._check(outputs, self.whole.predict(sequences))
+            given_out.append(outputs)
+        self._check(given_out, self.whole.predict(sequences))
         kept = {name: np.concatenate(parts) for name, parts in met.items()}
         chosen = np.linspace(0, samples * time - 1, min(count, samples * time)).astype(int)
         return {name: array[chosen] for name, array in kept.items()}
 
-    def _check(self, outputs, expected):
-        for name, got in outputs.items():
+    def _check(self, steps, expected):
+        """Compares the steps' outputs, those of the last or of all, with the whole student's."""
+        self.along_time = []
+        for name, got in steps[-1].items():
             wanted = expected[name]
+            if got.ndim == wanted.ndim > 2 and got.shape[1] == 1 and wanted.shape[1] == len(steps):
+                self.along_time.append(name)
+                got = np.concatenate([outputs[name] for outputs in steps], axis=1)
             if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=1e-3, atol=1e-4):
                 raise ValueError(
                     f"Output {name!r} of the student, run step by step, differs from that for the "

@@ -61,7 +61,11 @@ def inputs_of(model: keras.Model, input_signature: Any = None) -> list[Input]:
                 f"An input of model {model.name!r} has shape {tuple(spec.shape)}. A file needs "
                 "fixed sizes: give `input_signature` with every size except the batch's."
             )
-    names = unique_names([_input_name(spec) for spec in specs], "input")
+    keys = [""] * len(specs)
+    if isinstance(input_signature, Mapping) and len(input_signature) == len(specs):
+        keys = sorted(input_signature)
+    names = [_input_name(spec) or key for spec, key in zip(specs, keys, strict=True)]
+    names = unique_names(names, "input")
     return [
         Input(name, tuple(spec.shape)[1:], _dtype(spec))
         for name, spec in zip(names, specs, strict=True)
@@ -130,6 +134,7 @@ class StudentFunction:
             floats inside a float file.
         named_by: Model whose layers name the outputs where it isn't `model`.
         outputs: Names of the outputs where they aren't those of layers.
+        structure: Structure of the inputs of a model that has no graph of layers.
     """
 
     model: keras.Model
@@ -139,6 +144,7 @@ class StudentFunction:
     cast: str | None = None
     named_by: keras.Model | None = None
     outputs: list[str] | None = None
+    structure: Any = None
 
     def __call__(self, tensors: Mapping[str, Any], check: bool = True) -> dict[str, Any]:
         """Outputs by name, from inputs by name.
@@ -149,7 +155,7 @@ class StudentFunction:
         if self.preprocessing is not None:
             flat = [self.preprocessing(flat[0]), *flat[1:]]
         model = self.model if check else self.model.call
-        with _keras.computing_in_float32(self.model):
+        with _keras.computing_in_float32(self.model), _keras.starting_from_zero(self.model):
             outputs = model(self._packed(flat), training=False)
         names = self.outputs or _output_names(self.named_by or self.model, outputs)
         if isinstance(outputs, dict):
@@ -162,6 +168,11 @@ class StudentFunction:
     @property
     def states(self) -> list[str]:
         """Names of the inputs that are state: a whole student has none."""
+        return []
+
+    @property
+    def along_time(self) -> list[str]:
+        """Names of the outputs that a single step gives for each step: a whole student has none."""
         return []
 
     def dtype(self, given: Input) -> str:
@@ -213,7 +224,7 @@ class StudentFunction:
 
     def _packed(self, flat):
         """Inputs in the structure of the student's own."""
-        structure = getattr(self.model, "input", None) if self._is_graph() else None
+        structure = getattr(self.model, "input", None) if self._is_graph() else self.structure
         if structure is not None:
             return keras.tree.pack_sequence_as(structure, flat)
         return flat[0] if len(flat) == 1 else flat

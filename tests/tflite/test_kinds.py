@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_distill import tflite
+from keras_distill.quantization import quantize_aware
 
 layers = keras.layers
 
@@ -92,3 +93,96 @@ def test_embedding_with_low_rank_adaptation():
     lora.assign(np.random.default_rng(1).normal(size=lora.shape))
     ids = np.random.default_rng(0).integers(0, 9, (64, 5)).astype("int32")
     assert error(tflite.convert(student), student, ids) < 1e-5
+
+
+def twice(x):
+    y = layers.Dense(3)(x)
+    return [y, y]
+
+
+def behind_dropout(x):
+    y = layers.Dense(3)(x)
+    return [y, layers.Dropout(0.5)(y)]
+
+
+def by_two_names(x):
+    y = layers.Dense(3)(x)
+    return {"a": y, "b": layers.Identity()(y), "c": layers.Dense(2)(y)}
+
+
+@pytest.mark.parametrize("aware", [False, True], ids=["plain", "aware"])
+@pytest.mark.parametrize("function", [twice, behind_dropout, by_two_names])
+def test_outputs_that_are_one_tensor(function, aware):
+    x, student = data(6), model_of(function, 6)
+    files = [("micro", "int8"), ("android", "float32")]
+    for target, quantization in [("micro", "float32")] if aware else files:
+        model = quantize_aware(student, x) if aware else student
+        artifact = tflite.convert(model, target, quantization, calibration=x)
+        expected = keras.tree.flatten(model.predict(x, verbose=0))
+        for runtime in ("litert", "micro") if target == "micro" else ("litert",):
+            got = list(artifact.predict(x, runtime).values())
+            assert len(got) == len(expected)
+            for a, b in zip(got, expected, strict=True):
+                assert np.sqrt(np.mean((a - b) ** 2)) < 0.05 * b.std()
+
+
+def test_outputs_that_are_one_tensor_with_a_dynamic_batch():
+    x, student = data(6), model_of(twice, 6)
+    got = tflite.convert(student, batch_size=None).predict(x)
+    np.testing.assert_allclose(list(got.values()), student.predict(x), atol=1e-5)
+
+
+def test_stateful_layers_go_on_from_where_they_were():
+    keras.utils.set_random_seed(0)
+    for layer in (layers.GRU, layers.LSTM):
+        student = keras.Sequential(
+            [keras.Input(batch_shape=(1, 8, 6)), layer(4, stateful=True, name="memory")]
+        )
+        for recurrent in (None, "unroll"):
+            with pytest.raises(ValueError, match=r"'memory' .* is stateful: .*recurrent=\"step\""):
+                tflite.convert(student, recurrent=recurrent)
+        x = data(8, 6)
+        artifact = tflite.convert(student, "micro", "int8", recurrent="step", calibration=x)
+        expected = []
+        for sequence in x:
+            student.layers[-1].reset_state()
+            expected.append(student.predict(sequence[None], verbose=0)[0])
+        assert np.sqrt(np.mean((artifact.predict(x) - expected) ** 2)) < 0.05 * np.std(expected)
+
+
+class Difference(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x["right"]) - 2 * self.dense(x["left"])
+
+
+def test_subclassed_students_that_take_a_dict():
+    x = {"left": data(6), "right": data(6)[::-1]}
+    student = Difference()
+    expected = student(x)
+    signature = {name: keras.InputSpec(shape=(None, 6), dtype="float32") for name in x}
+    artifact = tflite.convert(student, input_signature=signature)
+    assert [port.name for port in artifact.ports.inputs] == ["left", "right"]
+    np.testing.assert_allclose(artifact.predict(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+@pytest.mark.parametrize("target", ["android", "micro"])
+def test_streams_with_an_output_for_each_step(target, quantization):
+    def function(x):
+        x = layers.GRU(5, return_sequences=True)(layers.Dense(6, activation="relu")(x))
+        return {"each": layers.Dense(3)(x), "last": layers.Dense(2)(layers.LSTM(4)(x))}
+
+    x, student = data(7, 4), model_of(function, 7, 4)
+    artifact = tflite.convert(student, target, quantization, recurrent="step", calibration=x)
+    assert [p.shape for p in artifact.ports.outputs][:2] == [(1, 1, 3), (1, 2)]
+    expected, got = student.predict(x, verbose=0), artifact.predict(x)
+    limit = 1e-5 if quantization == "float32" else 0.08
+    for name in ("each", "last"):
+        assert got[name].shape == expected[name].shape
+        error = np.sqrt(np.mean((got[name] - expected[name]) ** 2))
+        assert error < limit * expected[name].std()
+    assert artifact.verify(x)["verdict"] == "pass"
