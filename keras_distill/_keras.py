@@ -229,6 +229,11 @@ def producer_of(tensor: Any) -> Any:
     return tensor._keras_history.operation
 
 
+def is_optional(tensor: Any) -> bool:
+    """Whether a symbolic tensor is a `keras.Input(optional=True)`."""
+    return bool(getattr(producer_of(tensor), "optional", False))
+
+
 # What layers with other weights, or other statistics, override.
 
 

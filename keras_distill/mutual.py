@@ -8,6 +8,7 @@ from keras import ops
 from keras_distill import taps as tapping
 from keras_distill._types import PACKAGE
 from keras_distill.distiller import Distiller
+from keras_distill.inputs import entries_for
 from keras_distill.losses.response import SoftTargets
 from keras_distill.match import as_matches
 from keras_distill.outputs import Mean, Output
@@ -134,7 +135,10 @@ class Cohort(keras.Model):
         return first.inputs[0] if isinstance(first, keras.Sequential) else first.input
 
     def call(self, inputs, training=None):
-        return {student.name: student(inputs, training=training) for student in self.students}
+        return {
+            student.name: student(entries_for(student, inputs, "student"), training=training)
+            for student in self.students
+        }
 
     def get_config(self):
         return {"students": [keras.saving.serialize_keras_object(model) for model in self.students]}

@@ -12,6 +12,7 @@ from keras_distill import _keras, labels
 from keras_distill import taps as tapping
 from keras_distill.checks import fraction
 from keras_distill.hyperparameters import Bound, Hyperparameter, as_float, bind, hyperparameters
+from keras_distill.inputs import entries_for
 from keras_distill.losses.response import SoftTargets
 from keras_distill.match import RESERVED, as_matches, unique_names
 from keras_distill.outputs import Output, as_outputs
@@ -183,7 +184,7 @@ class Objective:
             self._build(spec)
         except _CannotRead:
             # Teacher or student may read more of the data than the student's inputs tell.
-            if is_certain:
+            if is_certain and _as_many(self.teacher.reads, spec):
                 raise
 
     def build_for(self, x: Any) -> None:
@@ -204,7 +205,8 @@ class Objective:
 
     def student_inputs(self, x: Any) -> Any:
         """The part of a batch's inputs that the student reads."""
-        return x if self.teacher is None else self.teacher.student_inputs(x)
+        x = x if self.teacher is None else self.teacher.student_inputs(x)
+        return entries_for(self.student, x, "student")
 
     def ask_teacher(self, x: Any) -> Answer:
         """The teacher's answer for a batch.
@@ -367,7 +369,8 @@ class Objective:
             raise _CannotRead(
                 f"The teacher {teacher.name!r} can't read what the student reads ({shapes}). "
                 "Where it wants other inputs, say how to make them: "
-                "`keras_distill.teachers.Teacher(model, preprocess=...)`. "
+                "`keras_distill.teachers.Teacher(model, preprocess=...)`; where it wants more of "
+                "them, give batches that are dicts by the names of the inputs. "
                 f"It said: {error}"
             ) from error
 
@@ -417,6 +420,11 @@ def penalty_of(loss: Any) -> Any:
     if not keras.backend.is_float_dtype(loss.dtype):
         loss = ops.cast(loss, keras.backend.floatx())
     return ops.sum(loss)
+
+
+def _as_many(reads, spec) -> bool:
+    """Whether what a teacher is known to read are no more tensors than the student reads."""
+    return reads is not None and len(keras.tree.flatten(reads)) <= len(keras.tree.flatten(spec))
 
 
 class _CannotRead(ValueError):

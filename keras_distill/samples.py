@@ -208,13 +208,16 @@ def _is_whole(data, shapes):
 
 
 def _is_pair(data, shapes):
-    """Whether a tuple is `(x, y)` of whole arrays, and doesn't hold two batches or samples."""
+    """Whether a tuple is `(x, y)` of whole arrays, as in `fit`, and doesn't hold two samples.
+
+    Labels may look like inputs (an autoencoder's do); two batches are told by other sizes.
+    """
     first = next(iter(shapes.values()))
     x, y = data[:2]
     if len(shapes) > 1 or not _is_array(x):
         return _is_whole(x, shapes)
-    batches_of_inputs = _is_array(y) and _fits(np.shape(y), first)
-    return _fits(np.shape(x), first) and not batches_of_inputs
+    two_batches = _is_array(y) and _fits(np.shape(y), first) and len(x) != len(y)
+    return _fits(np.shape(x), first) and not two_batches
 
 
 def _fits(shape, wanted):

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_distill import _keras
+from keras_distill.inputs import entries_for
 
 _thread = threading.local()
 _lock = threading.Lock()
@@ -132,7 +133,7 @@ def run(
     Args:
         model: A model of Keras or `tf_keras`.
         paths: Paths of the layers to tap.
-        inputs: Inputs of the model.
+        inputs: Inputs of a batch, of which the model reads its own.
         role: "student" or "teacher", for messages.
         training: Whether layers behave as in training.
 
@@ -144,7 +145,7 @@ def run(
     """
     layers = [find_layer(model, path, role) for path in paths]
     with capture(layers) as caught:
-        outputs = model(inputs, training=training)
+        outputs = model(entries_for(model, inputs, role), training=training)
     features = []
     for layer, path in zip(layers, paths, strict=True):
         results = caught[id(layer)]

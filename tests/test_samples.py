@@ -44,7 +44,7 @@ UNLABELED = {
     "batched dataset": dataset(X).batch(4),
     "dataset of dicts": dataset({"image": X}).batch(4),
     "list of batches": [X[:3], X[3:]],
-    "tuple of batches": (X[:3], X[3:]),
+    "tuple of batches": (X[:4], X[4:]),
 }
 
 
@@ -53,6 +53,16 @@ def test_labeled_forms(form):
     inputs, labels = samples.read(LABELED[form], SHAPES)
     np.testing.assert_array_equal(inputs["image"], X)
     np.testing.assert_array_equal(labels, Y)
+
+
+@pytest.mark.parametrize("labels", [X[::-1] * 3, X > 2])
+def test_labels_that_look_like_inputs(labels):
+    """Those of an autoencoder or a mask are labels, as in `fit`, and no further inputs."""
+    inputs, found = samples.read((X, labels), SHAPES)
+    np.testing.assert_array_equal(inputs["image"], X)
+    np.testing.assert_array_equal(found, labels)
+    batches = [batch["image"] for batch in samples.batches((X, labels), SHAPES, batch_size=4)]
+    np.testing.assert_array_equal(np.concatenate(batches), X)
 
 
 @pytest.mark.parametrize("form", UNLABELED)

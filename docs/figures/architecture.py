@@ -101,7 +101,7 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
         "What every room may use",
         (
             *("_files", "_keras", "_markdown", "_types", "_version"),
-            *("checks", "hyperparameters", "outputs", "samples"),
+            *("checks", "hyperparameters", "inputs", "outputs", "samples"),
         ),
     ),
 }

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_distill import samples
 from keras_distill.distiller import Distiller
 from keras_distill.evaluation.macs import Opaque, multiply_accumulates
+from keras_distill.inputs import entries_for
 from keras_distill.outputs import values_of
 from keras_distill.teachers import BaseTeacher
 
@@ -101,18 +102,22 @@ class Model:
 
     def __init__(self, model: keras.Model):
         self.model = model
-        # A distiller knows which of the inputs its student reads.
         self.tracked = model.student if isinstance(model, Distiller) else model
 
     def call(self, x: Any) -> Any:
-        return self.model(x, training=False)
+        return self.model(self._entries(x), training=False)
 
     @property
     def variables(self) -> list:
         return self.tracked.variables
 
     def outputs(self, x: Any, batch_size: int) -> Any:
-        return self.model.predict(x, batch_size=batch_size, verbose=0)
+        return self.model.predict(self._entries(x), batch_size=batch_size, verbose=0)
+
+    def _entries(self, x):
+        if isinstance(self.model, Distiller):  # It knows which of the inputs its student reads.
+            return x
+        return entries_for(self.model, x, "candidate")
 
     def cost(self, x: Any) -> Cost:
         return _cost(self.tracked.weights, self.call, x)

@@ -37,6 +37,11 @@ class BaseTeacher:
     #: Names of the figures that `figures` gives.
     figure_names: tuple = ()
 
+    @property
+    def reads(self) -> Any:
+        """Its inputs, `keras.KerasTensor`s, or `None` where they aren't known beforehand."""
+        return None
+
     def answer(self, inputs: Any, taps: Any = ()) -> tuple:
         """Runs the teacher on a batch, in inference mode.
 

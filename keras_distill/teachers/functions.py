@@ -180,7 +180,8 @@ def _serving_function(loaded, signature, path):
     names = list(specs)
 
     def serve(inputs):
-        outputs = function(**(inputs if isinstance(inputs, dict) else {names[0]: inputs}))
+        given = inputs if isinstance(inputs, dict) else {names[0]: inputs}
+        outputs = function(**{name: x for name, x in given.items() if name in names})
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     return serve, (specs,)

@@ -18,7 +18,8 @@ class LiteRT(Function):
 
     Floats are quantized on the way in and out where the file's inputs and outputs are integers;
     inputs of the file's own integer type are passed as they are. A file with several inputs takes
-    a list in their order, which `Teacher(preprocess=...)` makes.
+    a dict by the names of its signature, or a list in the file's order, which
+    `Teacher(preprocess=...)` makes.
 
     Args:
         path: The file.
@@ -38,6 +39,9 @@ class LiteRT(Function):
         self._path = pathlib.Path(path)
         self._file = _LiteRTFile(self._path)
         super().__init__(self._file, self._file.output_spec, name or self._path.stem)
+
+    def run(self, inputs: Any, taps: Any) -> tuple:
+        return super().run(self._file.in_order(inputs), taps)
 
     def require_logits(self, from_logits: bool | dict) -> None:
         refuse_probabilities(self._path, self._file.answers_with_probabilities, from_logits)
@@ -73,6 +77,18 @@ class _LiteRTFile:
             for y, port in zip(one_by_one, self._file.outputs, strict=True)
         ]
         self.answers_with_probabilities = found if len(found) > 1 else found[0]
+
+    def in_order(self, inputs):
+        """Inputs by name in the order of the file's; others as they are."""
+        names = [port.name for port in self._file.inputs]
+        if not isinstance(inputs, dict) or len(inputs) == len(names) == 1:
+            return inputs
+        if not set(names) <= set(inputs):
+            raise ValueError(
+                f"The TFLite model reads the inputs {', '.join(map(repr, names))}, but the batch "
+                f"holds {', '.join(map(repr, inputs))}."
+            )
+        return [inputs[name] for name in names]
 
     def __call__(self, inputs):
         inputs = keras.tree.flatten(inputs)

@@ -7,6 +7,7 @@ import keras
 
 from keras_distill import _keras
 from keras_distill import taps as tapping
+from keras_distill.inputs import reads_of
 from keras_distill.teachers.base import BaseTeacher, contents_of
 from keras_distill.teachers.batches import Views
 from keras_distill.teachers.reading import Reading
@@ -57,6 +58,10 @@ class KerasTeacher(LiveTeacher):
         self.name = model.name
         self.output_names = getattr(model, "output_names", None)
         self.supports_jit = all(layer.supports_jit for layer in _keras.layers_of(model))
+
+    @property
+    def reads(self) -> Any:
+        return reads_of(self.model)
 
     def run(self, inputs: Any, taps: Any) -> tuple:
         return tapping.run(self.model, taps, inputs, "teacher")

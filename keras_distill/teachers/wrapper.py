@@ -74,6 +74,10 @@ class Teacher(BaseTeacher):
         self.figure_names = self.teacher.figure_names
 
     @property
+    def reads(self) -> Any:
+        return None if self.preprocess is not None else self.teacher.reads
+
+    @property
     def state(self) -> keras.layers.Layer | None:
         """The layer of the wrapped teacher that is trained along, or `None`."""
         return self.teacher.state

@@ -188,3 +188,13 @@ def test_two_replicas_keep_one_range():
         assert low == other_low
         assert high == other_high
     assert result["before"] != result["after"]
+
+
+def test_calibration_on_elements_of_fit_reads_no_labels(rng):
+    """The labels of an autoencoder have the shape of its inputs, and another range."""
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6)])
+    x = rng.uniform(-1, 1, (32, 6)).astype("float32")
+    plain = quantization.quantize_aware(model, x).get_weights()
+    paired = quantization.quantize_aware(model, (x, 255 * np.abs(x))).get_weights()
+    for ours, theirs in zip(paired, plain, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

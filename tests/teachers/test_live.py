@@ -166,18 +166,6 @@ def test_other_eyes(rng, loss_of, formulas):
     assert loss_of(student, teacher, images) == pytest.approx(expected, rel=1e-4)
 
 
-def test_another_element_of_a_dict(dense, x):
-    given = keras.Input((4,), name="near")
-    student = keras.Model({"near": given}, layers.Dense(3)(given))
-    teacher = Teacher(dense(), preprocess=lambda batch: batch["far"])
-    data = tf.data.Dataset.from_tensor_slices({"near": x, "far": x[::-1]}).batch(4)
-    distiller = keras_distill.Distiller(student, teacher, SoftTargets(), alpha=0)
-    distiller.compile("adam")
-    with pytest.warns(UserWarning, match="structure"):
-        history = distiller.fit(data, epochs=2, verbose=0)
-    assert history.history["loss"][1] < history.history["loss"][0]
-
-
 def test_texts_with_a_tokenizer_of_its_own(loss_of, formulas):
     texts = tf.constant([["a b"], ["b c"], ["c c a"]])
     vectorize = layers.TextVectorization(output_mode="multi_hot", vocabulary=["a", "b", "c"])

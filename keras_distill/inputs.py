@@ -1,0 +1,60 @@
+"""Batches that hold more than one model reads: each model gets its own entries, by name."""
+
+from typing import Any
+
+import keras
+
+from keras_distill import _keras
+from keras_distill._types import Tensors
+
+
+def reads_of(model: Any) -> Any:
+    """What a model reads, as a structure of `keras.KerasTensor`s, or `None` if it doesn't tell.
+
+    Functional and built Sequential models tell.
+    """
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0] if model.built and model.inputs else None
+    return model.input if isinstance(model, keras.Model) and hasattr(model, "operations") else None
+
+
+def entries_for(model: Any, x: Tensors, role: str) -> Tensors:
+    """The entries of a dict that a model reads; anything else as it is.
+
+    Keras gives a model whose inputs are a dict the first entries of a larger one, whatever their
+    names. Models that don't tell what they read get the whole dict.
+
+    Args:
+        model: A model of Keras or `tf_keras`.
+        x: Inputs of a batch.
+        role: "student" or "teacher", for messages.
+
+    Raises:
+        ValueError: If the dict lacks an entry that the model reads.
+    """
+    reads = reads_of(model) if isinstance(x, dict) else None
+    return x if reads is None else _pick(reads, x, role)
+
+
+def _pick(reads, x, role):
+    if not isinstance(x, dict):
+        return x
+    if isinstance(reads, dict):
+        return {
+            name: _pick(part, _entry(x, name, part, role), role) for name, part in reads.items()
+        }
+    if isinstance(reads, (list, tuple)):
+        return [_pick(part, x, role) for part in reads]
+    return _entry(x, reads.name, reads, role)
+
+
+def _entry(x, name, reads, role):
+    if name in x:
+        return x[name]
+    if isinstance(reads, keras.KerasTensor) and _keras.is_optional(reads):
+        return None
+    raise ValueError(
+        f"The {role} reads the input {name!r}, but the batch holds only "
+        f"{', '.join(map(repr, sorted(x)))}. Give each input of a model the name of its entry, "
+        "such as `keras.Input(shape, name=...)`."
+    )
