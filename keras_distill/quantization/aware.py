@@ -69,6 +69,15 @@ def quantize_aware(
     >>> student = keras_distill.quantization.quantize_aware(student, calibration=x_train[:256])
     >>> distiller = keras_distill.Distiller(student, teacher, losses=SoftTargets(), alpha=0.1)
     """
+    _check(model, calibration, learned_steps)
+    options = Options(model, weight_bits, activation_bits, layers or {}, learned_steps)
+    rebuilt = Rebuild(options).outermost(model)
+    if calibration is not None:
+        calibrate(rebuilt, calibration)
+    return rebuilt
+
+
+def _check(model: Any, calibration: Any, learned_steps: bool) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a Keras 3 model. Received: model={model!r}")
     if is_quantize_aware(model):
@@ -78,11 +87,6 @@ def quantize_aware(
             "`learned_steps=True` needs `calibration`: gradient descent changes the steps slowly, "
             "so they must start near their final sizes."
         )
-    options = Options(model, weight_bits, activation_bits, layers or {}, learned_steps)
-    rebuilt = Rebuild(options).outermost(model)
-    if calibration is not None:
-        calibrate(rebuilt, calibration)
-    return rebuilt
 
 
 def precision(model: keras.Model) -> str:

@@ -5,23 +5,25 @@ integers stand for, and a marker takes the place of each range. It is for the co
 it computes means nothing.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras_distill.tflite.converters.markers import (
+    FIRST_MARKER,
+    Kernel,
+    Lookup,
+    Mark,
+    Marker,
+    Nearest,
+)
 
 from keras_distill import _keras
 from keras_distill.quantization import layers as quantized
 from keras_distill.quantization.ranges import AnyRange
 from keras_distill.quantization.rules import activation_of, rule_of
 from keras_distill.quantization.rules.rule import Output
-
-#: A marker raises its tensor to the power of its number, counted from here. The converter passes
-#: that on as it is, so the number is found again in the file.
-FIRST_MARKER = 1000
 
 _DEPTHWISE = (quantized.QuantizedDepthwiseConv1D, quantized.QuantizedDepthwiseConv2D)
 _TRANSPOSED = (quantized.QuantizedConv1DTranspose, quantized.QuantizedConv2DTranspose)
@@ -31,53 +33,6 @@ _AFFINE = (
     keras.layers.Rescaling,
     keras.layers.Normalization,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Marker:
-    """The range of the tensor called `name`.
-
-    Attributes:
-        name: Path of the layer that makes the tensor.
-        bits: 8 or 16; 0 where the tensor is float.
-        scale: Size of a step.
-        zero_point: The integer that stands for 0.
-        turns_type: Whether the tensor was an integer of another range, or a float, before.
-    """
-
-    name: str
-    bits: int = 0
-    scale: float = 0.0
-    zero_point: int = 0
-    turns_type: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Kernel:
-    """Constant weights of a kernel, BatchNormalization folded into them.
-
-    Attributes:
-        name: Path of the layer, and `"/kernel"` or `"/alpha"`.
-        integers: The integers in TFLite's layout, int8.
-        scales: Size of a step for each channel, float32.
-        axis: Axis of the channels in TFLite's layout.
-        bits: 8 or 4.
-        floats: What the integers stand for, in TFLite's layout, float32.
-    """
-
-    name: str
-    integers: np.ndarray
-    scales: np.ndarray
-    axis: int
-    bits: int
-    floats: np.ndarray
-
-    def rescaled(self, scales: np.ndarray) -> np.ndarray:
-        """The integers for other scales per channel, int8."""
-        shape = [1] * self.integers.ndim
-        shape[self.axis] = -1
-        ratio = np.float64(self.scales) / np.float64(scales)
-        return np.int8(np.round(self.integers * ratio.reshape(shape)))  # type: ignore[return-value]
 
 
 class _Tensor:
@@ -180,10 +135,10 @@ class ExportForm:
         x = self._tensor(value)
         if type(operation) is keras.layers.Embedding:
             table = operation.get_weights()[0]
-            return _Lookup(table, name=self._unique(path.replace("/", ".")))(x)
+            return Lookup(table, name=self._unique(path.replace("/", ".")))(x)
         if type(operation) is keras.layers.UpSampling2D and operation.interpolation == "nearest":
             if None in x.shape[1:3]:
-                return _Nearest(operation.size, name=self._unique(path.replace("/", ".")))(x)
+                return Nearest(operation.size, name=self._unique(path.replace("/", ".")))(x)
             size = [n * k for n, k in zip(x.shape[1:3], operation.size, strict=True)]
             return keras.ops.image.resize(x, size, interpolation="nearest")
         if activation_of(operation) == "hard_sigmoid":
@@ -202,7 +157,7 @@ class ExportForm:
     def _mark(self, value: _Tensor, marker: Marker) -> Any:
         number = FIRST_MARKER + len(self.markers)
         self.markers.append(marker)
-        return _Mark(number, name=self._unique("marker"))(self._tensor(value))
+        return Mark(number, name=self._unique("marker"))(self._tensor(value))
 
     def _mark_range(self, layer: AnyRange, value: _Tensor, prefix: str) -> _Tensor:
         if not layer.has_started:
@@ -363,50 +318,6 @@ class ExportForm:
 
     def _unique(self, name: str) -> str:
         return _numbered(self._names, name)
-
-
-class _Mark(keras.layers.Layer):
-    """Leaves a number in the file, see `FIRST_MARKER`."""
-
-    def __init__(self, number: int, **kwargs: Any):
-        super().__init__(dtype="float32", **kwargs)
-        self.number = number
-
-    def call(self, x: Any) -> Any:
-        return tf.pow(x, tf.constant(float(self.number)))
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape
-
-
-class _Nearest(keras.layers.Layer):
-    """Upsampling by one `RESIZE_NEAREST_NEIGHBOR` where heights and widths are known only later."""
-
-    def __init__(self, size: tuple[int, int], **kwargs: Any):
-        super().__init__(dtype="float32", **kwargs)
-        self.size = size
-
-    def call(self, x: Any) -> Any:
-        size = [n * k for n, k in zip(x.shape[1:3], self.size, strict=True)]
-        return tf.image.resize(x, size, method="nearest")
-
-    def compute_output_spec(self, x: Any) -> Any:
-        sizes = (n and n * k for n, k in zip(x.shape[1:3], self.size, strict=True))
-        return keras.KerasTensor((x.shape[0], *sizes, x.shape[3]), "float32")
-
-
-class _Lookup(keras.layers.Layer):
-    """Rows of a constant table: one `GATHER`."""
-
-    def __init__(self, table: np.ndarray, **kwargs: Any):
-        super().__init__(dtype="float32", **kwargs)
-        self.table = table
-
-    def call(self, ids: Any) -> Any:
-        return tf.gather(tf.constant(self.table), tf.cast(ids, "int32"))
-
-    def compute_output_spec(self, ids: Any) -> Any:
-        return keras.KerasTensor((*ids.shape, self.table.shape[1]), "float32")
 
 
 def _numbered(seen: dict[str, int], name: str) -> str:

@@ -5,12 +5,8 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from keras_distill.tflite.converters.export_form import (
-    FIRST_MARKER,
-    ExportForm,
-    Kernel,
-    Marker,
-)
+from keras_distill.tflite.converters.export_form import ExportForm
+from keras_distill.tflite.converters.markers import FIRST_MARKER, Kernel, Marker
 from keras_distill.tflite.flatbuffer import File, quantization_of, shape_of
 
 from keras_distill.quantization.ranges import FixedRange, limits
