@@ -22,11 +22,13 @@ FILES = {
 OURS = ("keras_distill",)
 #: Functions whose second argument is the name of an attribute.
 BY_NAME = {"getattr", "hasattr", "setattr", "delattr", "attrgetter", "methodcaller"}
+#: What named tuples document, with the underscore that keeps it apart from their fields.
+DOCUMENTED = {"_replace", "_asdict", "_make", "_fields"}
 PRIVATE = re.compile(r"_[A-Za-z]\w*(?<!__)")
 
 
 def is_private(name):
-    return bool(PRIVATE.fullmatch(name))
+    return bool(PRIVATE.fullmatch(name)) and name not in DOCUMENTED
 
 
 def is_tentative(name):

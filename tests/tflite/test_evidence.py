@@ -347,7 +347,7 @@ class TestShapes:
         artifact = tflite.convert(student, target, **options)
         given, expected = artifact.example_values()
         assert expected["logits"].shape == (20, 10)
-        got = artifact.predict(given["image"], "litert-reference")
+        got = artifact.predict(given["image"])
         np.testing.assert_allclose(got, expected["logits"], atol=1e-6)
         folder = artifact.save(tmp_path / "kit")
         if target == "android":
