@@ -9,7 +9,7 @@ import rich.progress
 import rich.text
 import tensorflow as tf
 
-from keras_distill.checks import one_of, positive
+from keras_distill.checks import one_of, positive, whole_number
 from keras_distill.teachers.conversion import as_teacher
 from keras_distill.teachers.records import FORMAT, VERSION, ShardWriter
 from keras_distill.teachers.rows import (
@@ -216,9 +216,8 @@ def _worker():
 
 def _check_arguments(dtype, views, augment, batch_size, examples_per_shard, worker):
     one_of("dtype", dtype, ("float16", "float32"))
-    for name, value in (("views", views), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"`{name}` must be an integer above 0. Received: {name}={value!r}")
+    whole_number("views", views, 1)
+    whole_number("batch_size", batch_size, 1)
     if views > 1 and augment is None:
         raise ValueError(f"Several views need `augment`. Received: views={views}, augment=None")
     if examples_per_shard is not None and (
