@@ -6,6 +6,7 @@ import pathlib
 import keras
 import pytest
 
+from keras_distill import quantization
 from keras_distill.quantization import rules
 from keras_distill.quantization.rules.rule import Output
 
@@ -28,8 +29,6 @@ def test_a_rule_in_the_table_is_all_that_a_layer_needs(monkeypatch):
         def call(self, x):
             return keras.ops.flip(x, axis=1)
 
-    from keras_distill import quantization
-
     x = keras.Input((4, 3))
     model = keras.Model(x, Mirrored(name="mirrored")(x))
     with pytest.raises(ValueError, match="'mirrored'"):
@@ -38,3 +37,14 @@ def test_a_rule_in_the_table_is_all_that_a_layer_needs(monkeypatch):
     names = [layer.name for layer in quantization.quantize_aware(model).layers]
     assert names[2:] == ["mirrored"]
     assert names[1].endswith("_range")
+
+
+def test_operands_of_attention_may_be_keywords(rng):
+    x, y = keras.Input((6, 8), name="x"), keras.Input((6, 8), name="y")
+    attention = keras.layers.MultiHeadAttention(2, 4, name="attention")
+    model = keras.Model([x, y], attention(x, key=y, value=x))
+    data = [rng.normal(size=(64, 6, 8)).astype("float32") for _ in range(2)]
+    aware = quantization.quantize_aware(model, data)
+    expected = model.predict(data, verbose=0)
+    error = aware.predict(data, verbose=0) - expected
+    assert abs(error).max() < 0.1 * abs(expected).max()
