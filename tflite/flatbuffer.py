@@ -138,7 +138,7 @@ class File:
         graph.operators.insert(graph.operators.index(op), step)
 
     def part(self, outputs: Sequence[Any]) -> None:
-        """Gives outputs of a signature that are one tensor a tensor each, copied by RESHAPE."""
+        """Copies a tensor that several outputs share, by RESHAPE, so that each has its own."""
         seen = set()
         for output in outputs:
             index = output.tensorIndex
@@ -148,7 +148,7 @@ class File:
                 self.graph.tensors.append(copied)
                 output.tensorIndex = len(self.graph.tensors) - 1
                 signature = copied.shapeSignature
-                sizes = np.int32(shape_of(copied) if signature is None else signature)
+                sizes = np.asarray(shape_of(copied) if signature is None else signature, "int32")
                 kind = schema.TensorType.INT32
                 shape = self.add_tensor("shape", [len(sizes)], kind, None, sizes.tobytes())
                 step = schema.OperatorT()
