@@ -248,9 +248,9 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         values = self.objective.compute_losses(
             x, y, answer, teacher_answer, sample_weight, _keras.compiled_loss(self)
         )
-        # Adapters have run by now, so `losses` holds theirs. Each replica adds its share.
+        # Adapters have run by now, so `losses` holds theirs.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return add_penalties(values, (penalty_of(loss) / replicas for loss in self.losses))
+        return add_penalties(values, self.losses, replicas)
 
     # What Keras asks of a model.
 

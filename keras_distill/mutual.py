@@ -17,22 +17,22 @@ from keras_distill.teachers.base import BaseTeacher, Misfit
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MutualDistiller(Distiller):
-    """Trains two or more students at once, each on the labels and on what the others say.
+    """Trains two or more students at once, each on the labels and on the others' outputs.
 
-    `loss = sum over students of alpha * student_loss + (1 - alpha) * distillation_loss`, where a
-    student's teacher is the mean of the others' answers in the same step, taken as given: of
-    their softened probabilities for losses with a temperature, else of the values compared. All
-    students are updated together, from one forward pass of each. `fit` and `evaluate` report
-    losses and metrics by the students' names; `predict` gives a dict of their answers. Each
-    student can be saved and exported by itself.
+    `loss = sum over students of alpha * student_loss + (1 - alpha) * distillation_loss`. The
+    teacher of a student is the mean of the others' outputs in the same step, through which no
+    gradient flows: the mean of their softened probabilities for losses with a temperature, else
+    of the values compared. All students are updated together, from one forward pass of each.
+    `fit` and `evaluate` report losses and metrics by the students' names; `predict` returns a
+    dict of their outputs. Each student can be saved and exported on its own.
 
     Source: Zhang et al., "Deep Mutual Learning" (arXiv:1706.00384), equations 4 to 6. Their
     `CE + KL` is twice this with `alpha=0.5` and temperature 1. They update the students one after
-    the other; all at once is the variant that they found to be as good.
+    the other; updating all at once is a variant that they found to work as well.
 
     Args:
-        students: Two or more `keras.Model`s with names of their own, each with one output of the
-            same shape, which read the same inputs.
+        students: Two or more `keras.Model`s with different names. All read the same inputs, and
+            each has one output, of the same shape.
         losses: As in `Distiller`, between each student and its peers. Defaults to
             `SoftTargets(temperature=1.0)`.
         alpha: As in `Distiller`. Defaults to `0.5`.
@@ -41,7 +41,7 @@ class MutualDistiller(Distiller):
 
     Raises:
         TypeError: If `students` isn't a list of models.
-        ValueError: If there are fewer than two, or two have one name.
+        ValueError: If there are fewer than two students, or two have the same name.
 
     Example:
 
@@ -77,13 +77,13 @@ class MutualDistiller(Distiller):
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
-        """As `keras.Model.compile`; what is given once holds for each student."""
+        """As `keras.Model.compile`. A single loss or list of metrics applies to each student."""
         if isinstance(metrics, list):
             metrics = {name: [_copy(metric) for metric in metrics] for name in self.output_names}
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
     def _unpack(self, data):
-        """A batch with its labels for each student."""
+        """A batch with the same labels for each student."""
         x, y, sample_weight = super()._unpack(data)
         if y is not None:
             y = dict.fromkeys(self.output_names, y)
@@ -104,21 +104,23 @@ class MutualDistiller(Distiller):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Cohort(keras.Model):
-    """Several models over the same inputs, whose outputs are a dict by their names.
+    """Several models that read the same inputs, with a dict of outputs by the models' names.
 
     Args:
         students: See `MutualDistiller`.
     """
 
-    def __init__(self, students):
+    def __init__(self, students: list[keras.Model]):
         if not isinstance(students, (list, tuple)) or not all(
             isinstance(student, keras.Model) for student in students
         ):
-            raise TypeError(f"`students` must be a list of Keras models. Received: {students!r}")
+            raise TypeError(
+                f"`students` must be a list of Keras models. Received: students={students!r}"
+            )
         names = [student.name for student in students]
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(
-                "`students` must be two models or more, each with a name of its own. "
+                "`students` must be two or more models with different names. "
                 f"Received students with the names {names}"
             )
         super().__init__(name="students")
@@ -149,7 +151,7 @@ class Cohort(keras.Model):
 
 
 class Peers(BaseTeacher):
-    """The mean answer of the others, as the teacher of each student.
+    """The teacher of each student in a cohort: the mean output of the others.
 
     Args:
         cohort: The `Cohort`.
@@ -164,21 +166,23 @@ class Peers(BaseTeacher):
         self.output_names = cohort.output_names
 
     def answer(self, inputs, taps=()):
-        """Nothing yet: the peers answer as students of the same step."""
+        """Returns nothing yet: the peers run as the students of the step."""
         return None, []
 
     def answer_spec(self, inputs, taps=()):
         outputs = tapping.spec_of(lambda x: self.cohort(x, training=False), inputs)
-        shapes = {name: getattr(output, "shape", None) for name, output in outputs.items()}
+        shapes: dict[str, Any] = {
+            name: getattr(output, "shape", None) for name, output in outputs.items()
+        }
         if None in shapes.values() or len({shape[1:] for shape in shapes.values()}) > 1:
             raise Misfit(
-                "The students must each have one output, all of one shape after the batch axis. "
+                "Each student must have one output, all of one shape apart from the batch. "
                 f"Received outputs of shape {shapes}"
             )
         return outputs, []
 
     def complete(self, outputs, student_outputs):
-        """For each student, the mean answer of all others, through which no gradient flows."""
+        """For each student, the mean output of all others, without a gradient."""
         answers = {name: output.detached() for name, output in student_outputs.items()}
         means = {}
         for name in answers:

@@ -14,7 +14,7 @@ from keras_distill.checks import fraction
 from keras_distill.hyperparameters import Bound, Hyperparameter, as_float, bind, hyperparameters
 from keras_distill.inputs import entries_for
 from keras_distill.losses.response import SoftTargets
-from keras_distill.match import RESERVED, as_matches, unique_names
+from keras_distill.match import RESERVED, Match, as_matches, unique_names
 from keras_distill.outputs import Output, as_outputs
 from keras_distill.pairs import Answer, ModelTaps, Pair, check_states, of_each_output, paths
 from keras_distill.teachers import BaseTeacher, as_teacher
@@ -22,11 +22,11 @@ from keras_distill.teachers.base import Misfit
 
 
 class Objective:
-    """Student, teacher, and what is compared between them.
+    """Student, teacher, and the losses between them.
 
-    It asks the teacher, runs the student and computes the losses of a batch. It neither trains
-    nor reports nor saves: a trainer, such as `Distiller`, holds it and does. The layers beside
-    the student that are trained along are in `layers`, for the trainer to track.
+    It asks the teacher, runs the student and computes the losses of a batch. Training, reporting
+    and saving are left to its owner, such as a `Distiller`. The owner also tracks `layers`, which
+    are trained with the student but aren't part of it.
 
     Args:
         student: A model of Keras or `tf_keras`.
@@ -36,7 +36,7 @@ class Objective:
         missing_label: As in `Distiller`.
         check_numerics: As in `Distiller`.
         dtype: Dtype policy of the adapters that are built from shapes. Defaults to Keras' own.
-        name: Name of the trainer, for messages.
+        name: Name of the owner, for messages.
 
     Raises:
         TypeError: If a loss isn't a loss, or the teacher isn't a teacher.
@@ -82,7 +82,7 @@ class Objective:
 
     @property
     def teacher(self) -> BaseTeacher | None:
-        """The teacher, or `None`. Another one has the pairs built anew."""
+        """The teacher, or `None`. For another teacher, the pairs are built anew."""
         return self._teacher
 
     @teacher.setter
@@ -95,12 +95,12 @@ class Objective:
 
     @property
     def state(self) -> Any:
-        """The layer of the teacher that is trained along, or `None`."""
+        """The layer of the teacher that is trained with the student, or `None`."""
         return self.teacher_state if self.teacher is None else self.teacher.state
 
     @property
     def supports_jit(self) -> bool:
-        """Whether XLA can compile the step. It leaves out the checks of `check_numerics`."""
+        """Whether XLA can compile the step. It would drop the checks of `check_numerics`."""
         return not self.check_numerics and (self.teacher is None or self.teacher.supports_jit)
 
     @property
@@ -118,7 +118,7 @@ class Objective:
 
     @property
     def reported(self) -> list[str]:
-        """Names of what a step gives beside `"loss"`, once the pairs are built."""
+        """Names of the values of a step other than `"loss"`, once the pairs are built."""
         if self.pairs is None or self.teacher is None:
             return []
         return ["student_loss", *(pair.name for pair in self.pairs), *self.teacher.figure_names]
@@ -131,7 +131,7 @@ class Objective:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """The variables that may change while training goes on, by name."""
+        """The hyperparameters that may change during training: variables by name."""
         return {name: bound.variable for name, bound in self._bound.items()}
 
     @property
@@ -156,26 +156,29 @@ class Objective:
                 bound.variable.assign(bound.schedule(iterations))
 
     def require_loss(self, has_loss: bool) -> None:
-        """Notes whether labels are needed.
+        """Determines `needs_labels` from alpha.
+
+        Args:
+            has_loss: Whether `compile` got a loss for the labels.
 
         Raises:
-            ValueError: If they are, but there is no loss for them.
+            ValueError: If labels are needed, but have no loss.
         """
         alpha = self._bound["alpha"]
         self.needs_labels = alpha.schedule is not None or as_float(alpha.variable) > 0
         if not has_loss and self.needs_labels:
             raise ValueError(
-                "`compile` got no `loss` for the labels, but `alpha` gives them weight. "
-                "Give it one, or construct the distiller with `alpha=0`."
+                "`compile` got no `loss` for the labels, but `alpha` is greater than 0. "
+                "Pass a `loss`, or construct the distiller with `alpha=0`."
             )
 
     # Building.
 
     def build_early(self) -> None:
-        """Builds the pairs before there is a batch, where the student knows what it reads.
+        """Builds the pairs before there is a batch, if the student has a known input shape.
 
         Raises:
-            ValueError: If the two sides of a loss don't fit.
+            ValueError: If the two tensors of a loss can't be compared.
         """
         spec, is_certain = _input_spec(self.student)
         if self.teacher is None or spec is None:
@@ -183,7 +186,7 @@ class Objective:
         try:
             self._build(spec)
         except _CannotRead:
-            # Teacher or student may read more of the data than the student's inputs tell.
+            # Student or teacher may use more of a batch than the student's inputs show.
             if is_certain and _as_many(self.teacher.reads, spec):
                 raise
 
@@ -194,11 +197,11 @@ class Objective:
             x: The inputs of a batch, tensors.
 
         Raises:
-            ValueError: If there is no teacher, or the two sides of a loss don't fit.
+            ValueError: If there is no teacher, or the two tensors of a loss can't be compared.
         """
         if self.pairs is not None:
             return
-        self._given_teacher()
+        self._required_teacher()
         self._build(keras.tree.map_structure(_spec, x))
 
     # A step.
@@ -214,7 +217,7 @@ class Objective:
         Raises:
             ValueError: If there is no teacher.
         """
-        outputs, features = self._given_teacher().answer(x, self._teacher_paths)
+        outputs, features = self._required_teacher().answer(x, self._teacher_paths)
         answer = Answer(outputs, dict(zip(self._teacher_paths, features, strict=True)))
         return self._checked(answer, "the teacher")
 
@@ -223,8 +226,8 @@ class Objective:
         outputs, features = tapping.run(
             self.student, self._student_paths, self.student_inputs(x), "student", training
         )
-        features = dict(zip(self._student_paths, features, strict=True))
-        return self._checked(Answer(as_outputs(outputs), features), "the student")
+        by_path = dict(zip(self._student_paths, features, strict=True))
+        return self._checked(Answer(as_outputs(outputs), by_path), "the student")
 
     def known_labels(self, y: Any, outputs: Any, sample_weight: Any) -> tuple[Any, Any]:
         """Labels and weights of a batch, in which `missing_label` has weight 0.
@@ -246,7 +249,7 @@ class Objective:
         sample_weight: Any = None,
         student_loss: Callable | None = None,
     ) -> dict[str, Any]:
-        """All losses of a batch.
+        """Computes all losses of a batch.
 
         Args:
             x: The inputs of the batch.
@@ -254,15 +257,17 @@ class Objective:
             answer: What `run_student` returned.
             teacher_answer: What `ask_teacher` returned.
             sample_weight: Weights of the samples, or `None`.
-            student_loss: The labels' loss, a function of `(y, outputs, sample_weight)`.
+            student_loss: Loss of the labels, a function of `(y, outputs, sample_weight)`, or
+                `None`.
 
         Returns:
             A dict of scalar tensors: `"loss"`, the weighted sum; `"student_loss"` where there are
             labels; and each distillation loss by name, unweighted.
         """
         if self.pairs is None:
-            raise ValueError("The distiller isn't built: call `distiller.build_for(x)` before.")
-        completed = self.teacher.complete(teacher_answer.outputs, answer.outputs)
+            raise ValueError("The distiller isn't built: call `distiller.build_for(x)` first.")
+        teacher = self._required_teacher()
+        completed = teacher.complete(teacher_answer.outputs, answer.outputs)
         teacher_answer = teacher_answer._replace(outputs=as_outputs(completed))
         outputs = answer.values
         alpha = ops.convert_to_tensor(self.alpha)
@@ -273,10 +278,10 @@ class Objective:
             values["student_loss"] = student_loss(y, outputs, label_weight)
         elif self.needs_labels:
             raise ValueError(
-                "The batch has no labels, but `alpha` gives them weight. "
-                "Give labels to `fit`, or construct the distiller with `alpha=0`."
+                "The batch has no labels, but `alpha` is greater than 0. "
+                "Pass labels to `fit`, or construct the distiller with `alpha=0`."
             )
-        keys = self.teacher.keys(x)
+        keys = teacher.keys(x)
         for pair in self.pairs:
             weight = label_weight if pair.loss.needs_labels else sample_weight
             values[pair.name] = pair(answer, teacher_answer, y, keys, weight)
@@ -306,10 +311,10 @@ class Objective:
         """`structure`, with a check for NaN and infinity if one was asked for."""
         if not self.check_numerics:
             return structure
-        message = f"NaN or infinity first arose in {where} of {self.name!r}."
+        message = f"NaN or infinity first appeared in {where} of {self.name!r}."
         return keras.tree.map_structure(lambda x: _checked_tensor(x, message), structure)
 
-    def _given_teacher(self) -> BaseTeacher:
+    def _required_teacher(self) -> BaseTeacher:
         if self.teacher is None:
             raise ValueError(
                 "The distiller has no teacher (it isn't saved with the student). "
@@ -350,8 +355,8 @@ class Objective:
         self.pairs = pairs
 
     def _answer_specs(self, spec):
-        """What both models would answer, shapes and dtypes alone."""
-        teacher = self._given_teacher()
+        """Shapes and dtypes of both models' answers."""
+        teacher = self._required_teacher()
 
         def student_values(x):
             answer = self.run_student(x, training=False)
@@ -368,21 +373,22 @@ class Objective:
             shapes = keras.tree.map_structure(lambda x: f"{x.dtype}{x.shape}", spec)
             raise _CannotRead(
                 f"The teacher {teacher.name!r} can't read what the student reads ({shapes}). "
-                "Where it wants other inputs, say how to make them: "
-                "`keras_distill.teachers.Teacher(model, preprocess=...)`; where it wants more of "
-                "them, give batches that are dicts by the names of the inputs. "
-                f"It said: {error}"
+                "If it needs other inputs, pass a function that makes them from the student's: "
+                "`keras_distill.teachers.Teacher(model, preprocess=...)`. If it needs more of "
+                "them, use batches that are dicts by the names of the inputs. "
+                f"The error was: {error}"
             ) from error
 
-    def _resolved(self, student, teacher) -> list[Pair]:
+    def _resolved(self, student: Answer, teacher: Answer) -> list[Pair]:
         """The pairs of places that the matches compare, for the specs of both answers."""
+        asked = self._required_teacher()
         ours = ModelTaps(
             lambda place: tapping.resolve(self.student, place, "student"),
             student.outputs,
             getattr(self.student, "output_names", None),
         )
-        theirs = ModelTaps(self.teacher.tap_path, teacher.outputs, self.teacher.output_names)
-        pairs = []
+        theirs = ModelTaps(asked.tap_path, teacher.outputs, asked.output_names)
+        pairs: list[Pair] = []
         taken = [*RESERVED, *self._names]
         for match, name in zip(self.matches, self._names, strict=True):
             if match.student is None and match.teacher is None:
@@ -392,11 +398,11 @@ class Objective:
                 pairs.append(Pair(match, name, *places))
         return pairs
 
-    def _pairs_of(self, match) -> list[Pair]:
+    def _pairs_of(self, match: Match) -> list[Pair]:
         """What was built for a match: several pairs where it compares several outputs."""
         return [pair for pair in self.pairs or () if pair.match is match]
 
-    def _match_config(self, match) -> dict:
+    def _match_config(self, match: Match) -> dict[str, Any]:
         pairs = self._pairs_of(match)
         if len(pairs) == 1:
             return pairs[0].config()
@@ -407,11 +413,17 @@ class Objective:
         return config
 
 
-def add_penalties(values: dict[str, Any], penalties: Iterable) -> dict[str, Any]:
-    """Losses of a batch with regularizers and `add_loss` terms added to `"loss"`."""
+def add_penalties(values: dict[str, Any], penalties: Iterable, replicas: int) -> dict[str, Any]:
+    """Adds regularizers and `add_loss` terms to the `"loss"` of a batch.
+
+    Args:
+        values: What `Objective.compute_losses` returned.
+        penalties: The terms, tensors of any shape and dtype.
+        replicas: Number of replicas, each of which adds its share.
+    """
     total = values["loss"]
     for penalty in penalties:
-        total += ops.cast(penalty_of(penalty), total.dtype)
+        total += ops.cast(penalty_of(penalty) / replicas, total.dtype)
     return {**values, "loss": total}
 
 
@@ -422,15 +434,15 @@ def penalty_of(loss: Any) -> Any:
     return ops.sum(loss)
 
 
-def _as_many(reads, spec) -> bool:
-    """Whether what a teacher is known to read are no more tensors than the student reads."""
+def _as_many(reads: Any, spec: Any) -> bool:
+    """Whether a teacher is known to read no more tensors than the student."""
     return reads is not None and len(keras.tree.flatten(reads)) <= len(keras.tree.flatten(spec))
 
 
 class _CannotRead(ValueError):
-    """A model can't be run on what another one reads."""
+    """A teacher can't be run on the inputs of the student."""
 
-    # As `Misfit` has it.
+    # Without it, AutoGraph would replace an error raised in a `tf.function` by one of another type.
     __init__ = ValueError.__init__
 
 
@@ -438,8 +450,8 @@ def _spec(x):
     return keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
 
 
-def _input_spec(model):
-    """What a built model reads, and whether that is certain (or only all that it tells)."""
+def _input_spec(model: Any) -> tuple[Any, bool]:
+    """The inputs of a built model, as far as it knows them, and whether they are complete."""
     if isinstance(model, keras.Sequential):
         return model.inputs[0], True
     called_with = getattr(model, "input", None)
@@ -451,8 +463,8 @@ def _input_spec(model):
     return keras.KerasTensor(shape), False
 
 
-def _alike(state, other) -> bool:
-    """Whether two layers have weights for the same."""
+def _alike(state: Any, other: Any) -> bool:
+    """Whether two layers are of one class and have weights of the same shapes."""
     if state is None or other is None:
         return False
     shapes = [[tuple(weight.shape) for weight in layer.weights] for layer in (state, other)]

@@ -92,7 +92,6 @@ class Distiller(tf_keras.Model):
         self.objective = Objective(
             student, _as_teacher(teacher, student), losses, alpha, name=name, **kwargs
         )
-        # Says what is wrong where the teacher can't read what the student reads.
         self.objective.build_for(spec)
         self.adapter_variables = [
             variable.value
@@ -137,7 +136,8 @@ class Distiller(tf_keras.Model):
             values = objective.compute_losses(
                 x, y, answer, teacher_answer, sample_weight, student_loss
             )
-            values = add_penalties(values, self._penalties())
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            values = add_penalties(values, self._penalties(), replicas)
         variables = [*self.student.trainable_variables, *self.adapter_variables]
         self.optimizer.minimize(values["loss"], variables, tape=tape)
         return self._report(values, x, y, answer.values, sample_weight)
@@ -194,7 +194,7 @@ def _as_teacher(teacher: Any, student: tf_keras.Model) -> keras.Model | BaseTeac
     if not isinstance(teacher, (keras.Model, BaseTeacher)):
         raise TypeError(
             "`teacher` must be a `tf_keras.Model`, a `keras.Model` or one of "
-            "`keras_distill.teachers`, which `teachers.as_teacher` makes of functions and "
-            f"paths. Received: teacher={teacher!r}"
+            "`keras_distill.teachers`. Convert functions and paths with "
+            f"`keras_distill.teachers.as_teacher`. Received: teacher={teacher!r}"
         )
     return teacher

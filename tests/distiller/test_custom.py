@@ -139,7 +139,7 @@ def test_nan_is_traced_to_its_origin(dense, batch, cross_entropy, where):
     )
     with pytest.warns(UserWarning, match="Proceeding with `jit_compile=False`"):
         distiller.compile("sgd", cross_entropy, jit_compile=True)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"first arose in {where}"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"first appeared in {where}"):
         distiller.train_on_batch(x, y)
 
 

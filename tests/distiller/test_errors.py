@@ -37,7 +37,7 @@ def test_parts_of_a_step_need_shapes(dense, batch, cross_entropy):
     x, y, _ = batch
     said = distiller.ask_teacher(x)
     answer = distiller.run_student(x)
-    with pytest.raises(ValueError, match=r"call `distiller.build_for\(x\)` before"):
+    with pytest.raises(ValueError, match=r"call `distiller.build_for\(x\)` first"):
         distiller.compute_losses(x, y, answer, said)
     distiller.build_for(x)
     assert distiller.compute_losses(x, y, answer, said)["loss"] > 0

@@ -106,7 +106,7 @@ def test_bad_students(dense):
     with pytest.raises(TypeError, match="list of Keras models"):
         keras_distill.MutualDistiller(dense())
     for students in ([dense(name="a")], [dense(name="a"), dense(name="a")]):
-        with pytest.raises(ValueError, match=r"two models or more.*'a'"):
+        with pytest.raises(ValueError, match=r"two or more models with different names.*'a'"):
             keras_distill.MutualDistiller(students)
     with pytest.raises(ValueError, match=r"one shape.*\(None, 3\).*\(None, 4\)"):
         keras_distill.MutualDistiller([dense(3, name="a"), dense(4, name="b")])
