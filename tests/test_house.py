@@ -21,11 +21,6 @@ ORDERS = (
 )
 LONGEST = 500
 
-# What is still to be done. Entries may only go: one that is no longer needed fails a test.
-ROOF = {"keras_distill.cli", "keras_distill.cli.demo", "keras_distill.cli.train"}
-CIRCLES: set = set()
-LONG: set = set()
-
 
 @pytest.fixture(scope="module")
 def imports():
@@ -50,19 +45,8 @@ def test_imports_run_one_way(order, imports):
 
 
 def test_imports_have_no_circles(imports):
-    left = {
-        (module, other)
-        for module, others in imports.items()
-        for other in others
-        if (other, module) in CIRCLES or (module, other) in CIRCLES
-    }
-    assert {tuple(sorted(pair)) for pair in left if pair[::-1] in left} == CIRCLES
-    graph = {
-        module: {o for o in others if (module, o) not in CIRCLES}
-        for module, others in imports.items()
-    }
     try:
-        graphlib.TopologicalSorter(graph).prepare()
+        graphlib.TopologicalSorter(imports).prepare()
     except graphlib.CycleError as error:
         pytest.fail("imports go in a circle: " + " <- ".join(error.args[1]))
 
@@ -86,13 +70,13 @@ def test_picture_agrees_with_the_code():
 def test_nobody_inside_imports_the_roof(imports):
     """`import keras_distill` and names taken from it are for users: inside, modules are named."""
     found = {module for module, others in imports.items() if "keras_distill" in others}
-    assert found == ROOF
+    assert not found
 
 
 def test_files_can_be_read_in_one_sitting():
     files = [*(ROOT / "keras_distill").rglob("*.py"), *(ROOT / "tflite").rglob("*.py")]
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
-    assert {path for path, count in lines.items() if count > LONGEST} == LONG
+    assert not {path: count for path, count in lines.items() if count > LONGEST}
 
 
 def test_importing_changes_no_file_descriptor():

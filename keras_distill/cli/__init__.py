@@ -39,7 +39,7 @@ def main(argv) -> int:
         return 0
     name, *arguments = argv
     if name == "--version":
-        from keras_distill import __version__
+        from keras_distill._version import __version__
 
         print(f"keras-distill {__version__}")
         return 0

@@ -20,7 +20,8 @@ from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-import keras_distill
+from keras_distill import evaluation, losses, tflite
+from keras_distill.distiller import Distiller
 from keras_distill.evaluation import tables
 
 TEMPERATURE = 4.0
@@ -73,7 +74,7 @@ def demo(folder, seed=0, console=None):
     files = {}
     for target, quantization in (("android", "float32"), ("android", "int8"), ("micro", "int8")):
         with console.status(f"Exporting for {target}, {quantization} ..."):
-            artefact = keras_distill.tflite.convert(
+            artefact = tflite.convert(
                 distilled, target=target, quantization=quantization, calibration=x_train[:300]
             )
             artefact.verify(*test)
@@ -81,7 +82,7 @@ def demo(folder, seed=0, console=None):
         console.print(f"Exported for {target} as {quantization}, and proven in its runtime.")
         files[f"{target}, {quantization}"] = artefact
     with console.status("Comparing ..."):
-        result = keras_distill.evaluation.compare(
+        result = evaluation.compare(
             {"teacher": teacher, "student on labels": on_labels, "student distilled": distilled}
             | files,
             test,
@@ -104,9 +105,7 @@ def train_all(x, y, seed=0, progress=None):
     x, y = shifted(x, y, seed)
     train(teacher, x, y, progress, "Teacher")
     train(on_labels, x, y, progress, "Student on labels alone")
-    distiller = keras_distill.Distiller(
-        distilled, teacher, keras_distill.losses.SoftTargets(TEMPERATURE), alpha=ALPHA
-    )
+    distiller = Distiller(distilled, teacher, losses.SoftTargets(TEMPERATURE), alpha=ALPHA)
     train(distiller, x, y, progress, "Student distilled")
     return teacher, on_labels, distilled
 

@@ -21,9 +21,11 @@ from absl import flags as absl_flags
 from absl import logging
 from keras import layers
 
-import keras_distill
-from keras_distill import data, evaluation
+from keras_distill import data, evaluation, teachers
+from keras_distill import losses as losses_module
 from keras_distill.cli import datasets, models, runs
+from keras_distill.distiller import Distiller
+from keras_distill.match import Match
 
 AUGMENTATIONS = ("crop", "flip", "randaugment")
 
@@ -173,7 +175,7 @@ class Plan:
         if flags.answers is None:
             return teacher, self.batches
         augment = None if self.augment is None else data.Augmentation(self.augment)
-        stored = keras_distill.teachers.store(
+        stored = teachers.store(
             teacher, self.examples, flags.answers, **store_settings(flags, augment), verbose=0
         )
 
@@ -186,7 +188,7 @@ class Plan:
     def distiller(self, teacher, temperature, alpha):
         """The student, with the weights that it starts from, and its teacher."""
         losses = _losses(self.flags, self.classes, temperature)
-        return keras_distill.Distiller(self._model("student"), teacher, losses, alpha)
+        return Distiller(self._model("student"), teacher, losses, alpha)
 
     def compiled(self, model, epochs, learning_rate):
         """The model with optimizer, loss and metrics."""
@@ -282,10 +284,10 @@ def _losses(flags, classes, temperature):
 
 
 def _loss(flag, name, **settings):
-    names = [n for n in keras_distill.losses.__all__ if n[0].isupper() and n != "DistillationLoss"]
+    names = [n for n in losses_module.__all__ if n[0].isupper() and n != "DistillationLoss"]
     if name not in names:
         raise ValueError(f"{flag}: there is no loss {name!r}, only {', '.join(names)}.")
-    cls = getattr(keras_distill.losses, name)
+    cls = getattr(losses_module, name)
     try:
         return cls(**settings)
     except TypeError as error:
@@ -301,7 +303,7 @@ def _match(text):
         raise ValueError(
             f"--match must be LOSS,STUDENT_LAYER,TEACHER_LAYER[,WEIGHT], not {text!r}."
         ) from None
-    return keras_distill.Match(
+    return Match(
         _loss("--match", loss),
         student=student,
         teacher=teacher,
