@@ -5,7 +5,7 @@ activations take raw tensors where the TFLite kernel computes both in one go.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from keras_distill.quantization.graph import Graph, Outside, Step, Tensor
 from keras_distill.quantization.rules import rule_of, why_not
@@ -37,7 +37,7 @@ def plan(graph: Graph, nest: Callable[[Step], Any]) -> None:
     _count(graph)
 
 
-def refuse(step: Step, reason: str) -> None:
+def refuse(step: Step, reason: str) -> NoReturn:
     """Raises a `ValueError` that names a layer, why it can't be simulated, and what to do."""
     raise ValueError(
         f"The layer {step.path!r} ({type(step.operation).__name__}) can't be simulated. {reason} "
@@ -53,7 +53,6 @@ def _rule_of(step: Step) -> Rule:
     rule = rule_of(step.operation)
     if rule is None:
         refuse(step, why_not(step.operation))
-    assert rule is not None
     reason = rule.check(step) if rule.check is not None else None
     if reason is not None:
         refuse(step, reason)
