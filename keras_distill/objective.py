@@ -300,7 +300,7 @@ class Objective:
         alpha = ops.cast(alpha, dtype)
         total = sum(
             ops.cast(pair.match.weight, dtype) * ops.cast(values[pair.name], dtype)
-            for pair in self.pairs
+            for pair in self.pairs or ()
         )
         total = (1 - alpha) * total
         if "student_loss" in values:

@@ -25,7 +25,7 @@ INTERRUPTED = 130
 EXPECTED = (absl_flags.Error, ValueError, OSError, ImportError)
 
 
-def main(argv) -> int:
+def main(argv: list[str]) -> int:
     """Runs the command with the given arguments.
 
     Args:
@@ -75,7 +75,7 @@ def _run(name, arguments):
     return 0
 
 
-def one_line(error) -> str:
+def one_line(error: BaseException) -> str:
     """The message of an exception in one line, without what only its maker's stack explains."""
     text = re.sub(r"\x1b\[\d+m", "", str(error)) or type(error).__name__
     # Python errors inside a tf.data pipeline come with the traceback in their message.

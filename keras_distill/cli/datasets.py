@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from typing import Any
 
 import tensorflow as tf
 from absl import flags as absl_flags
@@ -40,7 +41,7 @@ def define(flags):
     absl_flags.DEFINE_integer("seed", 0, "Seed of splits, order, views and weights.", **to)
 
 
-def load(flags) -> data.Data:
+def load(flags: Any) -> data.Data:
     """The data that the flags name.
 
     Raises:

@@ -54,5 +54,5 @@ def _warn(message, category, filename, *_):
 
 
 def _is_own(path):
-    modules = (sys.modules.get(name) for name in PACKAGES)
-    return any(m and path.startswith(os.path.dirname(m.__file__) + os.sep) for m in modules)
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in PACKAGES)
+    return any(file and path.startswith(os.path.dirname(file) + os.sep) for file in files)

@@ -5,6 +5,7 @@ import inspect
 import pathlib
 import sys
 import zipfile
+from typing import Any
 
 import keras
 from keras import layers
@@ -12,7 +13,7 @@ from keras import layers
 from keras_distill.cli import datasets
 
 
-def build(name, spec, outputs, weights=None) -> keras.Model:
+def build(name: str, spec: Any, outputs: int, weights: Any = None) -> keras.Model:
     """The model that a flag names, checked against the data.
 
     Args:
@@ -45,7 +46,7 @@ def build(name, spec, outputs, weights=None) -> keras.Model:
     return model
 
 
-def load(path) -> keras.Model:
+def load(path: Any) -> keras.Model:
     """The model of a `.keras` file.
 
     Raises:

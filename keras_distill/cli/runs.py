@@ -9,6 +9,8 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -90,7 +92,7 @@ class Run:
         write_text(self.folder / name, json.dumps(result, indent=2) + "\n")
 
 
-def choose(flags, command, arguments=()) -> "Run":
+def choose(flags: Any, command: str, arguments: Sequence[str] = ()) -> "Run":
     """The run that `--output` or `--resume` names. Nothing is written yet.
 
     Args:

@@ -15,6 +15,8 @@ where TensorBoard is installed, and comparison.json: all models on the test data
 --resume goes on from the end of the last whole epoch.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from absl import flags as absl_flags
@@ -247,7 +249,7 @@ class Plan:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def store_settings(flags, augment) -> dict:
+def store_settings(flags: Any, augment: Any) -> dict:
     """What must be the same whenever stored answers are opened."""
     return {
         "views": flags.views,
