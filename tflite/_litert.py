@@ -80,6 +80,11 @@ def operator_set(quantization: str) -> Any:
     return tf.lite.OpsSet.TFLITE_BUILTINS
 
 
+def quantize_dense_per_tensor(converter: Any) -> None:
+    """Has TensorFlow's converter give dense layers one scale for all weights."""
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+
+
 def fused_lstm(function: Any) -> Any:
     """A TensorFlow function that TensorFlow's converter replaces by the fused LSTM operator."""
     import tensorflow as tf

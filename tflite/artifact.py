@@ -312,7 +312,7 @@ def finished(
         compiled, report["npu"] = ethos.compile(tflite, target)
     report |= {
         "quantization": request.quantization,
-        "io": list(request.io),
+        "io": [_types(judged.ports.inputs), _types(judged.ports.outputs)],
         "calibration": _calibration(request, calibrated.arrays),
         "warnings": [*calibrated.notes, *judged.notes],
         "versions": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
@@ -322,6 +322,11 @@ def finished(
         compiled=compiled, named=judged.named,
         examples=_examples(request, calibrated, samples), float32=float32,
     )  # fmt: skip
+
+
+def _types(ports):
+    """The types of a side of a file, each once."""
+    return ", ".join(dict.fromkeys(port.dtype for port in ports))
 
 
 def _examples(request, calibrated, samples):

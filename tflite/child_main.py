@@ -42,6 +42,8 @@ def convert_saved_model(folder: pathlib.Path, request: dict) -> bytes:
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
     converter.target_spec.supported_ops = [_litert.operator_set(quantization)]
+    if request.get("dense_per_tensor"):
+        _litert.quantize_dense_per_tensor(converter)
     if (folder / "calibration.npz").exists():
         with np.load(folder / "calibration.npz") as stored:
             arrays = {name: stored[name] for name in stored.files}

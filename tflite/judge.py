@@ -1,6 +1,7 @@
 """Files run in their target's runtimes, and compared with the student."""
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -78,10 +79,27 @@ def judge(
     except runtimes.Refusal as error:
         raise ValueError(
             f"The runtime of target {target.name!r} refuses model {model.name!r} as "
-            f"{request.quantization}. {error}"
+            f"{request.quantization}. {_with_layers(str(error), found)}"
         ) from None
-    notes += _off(errors, request)
+    notes += _off(errors, request, found)
     return Judged(tflite, named, ports, tuple(notes))
+
+
+_NODE = re.compile(r"Node (?:number (\d+) \((\w+)\)|(\w+) \(number (\d+)f?\))")
+
+
+def _with_layers(message, found):
+    """A runtime's message with the layers of the nodes that it knows by their numbers."""
+    operators = [op for op in found.operators if op.subgraph == 0]
+
+    def named(match):
+        number, name = (match[1], match[2]) if match[1] else (match[4], match[3])
+        op = operators[int(number)] if int(number) < len(operators) else None
+        if op is None or op.name != name or not op.layer:
+            return match[0]
+        return f"{match[0]}, layer {targets.layer_of(op.layer)!r},"
+
+    return _NODE.sub(named, message)
 
 
 def _left_float(found: Inspection, quantization: str, asked: frozenset[str]) -> list[str]:
@@ -127,7 +145,7 @@ def _errors(request, found, tflite, ports, runtime, arrays):
     }
 
 
-def _off(errors, request):
+def _off(errors, request, found):
     """Refuses a float32 file that is off, and warns of other files that are."""
     quantization, notes = request.quantization, []
     mixed = "int4" if "int4" in request.precision.values() else quantization
@@ -140,7 +158,11 @@ def _off(errors, request):
             f"the student's output (limit: {limit:.0%})"
         )
         if quantization == "float32":
-            raise child.ConverterError(f"The float32 file computes something else: {note}.")
+            loops = request.target.runtime == "micro" and "WHILE" in found.counts
+            advice = ' Give `recurrent="unroll"`: loops of TFLite Micro lose sequences.'
+            raise child.ConverterError(
+                f"The float32 file computes something else: {note}.{advice if loops else ''}"
+            )
         warnings.warn(f"As {quantization}, {note}; `layers` shows where.", stacklevel=4)
         notes.append(note)
     return notes

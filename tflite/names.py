@@ -2,18 +2,7 @@
 
 import re
 
-_CPP_KEYWORDS = frozenset(
-    """
-    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t
-    char32_t class compl concept const consteval constexpr constinit const_cast continue co_await
-    co_return co_yield decltype default delete do double dynamic_cast else enum explicit export
-    extern false float for friend goto if inline int long mutable namespace new noexcept not not_eq
-    nullptr operator or or_eq private protected public register reinterpret_cast requires return
-    short signed sizeof static static_assert static_cast struct switch template this thread_local
-    throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t while
-    xor xor_eq std main tflite
-    """.split()  # noqa: SIM905
-)
+from keras_distill.tflite import reserved_names
 
 
 def cpp_identifier(name: str) -> str:
@@ -22,7 +11,7 @@ def cpp_identifier(name: str) -> str:
     safe = re.sub(r"_{2,}", "_", safe)
     if not safe or safe[0].isdigit():
         safe = f"student_{safe}".rstrip("_")
-    return f"{safe}_student" if safe in _CPP_KEYWORDS else safe
+    return f"{safe}_student" if reserved_names.is_reserved(safe) else safe
 
 
 def camel_case(name: str) -> str:
@@ -70,6 +59,28 @@ _KOTLIN_KEYWORDS = frozenset(
     super this throw true try typealias typeof val var when while
     """.split()  # noqa: SIM905
 )
+
+
+#: Types of Kotlin, of Java and of the kit, which its sources use.
+_KOTLIN_TYPES = frozenset(
+    """
+    Accelerator Activity Any Array AssetManager AutoCloseable Boolean BooleanArray BuildConfig
+    Bundle Button Byte ByteArray Char CharArray CharSequence Class Closeable Collection
+    Comparable CompiledModel Double DoubleArray Enum Error Exception Float FloatArray Function
+    Int IntArray Iterable Iterator JSONArray JSONObject Lazy LinearLayout List Log Long
+    LongArray MainActivity Map Math MutableList MutableMap MutableSet Nothing Number Object
+    Options Override Pair Process R Record Regex Result Runnable Runtime ScrollView Sequence
+    Set Short ShortArray String StringBuilder Suppress System SystemClock TensorBuffer
+    TextView Thread Throwable Triple UByte
+    UInt ULong UShort Unit View Void
+    """.split()  # noqa: SIM905
+)
+
+
+def kotlin_class(name: str) -> str:
+    """A name as that of a Kotlin class, none that its sources use otherwise."""
+    safe = camel_case(name)
+    return f"{safe}Student" if safe in _KOTLIN_TYPES else safe
 
 
 #: What the Kotlin class calls its own members and the arguments of its lambdas.

@@ -85,6 +85,7 @@ class Request:
         """
         where = targets.get(target)
         _check_model(model)
+        _check_strings(model, preprocessing, input_signature)
         _check_weights(model)
         if calibration is not None and not isinstance(calibration, Calibration):
             calibration = Calibration(calibration)
@@ -151,10 +152,44 @@ def _trained_quantization(model, quantization):
 
 
 def _check_model(model):
+    if isinstance(getattr(model, "student", None), keras.Model):
+        raise TypeError(
+            f"`student` must be the student alone. Received: {type(model).__name__}; give its "
+            "`.student`."
+        )
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"`student` must be a Keras model (`keras.Model`). Received: {type(model).__name__}"
         )
+
+
+_OF_STRINGS = (
+    keras.layers.HashedCrossing,
+    keras.layers.Hashing,
+    keras.layers.StringLookup,
+    keras.layers.TextVectorization,
+)
+
+
+def _check_strings(model, preprocessing, input_signature):
+    """Refuses students and preprocessing that take texts: a file takes numbers."""
+    layers = [x for x in (preprocessing,) if isinstance(x, keras.Layer)]
+    for layer in [*layers, *lowering.all_layers(model)]:
+        if isinstance(layer, _OF_STRINGS):
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) takes text or looks it up, which "
+                "TFLite's operators don't: the app must do that. Cut the student after the layer, "
+                "as in `keras.Model(layer.output, student.output)` with "
+                f"`layer = student.get_layer({layer.name!r})`, and give the file ids."
+            )
+    given = keras.tree.flatten(input_signature) if input_signature is not None else []
+    for spec in given or getattr(model, "inputs", None) or []:
+        if "string" in str(spec.dtype):
+            raise ValueError(
+                f"Input {getattr(spec, 'name', None)!r} of model {model.name!r} takes text, which "
+                "TFLite's operators don't: the app must turn it into ids or numbers. Cut the "
+                "student where they come in, as in `keras.Model(layer.output, student.output)`."
+            )
 
 
 def _check_weights(model):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import keyword
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,7 +93,11 @@ def unique_names(names: Sequence[str], kind: str) -> list[str]:
     result: list[str] = []
     for name, fallback in zip(names, plain, strict=True):
         safe = re.sub(r"[\W_]+", "_", name, flags=re.ASCII).strip("_").lower() or fallback
-        safe = f"_{safe}" if safe[0].isdigit() else safe
+        if safe[0].isdigit():
+            safe = f"{kind}_{safe}"
+        elif keyword.iskeyword(safe) or safe == "self":
+            # TensorFlow calls functions with inputs as keyword arguments.
+            safe = f"{safe}_{kind}"
         candidate, n = safe, 1
         while candidate in result:
             candidate, n = f"{safe}_{n}", n + 1

@@ -60,8 +60,13 @@ def main(flags, arguments, console):
         postprocessing=flags.postprocessing,
         labels=loaded.class_names,
     )
-    artifact.verify(loaded.test.batch(64), count=flags.samples)
+    verified = artifact.verify(loaded.test.batch(64), count=flags.samples)
     artifact.save(folder)
     console.print(str(artifact.report), markup=False, soft_wrap=True)
     console.print(f"Written to {folder}")
+    if verified["verdict"] != "pass":
+        raise ValueError(
+            f"the file doesn't compute what the student does (verdict: {verified['verdict']}): see "
+            f"the verification in {folder / 'report.md'}."
+        )
     return artifact.report

@@ -244,8 +244,9 @@ def test_sketch_compiles(kit, root, tmp_path):
         "void delay(int) {}\n"
         '#include "class_student.ino"\nint main() { setup(); loop(); }\n'
     )
+    (tmp_path / "TensorFlowLite.h").write_text("")
     sketch = folder / "arduino" / "class_student"
-    flags = [*STRICT, "-DTF_LITE_STATIC_MEMORY", f"-I{sketch}", *includes(root)]
+    flags = [*STRICT, "-DTF_LITE_STATIC_MEMORY", f"-I{sketch}", f"-I{tmp_path}", *includes(root)]
     run(["g++", "-fsyntax-only", *flags, str(tmp_path / "sketch.cc")])
 
 

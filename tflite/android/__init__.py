@@ -127,7 +127,7 @@ class _Kit:
 
     def __init__(self, artifact, name, package, description, normalization, variants):
         self.base = names.cpp_identifier(name)
-        self.kotlin_class = names.camel_case(self.base)
+        self.kotlin_class = names.kotlin_class(self.base)
         self._artifact = artifact
         normalization = tuple(float(x) for x in normalization)
         # State isn't measured by the app: it is what the file returned for the step before.
@@ -140,6 +140,13 @@ class _Kit:
         self.assets = {f"{self.base}.tflite": artifact} | {
             f"{self.base}_{other.report['quantization']}.tflite": other for other in variants
         }
+        for other in variants:
+            if other not in self._loaded().values():
+                raise ValueError(
+                    f"A variant of quantization {other.report['quantization']!r} would never be "
+                    f"loaded: beside the first file, the app loads one of {list(_GPU)} on the GPU "
+                    f"and one of {list(_NPU)} on the NPU. Leave it out."
+                )
         for port in (*self._inputs, *self._outputs):
             port.check()
         self.label_lines = [re.sub(r"\s+", " ", label) for label in artifact.labels or []]
@@ -173,13 +180,20 @@ class _Kit:
             ).rstrip(),
         }
 
-    def _choices(self):
-        """The variant for the GPU and the one for the NPU, where there are some."""
+    def _loaded(self):
+        """The artifact for the GPU and the one for the NPU, where there are some."""
+        found = {}
         for accelerator, quantizations in (("GPU", _GPU), ("NPU", _NPU)):
-            for asset, one in self.assets.items():
+            for one in self.assets.values():
                 if one.report.get("quantization") in quantizations:
-                    yield f"        Accelerator.{accelerator} -> {names.kotlin_string(asset)}"
-                    break
+                    found.setdefault(accelerator, one)
+        return found
+
+    def _choices(self):
+        """The asset for each accelerator that has one of its own."""
+        for accelerator, artifact in self._loaded().items():
+            [asset] = [name for name, one in self.assets.items() if one is artifact]
+            yield f"        Accelerator.{accelerator} -> {names.kotlin_string(asset)}"
 
     def filled(self, folder, path):
         """A template with every `@NAME@` replaced."""

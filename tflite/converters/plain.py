@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 
 from keras_distill.tflite import child, flatbuffer, ranges, targets, trace
-from keras_distill.tflite.converters import masks
+from keras_distill.tflite.converters import masks, refusals
 from keras_distill.tflite.converters.activation_ranges import activation_ranges
 from keras_distill.tflite.converters.converter import Converted, Converter, Samples, Scores
 from keras_distill.tflite.request import Request
@@ -69,6 +69,8 @@ def run(request: Request, graph: Graph, quantization: str, samples: Samples | No
             quantization=quantization,
             io=request.io,
             batch_size=request.batch_size,
+            # CMSIS-NN's kernel with 16-bit inputs has one scale for all weights.
+            dense_per_tensor=quantization == "int16x8" and request.target.runtime == "micro",
         )
     except child.ConverterCrash as error:
         raise child.ConverterCrash(
@@ -77,7 +79,8 @@ def run(request: Request, graph: Graph, quantization: str, samples: Samples | No
         ) from None
     except child.ConverterError as error:
         raise child.ConverterError(
-            f"TensorFlow's converter refused model {name!r} as {quantization}: {error}"
+            f"TensorFlow's converter refused model {name!r} as {quantization}: "
+            f"{refusals.explained(str(error))}"
         ) from None
     return flatbuffer.tidied(tflite, [i.name for i in graph.function.inputs], graph.outputs)
 

@@ -1,0 +1,126 @@
+"""What can't be exported is refused by name, with what to do instead."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_distill import quantization, tflite
+
+layers = keras.layers
+
+
+def model_of(function, *shape, dtype="float32"):
+    keras.utils.set_random_seed(0)
+    x = keras.Input(shape, dtype=dtype, name="x")
+    return keras.Model(x, function(x), name="student")
+
+
+def data(*shape):
+    return np.random.default_rng(0).standard_normal((32, *shape)).astype("float32")
+
+
+class TestStrings:
+    def test_layers(self):
+        lookup = layers.StringLookup(vocabulary=["a", "b"], name="words")
+        student = model_of(lambda x: layers.Embedding(3, 2)(lookup(x)), 4, dtype="string")
+        with pytest.raises(ValueError, match=r"'words' \(StringLookup\).*get_layer\('words'\)"):
+            tflite.convert(student)
+
+    def test_preprocessing(self):
+        texts = layers.TextVectorization(output_sequence_length=4, name="texts")
+        texts.adapt(["a b", "c"])
+        student = model_of(layers.Embedding(9, 2), 4, dtype="int32")
+        with pytest.raises(ValueError, match=r"'texts' \(TextVectorization\).*the app must do"):
+            tflite.convert(student, preprocessing=texts)
+
+    def test_inputs(self):
+        class Student(keras.Model):
+            def call(self, x):
+                return x
+
+        signature = [keras.InputSpec(shape=(None, 4), dtype="string")]
+        with pytest.raises(ValueError, match="takes text.*into ids or numbers"):
+            tflite.convert(Student(), input_signature=signature)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "message"),
+    [
+        (
+            layers.Resizing(5, 5, interpolation="bicubic", name="larger"),
+            (8, 8, 2),
+            'no operator for ResizeBicubic .*larger.*interpolation="bilinear"',
+        ),
+        (layers.MaxPooling3D(2, name="pool"), (4, 4, 4, 2), "no operator for MaxPool3D .*'.*pool"),
+        (lambda x: keras.ops.argmax(x, -1), (6,), 'postprocessing="argmax"'),
+    ],
+)
+def test_operators_that_tflite_lacks(function, shape, message):
+    with pytest.raises(tflite.ConverterError, match=message) as caught:
+        tflite.convert(model_of(function, *shape))
+    assert len(str(caught.value)) < 500
+
+
+def test_loops_of_unknown_size():
+    with pytest.raises(tflite.ConverterError, match="give `batch_size=1`"):
+        tflite.convert(model_of(lambda x: layers.GRU(3)(x), 4, 3), batch_size=None)
+
+
+def test_loops_of_tflite_micro():
+    student = model_of(lambda x: layers.GRU(3, return_sequences=True)(x), 5, 3)
+    with pytest.raises(tflite.ConverterError, match='Give `recurrent="unroll"`'):
+        tflite.convert(student, "micro")
+    x = data(5, 3)
+    artifact = tflite.convert(student, "micro", recurrent="unroll")
+    np.testing.assert_allclose(artifact.predict(x), student.predict(x), atol=1e-5)
+
+
+def test_nodes_are_named_by_their_layers():
+    student = model_of(lambda x: x / keras.ops.sum(keras.ops.abs(x), axis=-1, keepdims=True), 6)
+    with pytest.raises(ValueError, match=r"\(DIV\), layer '.*', failed to invoke"):
+        tflite.convert(student, quantization="int8", calibration=data(6))
+
+
+def test_a_distiller_instead_of_its_student():
+    from keras_distill import Distiller
+
+    student = model_of(layers.Dense(3), 6)
+    distiller = Distiller(student, keras.models.clone_model(student))
+    with pytest.raises(TypeError, match=r"Received: Distiller; give its `\.student`"):
+        tflite.convert(distiller)
+
+
+class TestDenseLayersIn16Bits:
+    """The kernel of CMSIS-NN wants one scale for all weights."""
+
+    def test_are_written_per_tensor_for_microcontrollers(self):
+        x, student = data(6), model_of(lambda x: layers.Dense(3)(layers.Dense(8, "relu")(x)), 6)
+        for target, count in (("micro", 1), ("android", 8)):
+            artifact = tflite.convert(student, target, "int16x8", calibration=x)
+            weights = tflite.inspect(artifact.tflite).operators[1 - (target == "micro")].inputs[1]
+            assert len(weights.scales) == count
+            expected = student.predict(x, verbose=0)
+            assert np.sqrt(np.mean((artifact.predict(x) - expected) ** 2)) < 0.02 * expected.std()
+
+    def test_of_aware_students_are_warned_of(self):
+        student = model_of(lambda x: layers.Dense(3, name="scores")(x), 6)
+        aware = quantization.quantize_aware(student, data(6), activation_bits=16)
+        with pytest.warns(UserWarning, match="dense layers .*scores.*CMSIS-NN"):
+            tflite.convert(aware, "micro")
+
+
+def test_types_in_the_report():
+    student = model_of(lambda x: layers.Dense(2)(layers.Flatten()(layers.Embedding(9, 2)(x))), 4,
+                       dtype="int32")  # fmt: skip
+    ids = np.random.default_rng(0).integers(0, 9, (16, 4)).astype("int32")
+    artifact = tflite.convert(student, "android", "int8", calibration=ids)
+    assert artifact.report["io"] == ["int32", "float32"]
+
+
+def test_variants_that_the_app_would_not_load(tmp_path):
+    student = model_of(layers.Dense(3), 6)
+    files = {q: tflite.convert(student, quantization=q) for q in ("float32", "dynamic", "float16")}
+    for others in (("dynamic",), ("float16",)):
+        with pytest.raises(ValueError, match=f"{others[0]!r} would never be loaded"):
+            files["float32"].save(tmp_path, variants=[files[q] for q in others])
+    files["dynamic"].save(tmp_path, variants=[files["float16"]])
