@@ -136,6 +136,6 @@ def test_an_unreadable_image_is_named(command, images, trained, capsys):
 def test_a_dataset_that_is_missing(workplace, tmp_path, capsys):
     pytest.importorskip("tensorflow_datasets")
     train = ["train", *NETS, "--output=out", f"--data_dir={tmp_path}"]
-    assert "no file or folder" in refused(capsys, *train, "--data=fashion_mist")
+    assert "neither a file nor a folder" in refused(capsys, *train, "--data=fashion_mist")
     assert "download it first" in refused(capsys, *train, "--data=mnist", "--nodownload")
     assert not (workplace / "out").exists()
