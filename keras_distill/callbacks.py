@@ -31,7 +31,7 @@ class Schedule(keras.callbacks.Callback):
         self.name = name
         self.schedule = schedule
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         known = getattr(self.model, "hyperparameters", {})
         if self.name not in known:
             raise ValueError(
@@ -39,10 +39,10 @@ class Schedule(keras.callbacks.Callback):
                 f"It has: {', '.join(known) or 'none; it is not a `Distiller`'}."
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # 0.3 - 3 * 0.1 is a little below 0.
         self.model.set_hyperparameter(self.name, round(float(self.schedule(epoch)), 12))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
             logs[self.name] = float(self.model.hyperparameters[self.name])

@@ -179,7 +179,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
 
     # What a training step is made of.
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = self._unpack(data)
         self.build_for(x)
         self.advance_schedules()
@@ -254,7 +254,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
 
     # What Keras asks of a model.
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.student(self.objective.student_inputs(inputs), training=training)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -265,39 +265,46 @@ class Distiller(_keras.BuildsAhead, keras.Model):
             kwargs = weighted_metrics_only(kwargs)
         super().compile(*args, **kwargs)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
         """The student's own loss, as `evaluate` reports it."""
         y, sample_weight = self.objective.known_labels(y, y_pred, sample_weight)
         if y is None or _keras.compiled_loss(self) is None:
             return ops.sum([0.0, *map(penalty_of, self.losses)])
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
         if y is None:  # The compiled metrics need labels.
             return {"loss": _keras.loss_tracker(self).result()}
         y, sample_weight = self.objective.known_labels(y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict:
         # Keras asks at the end of an epoch, whether or not there were labels.
         metrics = _keras.compiled_metrics(self)
         if metrics is not None and not metrics.built:
             return {"loss": _keras.loss_tracker(self).result()}
         return super().get_metrics_result()
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Any]:
         return self._for_workers(super().test_step(self._unpack(data)))
 
-    def reset_metrics(self):
+    def reset_metrics(self) -> None:
         super().reset_metrics()
         self._means.reset()
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> None:
         """As in Keras, but builds the optimizer first, which would make variables in the trace."""
         optimizer = self.optimizer
         if self.objective.pairs is not None and optimizer is not None:
@@ -331,7 +338,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
 
     # Saving.
 
-    def get_config(self):
+    def get_config(self) -> dict:
         config = {
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
@@ -346,7 +353,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "Distiller":
         config = keras.saving.deserialize_keras_object(config)
         state = config.pop("teacher_state", None)
         distiller = cls(teacher=None, **config)
@@ -354,13 +361,13 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         distiller._track()
         return distiller
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         for name, variables in self._run_state().items():
             if variables:
                 store[name] = np.stack([ops.convert_to_numpy(value) for value in variables])
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         state = self._run_state()
         names = [name for name in store.keys() if name not in state]  # noqa: SIM118
         super().load_own_variables({name: store[name] for name in names})

@@ -79,7 +79,7 @@ class Match:
     def __repr__(self):
         return f"<Match {self.name}: student={self.student!r}, teacher={self.teacher!r}>"
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             "loss": keras.saving.serialize_keras_object(self.loss),
             "student": self.student,
@@ -90,7 +90,7 @@ class Match:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "Match":
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
@@ -138,11 +138,11 @@ class KerasLoss(DistillationLoss):
         # A function may compare tensors of different shapes.
         self.same_shape = isinstance(loss, keras.losses.Loss)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         function = self.loss.call if isinstance(self.loss, keras.losses.Loss) else self.loss
         return function(y_true, y_pred)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
 
 

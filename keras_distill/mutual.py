@@ -1,5 +1,6 @@
 """Students that learn from each other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -89,7 +90,7 @@ class MutualDistiller(Distiller):
             y = dict.fromkeys(self.output_names, y)
         return x, y, sample_weight
 
-    def get_config(self):
+    def get_config(self) -> dict:
         config = super().get_config()
         del config["student"]
         return {
@@ -98,7 +99,7 @@ class MutualDistiller(Distiller):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Any:
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
@@ -128,25 +129,25 @@ class Cohort(keras.Model):
         self.built = all(student.built for student in students)
 
     @property
-    def output_names(self):
+    def output_names(self) -> list[str]:
         return [student.name for student in self.students]
 
     @property
-    def input(self):
+    def input(self) -> Any:
         first = self.students[0]
         return first.inputs[0] if isinstance(first, keras.Sequential) else first.input
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         return {
             student.name: student(entries_for(student, inputs, "student"), training=training)
             for student in self.students
         }
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"students": [keras.saving.serialize_keras_object(model) for model in self.students]}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Any:
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
@@ -165,11 +166,11 @@ class Peers(BaseTeacher):
         self.activation = activation
         self.output_names = cohort.output_names
 
-    def answer(self, inputs, taps=()):
+    def answer(self, inputs: Any, taps: Sequence[str] = ()) -> tuple[Any, list]:
         """Returns nothing yet: the peers run as the students of the step."""
         return None, []
 
-    def answer_spec(self, inputs, taps=()):
+    def answer_spec(self, inputs: Any, taps: Sequence[str] = ()) -> tuple[Any, list]:
         outputs = tapping.spec_of(lambda x: self.cohort(x, training=False), inputs)
         shapes: dict[str, Any] = {
             name: getattr(output, "shape", None) for name, output in outputs.items()
@@ -181,7 +182,7 @@ class Peers(BaseTeacher):
             )
         return outputs, []
 
-    def complete(self, outputs, student_outputs):
+    def complete(self, outputs: Any, student_outputs: Any) -> dict[str, Output]:
         """For each student, the mean output of all others, without a gradient."""
         answers = {name: output.detached() for name, output in student_outputs.items()}
         means = {}

@@ -26,7 +26,7 @@ class Frozen(LiveTeacher):
         self.model = model
         self.output_names = getattr(model, "output_names", None)
 
-    def run(self, inputs, taps):
+    def run(self, inputs: Any, taps: Any) -> Any:
         return tapping.run(self.model, taps, inputs, "teacher")
 
     def tap_path(self, tap: Any) -> str:
@@ -110,7 +110,7 @@ class Distiller(tf_keras.Model):
         """Sets one of `hyperparameters`, if the value is in its range."""
         self.objective.set_hyperparameter(name, value)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.student(inputs, training=training)
 
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any) -> None:
@@ -125,7 +125,7 @@ class Distiller(tf_keras.Model):
             kwargs = weighted_metrics_only(kwargs)
         super().compile(optimizer, loss, **kwargs)
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = tf_keras.utils.unpack_x_y_sample_weight(data)
         objective = self.objective
         objective.advance_schedules(self.optimizer.iterations)
@@ -142,12 +142,14 @@ class Distiller(tf_keras.Model):
         self.optimizer.minimize(values["loss"], variables, tape=tape)
         return self._report(values, x, y, answer.values, sample_weight)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None
+    ) -> Any:
         """The student's own loss, as `evaluate` reports it."""
         y, sample_weight = self.objective.known_labels(y, y_pred, sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight):
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict:
         if y is None:  # The compiled metrics need labels.
             return self.get_metrics_result()
         y, sample_weight = self.objective.known_labels(y, y_pred, sample_weight)
