@@ -160,7 +160,7 @@ def test_vectors_hold_what_the_file_gives(kit):
     # What the class is given, which divides it by 16.
     x = np.array(vectors["inputs"]["image"], "float32").reshape(5, 8, 8, 1) / 16
     wanted = np.array(vectors["outputs"]["logits"], "float32")
-    np.testing.assert_allclose(artifact.predict(x, "litert-reference"), wanted, atol=1e-5)
+    np.testing.assert_allclose(artifact.predict(x), wanted, atol=1e-5)
 
 
 def test_kotlin_names_tensors_normalization_and_labels(kit):
