@@ -22,7 +22,7 @@ from keras_distill.tuning.training import summary
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-# Folder of the data sets.
+# Folder of the datasets.
 DATA = os.environ.get("KERAS_DISTILL_TEST_DATA", str(ROOT.parent / "shared" / "data"))
 
 
@@ -48,7 +48,7 @@ def in_turns(functions, rounds):
 
 
 def steady(dataset):
-    """A data set without autotuning.
+    """A dataset without autotuning.
 
     TensorFlow's autotuning thread wakes at ever longer intervals, and now and then holds up the end
     of an epoch until it does: up to as long again as the epoch took.
@@ -137,7 +137,7 @@ def uci_har(data):
     """UCI HAR, activity recognition from a phone's sensors.
 
     Args:
-        data: Folder that holds `uci_har/uci_har_6ch.npz`, or the data set as UCI publishes it
+        data: Folder that holds `uci_har/uci_har_6ch.npz`, or the dataset as UCI publishes it
             unpacked, `UCI HAR Dataset`.
 
     Returns:

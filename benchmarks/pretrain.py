@@ -5,7 +5,7 @@
         runs/pretrain/backbone.weights.h5 size=64
 
 Trains MobileNetV2 on eight of CIFAR-10's classes and writes its weights; and the images of the
-other two, cats and dogs, as a data set of their own. A run that is stopped goes on where it was.
+other two, cats and dogs, as a dataset of their own. A run that is stopped goes on where it was.
 """
 
 import os

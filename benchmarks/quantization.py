@@ -30,7 +30,7 @@ import keras_distill
 from keras_distill import quantization, tflite
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data", DATA, "Folder of both data sets.")
+flags.DEFINE_string("data", DATA, "Folder of both datasets.")
 flags.DEFINE_multi_string("student", [], "A student to train anew; others keep their results.")
 flags.DEFINE_integer("seeds", 4, "Number of seeds.")
 flags.DEFINE_integer("epochs", 10, "Epochs of a float student, before all train on.")

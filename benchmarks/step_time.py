@@ -106,7 +106,7 @@ def models(pair):
     return student, teacher, list(zip(taps, teacher_taps, strict=True))
 
 
-# Ways to train. Each gives a function that trains on a data set once.
+# Ways to train. Each gives a function that trains on a dataset once.
 
 
 def by_fit(model, jit, at_once=1, **options):

@@ -42,8 +42,8 @@ distiller = keras_distill.Distiller(
 distiller.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
 distiller.fit(x_train, y_train, epochs=30, verbose=2)
 
-artefact = keras_distill.tflite.convert(
+artifact = keras_distill.tflite.convert(
     student, target="micro", quantization="int8", calibration=x_train[:200]
 )
-print(artefact.verify(x_test, y_test))
-print("Saved to", artefact.save("runs/quickstart"))
+print(artifact.verify(x_test, y_test))
+print("Saved to", artifact.save("runs/quickstart"))

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: quiet TensorFlow, digits, and the folder of larger data sets."""
+"""Fixtures that all tests share: quiet TensorFlow, digits, and the folder of larger datasets."""
 
 import os
 import pathlib
@@ -37,11 +37,11 @@ def split(digits):
 
 @pytest.fixture(scope="session")
 def data_dir():
-    """The folder of real data sets beside the checkout; skips where there is none."""
+    """The folder of real datasets beside the checkout; skips where there is none."""
     default = pathlib.Path(__file__).parents[2] / "shared" / "data"
     folder = pathlib.Path(os.environ.get(DATA, default))
     if not folder.is_dir():
-        pytest.skip(f"no data sets at {folder}; name their folder in {DATA}")
+        pytest.skip(f"no datasets at {folder}; name their folder in {DATA}")
     return folder
 
 

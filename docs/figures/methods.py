@@ -30,7 +30,7 @@ PLACES = (
     ),
     (
         4,
-        "RelationalDistance   RelationalAngle\nContrastive (across the whole data set)",
+        "RelationalDistance   RelationalAngle\nContrastive (across the whole dataset)",
         RELATIONS,
     ),
     (3, "SimilarityPreserving (across the batch)", RELATIONS),

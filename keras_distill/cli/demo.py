@@ -74,13 +74,13 @@ def demo(folder, seed=0, console=None):
     files = {}
     for target, quantization in (("android", "float32"), ("android", "int8"), ("micro", "int8")):
         with console.status(f"Exporting for {target}, {quantization} ..."):
-            artefact = tflite.convert(
+            artifact = tflite.convert(
                 distilled, target=target, quantization=quantization, calibration=x_train[:300]
             )
-            artefact.verify(*test)
-            artefact.save(folder / f"{target}-{quantization}")
+            artifact.verify(*test)
+            artifact.save(folder / f"{target}-{quantization}")
         console.print(f"Exported for {target} as {quantization}, and proven in its runtime.")
-        files[f"{target}, {quantization}"] = artefact
+        files[f"{target}, {quantization}"] = artifact
     with console.status("Comparing ..."):
         result = evaluation.compare(
             {"teacher": teacher, "student on labels": on_labels, "student distilled": distilled}

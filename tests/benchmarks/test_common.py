@@ -1,4 +1,4 @@
-"""What the benchmarks share: data sets in both of their forms, runs done once, tables in pages."""
+"""What the benchmarks share: datasets in both of their forms, runs done once, tables in pages."""
 
 import gzip
 import io
