@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras_distill.tflite import (
     arena,
     closeness,
@@ -315,7 +315,8 @@ def finished(
         "io": [_types(judged.ports.inputs), _types(judged.ports.outputs)],
         "calibration": _calibration(request, calibrated.arrays),
         "warnings": [*calibrated.notes, *judged.notes],
-        "versions": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
+        # Packages may have other names, such as `keras-nightly`.
+        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
     }
     return Artifact(
         tflite, target.name, report, judged.ports, student=request.student, labels=request.labels,

@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -245,3 +246,12 @@ def test_models_with_custom_layers(split):
     artifact = tflite.convert(model)
     x = split[1][0]
     np.testing.assert_allclose(artifact.predict(x), model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_versions_do_not_need_packages_of_these_names(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    student = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    assert tflite.convert(student).report["versions"]["keras"] == keras.__version__
