@@ -357,5 +357,5 @@ def test_models_that_read_text():
 
 def test_classes_instead_of_scores_are_refused(held_out):
     picked = keras_distill.teachers.Function(lambda x: tf.argmax(tf.reshape(x, (-1, 64)), -1))
-    with pytest.raises(ValueError, match="gives whole numbers, such as classes that argmax"):
+    with pytest.raises(ValueError, match="returns integers, such as the classes that argmax picks"):
         compare({"a": picked}, held_out)
