@@ -131,8 +131,10 @@ class Distiller(_keras.BuildsAhead, keras.Model):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "teacher":  # Keras would track a model before the property sees it.
             object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+            return
+        super().__setattr__(name, value)
+        if name == "student" and hasattr(self, "objective"):
+            self.objective.student = value
 
     @property
     def teacher(self) -> Any:
@@ -281,7 +283,9 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         """The student's own loss, as `evaluate` reports it."""
         y, sample_weight = self.objective.known_labels(y, y_pred, sample_weight)
         if y is None or _keras.compiled_loss(self) is None:
-            return ops.sum([0.0, *map(penalty_of, self.losses)])
+            # Each replica adds its share, as in training.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            return ops.sum([0.0, *map(penalty_of, self.losses)]) / replicas
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:

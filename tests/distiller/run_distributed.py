@@ -82,7 +82,8 @@ with strategy.scope() if strategy else contextlib.nullcontext():
     unweighted = keras_distill.Distiller(model(5), teacher, scalar_difference, alpha=0)
     unweighted.compile(keras.optimizers.SGD(0.1))
 history = distiller.fit(data, validation_data=data, epochs=3, verbose=0).history
-other = unweighted.fit(data.map(lambda x, y, weight: x), verbose=0).history
+unlabeled = data.map(lambda x, y, weight: x)
+other = unweighted.fit(unlabeled, validation_data=unlabeled, verbose=0).history
 history |= {f"unweighted_{name}": values for name, values in other.items()}
 weights = distiller.get_weights() + unweighted.get_weights()
 weights = {f"weight/{i}": w for i, w in enumerate(weights)}

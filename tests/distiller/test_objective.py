@@ -68,3 +68,20 @@ def test_weights_of_a_layer_are_the_mean_over_the_outputs():
     np.testing.assert_array_equal(labels.weights_at(weights, "a"), [1, 2])
     np.testing.assert_array_equal(labels.weights_at(weights, None), [2.5, 1.5])
     assert labels.weights_at(None, "a") is None
+
+
+def test_another_student_is_the_one_that_trains(batch, cross_entropy):
+    """A student that isn't built yet may be replaced."""
+    x, y, _ = batch
+
+    def unbuilt():
+        return keras.Sequential([keras.layers.Dense(3)])
+
+    teacher = unbuilt()
+    teacher.build((None, *x.shape[1:]))
+    distiller = keras_distill.Distiller(unbuilt(), teacher)
+    first, distiller.student = distiller.student, unbuilt()
+    distiller.compile("sgd", cross_entropy)
+    distiller.fit(x, y, epochs=1, verbose=0)
+    assert distiller.student.built
+    assert not first.built
