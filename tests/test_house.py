@@ -90,3 +90,9 @@ def test_importing_changes_no_file_descriptor():
         "assert (sys.stdin, sys.stdout, sys.stderr) == streams\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_names_of_test_files_differ():
+    """pytest imports each by its bare name: a second one of a name isn't collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert len(names) == len(set(names))

@@ -60,7 +60,14 @@ def run_on_zeros(tflite: bytes, runtime: str, arena: int) -> None:
         arena: Bytes of TFLite Micro's arena.
     """
     if runtime == "micro":
-        micro_interpreter(tflite, arena).invoke()
+        from ai_edge_litert import schema_py_generated as schema
+
+        micro = micro_interpreter(tflite, arena)
+        for i in range(schema.Model.GetRootAs(tflite).Subgraphs(0).InputsLength()):
+            details = micro.get_input_details(i)
+            # Unset inputs hold what the memory held: ids out of range, for instance.
+            micro.set_input(np.zeros(details["shape"], details["dtype"]), i)
+        micro.invoke()
         return
     interpreter = litert_interpreter(tflite, runtime, threads=None)
     interpreter.allocate_tensors()

@@ -29,13 +29,15 @@ def with_margin(to_start: int) -> int:
 
 
 def _least(tflite, size):
-    """The least arena of at least `size` bytes in which TFLite Micro starts."""
+    """The least arena of at least `size` bytes in which TFLite Micro starts and runs."""
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "file.tflite").write_bytes(tflite)
         if _starts(folder, size):
             return size
         low, high = size, _rounded(1.25 * size)
         while not _starts(folder, high):
+            if high > runtimes.largest_arena(tflite):
+                raise runtimes.Refusal("TFLite Micro starts the file on this host in no arena.")
             low, high = high, _rounded(1.25 * high)
         while high - low > max(16, high // 100):
             middle = _rounded((low + high) / 2)

@@ -221,7 +221,7 @@ class TFLiteMicro:
         _micro_runtime()
         with _stderr() as log:
             try:
-                self._interpreter = _litert.micro_interpreter(tflite, _largest_arena(tflite))
+                self._interpreter = _litert.micro_interpreter(tflite, largest_arena(tflite))
                 self._interpreter.print_allocations()
             except RuntimeError as error:
                 self._interpreter, failure = None, error
@@ -256,7 +256,7 @@ class TFLiteMicro:
         self._interpreter.reset()
 
 
-def _largest_arena(tflite):
+def largest_arena(tflite):
     """An upper bound of the arena; what a file needs is measured by recording allocations."""
     return (64 << 20) + 10 * len(tflite)
 
@@ -354,7 +354,7 @@ def survive(tflite: bytes, runtime: str) -> None:
         pathlib.Path(folder, "file.tflite").write_bytes(tflite)
         for name in of_target(runtime):
             try:
-                child.run(folder, "run", runtime=name, arena=_largest_arena(tflite))
+                child.run(folder, "run", runtime=name, arena=largest_arena(tflite))
             except child.ConverterCrash as crash:
                 raise Refusal(f"Runtime {name!r} crashes on the file ({crash}).") from None
             except child.ConverterError:
