@@ -5,6 +5,7 @@ A new release of Keras that changes one of these names breaks this file and no o
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -113,9 +114,44 @@ def compiled_loss(model: Any) -> Callable | None:
     return model._compile_loss
 
 
+def given_loss(model: Any) -> Any:
+    """The loss given to `compile` as it was given: one, or a list or dict of them; or `None`."""
+    return None if model._compile_loss is None else model._compile_loss._user_loss
+
+
 def compiled_metrics(model: Any) -> Any:
     """The metrics given to `compile`, as one metric, or `None`."""
     return model._compile_metrics
+
+
+def twin_metrics(compiled: Any) -> Any:
+    """Metrics of the kinds of those that `compile` of Keras or `tf_keras` made, with new values.
+
+    `None` where there are none, or one of them can't be made anew from its config.
+    """
+    given = compiled._user_metrics, compiled._user_weighted_metrics
+    if not any(given):
+        return None
+    try:
+        copies = [keras.tree.map_structure(copy_of_metric, part) for part in given]
+    except Exception:  # Whatever a user's class raises.
+        return None
+    names = compiled._output_names if hasattr(compiled, "_output_names") else compiled.output_names
+    return type(compiled)(*copies, output_names=names)
+
+
+def copy_of_metric(metric: Any) -> Any:
+    """A metric of the same kind and name with values of its own; anything else as it is."""
+    if isinstance(metric, type) or not hasattr(metric, "get_config"):
+        return metric
+    return type(metric).from_config(metric.get_config())
+
+
+def results_of(compiled: Any) -> dict[str, Any]:
+    """The values of what `compile` of Keras or `tf_keras` made of the metrics, by name."""
+    if isinstance(compiled, keras.metrics.Metric):
+        return compiled.result()
+    return {metric.name: metric.result() for metric in compiled.metrics}
 
 
 def loss_tracker(model: Any) -> Any:
@@ -136,6 +172,13 @@ class BuildsAhead:
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         self.build_ahead(iterator, data_batch)  # type: ignore[attr-defined]
+
+
+class KeepsPlaceOfLoss:
+    """Lists of what was evaluated begin with the loss: NaN where there is none."""
+
+    def _flatten_metrics_in_order(self, logs: dict) -> Any:
+        return super()._flatten_metrics_in_order({"loss": math.nan, **logs})  # type: ignore[misc]
 
 
 def build_on(model: Any, data_batch: Any) -> None:
@@ -227,6 +270,15 @@ def walk(graph: Any, inputs: Iterable, visit: Callable[[Call, list], Iterable]) 
 def producer_of(tensor: Any) -> Any:
     """The layer or operation that returned a symbolic tensor."""
     return tensor._keras_history.operation
+
+
+def is_linear_output(model: Any, index: int) -> bool:
+    """Whether an output of a graph of layers comes from a layer with weights and no activation."""
+    while isinstance(model, keras.Model) and graph_of(model) is not None:
+        history = graph_of(model).outputs[index]._keras_history
+        model, index = history.operation, history.tensor_index
+    is_linear = getattr(model, "activation", None) is keras.activations.linear
+    return is_linear and bool(model.weights)
 
 
 def is_optional(tensor: Any) -> bool:

@@ -3,34 +3,28 @@
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_distill import _keras
+from keras_distill import _keras, advice
 from keras_distill._types import PACKAGE
 from keras_distill.epoch_means import EpochMeans
 from keras_distill.hyperparameters import hyperparameter_config
 from keras_distill.labels import weighted_metrics_only
-from keras_distill.objective import Objective, add_penalties, penalty_of
+from keras_distill.objective import Objective
+from keras_distill.owner import ObjectiveOwner
 from keras_distill.pairs import Answer
-from keras_distill.train_function import OnBatches
+from keras_distill.penalties import add_penalties, replicas, total_of_penalties
+from keras_distill.resuming import load_run_state, save_run_state
+from keras_distill.teacher_metrics import TeacherMetrics
+from keras_distill.train_function import OnBatches, build_optimizer
 
-
-def _of_objective(name: str, doc: str) -> property:
-    """An attribute of a distiller that its objective keeps."""
-
-    def read(self):
-        return getattr(self.objective, name)
-
-    def write(self, value):
-        setattr(self.objective, name, value)
-
-    return property(read, write, doc=doc)
+#: What an evaluation reports that has neither labels nor a teacher: Keras can't do without any.
+_NOTHING = "nothing"
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Distiller(_keras.BuildsAhead, keras.Model):
+class Distiller(_keras.BuildsAhead, _keras.KeepsPlaceOfLoss, ObjectiveOwner, keras.Model):
     """Trains a student on labels and on the outputs of a teacher.
 
     `loss = alpha * student_loss + (1 - alpha) * sum(weight_i * distillation_loss_i)`, plus the
@@ -38,8 +32,10 @@ class Distiller(_keras.BuildsAhead, keras.Model):
     `compile`. One training step runs the student once, the teacher once outside the gradient
     tape, and one backward pass, no matter how many layers are compared. `fit` reports `loss`,
     `student_loss`, each distillation loss by name, and the compiled metrics, which compare the
-    student's outputs with the labels. `evaluate` and `predict` use the student alone; they never
-    run the teacher.
+    student's outputs with the labels; and the teacher's values of these metrics in the same
+    batches, such as `teacher_accuracy`. `evaluate` and `predict` use the student alone, unless
+    `validate_with_teacher=True`. Without labels, or without a loss for them, `evaluate` then has
+    no `loss` to report, and `fit` no `val_loss`.
 
     The teacher runs in inference mode. It is never changed, trained or saved.
 
@@ -63,6 +59,10 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         check_numerics: Whether to stop at the first NaN or infinity, with an error that names the
             teacher, the student or the loss in which it appears. XLA drops such checks, so it
             isn't used then. Defaults to `False`.
+        validate_with_teacher: Whether `evaluate`, and so validation in `fit`, runs the teacher too
+            and reports what training reports: `val_loss` is the whole objective, beside
+            `val_student_loss` and, for example, `val_soft_targets`. Defaults to `False`: `val_loss`
+            is the loss of the labels.
         name: Name of the model.
         **kwargs: Other arguments of `keras.Model`.
 
@@ -89,9 +89,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
     """
 
     train_function: Any
-    alpha = _of_objective("alpha", "Weight of the labels.")
-    missing_label = _of_objective("missing_label", 'Label that stands for "not known", or `None`.')
-    check_numerics = _of_objective("check_numerics", "Whether steps are checked for NaN.")
+    test_function: Any
 
     def __init__(
         self,
@@ -102,9 +100,11 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         *,
         missing_label: float | None = None,
         check_numerics: bool = False,
+        validate_with_teacher: bool = False,
         name: str = "distiller",
         **kwargs: Any,
     ):
+        advice.refuse_misplaced("Distiller", kwargs)
         if not isinstance(student, keras.Model):
             raise TypeError(
                 "`student` must be a `keras.Model`. "
@@ -125,7 +125,10 @@ class Distiller(_keras.BuildsAhead, keras.Model):
             dtype=student.dtype_policy,
             name=self.name,
         )
+        self.validate_with_teacher = validate_with_teacher
         self._means = EpochMeans(keras.metrics.Mean)
+        self._teacher_metrics = TeacherMetrics()
+        self._told_nan = False
         self.teacher = teacher
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -144,40 +147,20 @@ class Distiller(_keras.BuildsAhead, keras.Model):
     @teacher.setter
     def teacher(self, value: Any) -> None:
         self.objective.teacher = value
-        self.train_function = None
+        self.train_function = self.test_function = None
         self.supports_jit = self.objective.supports_jit
         if self.student.built:
             self.built = True
             self._track()
-            self._check_shared_layers()
+            self._refuse_shared_layers()
             self.objective.build_early()
             self._track()
+            advice.warn_of_misread_outputs(self.objective, _keras.given_loss(self))
 
     @property
     def output_names(self) -> list[str]:
         """Names of the student's outputs, by which `compile` takes losses and metrics."""
         return self.student.output_names
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """The hyperparameters that may change during training: variables by name.
-
-        They are `"alpha"`, and `"<loss>/weight"`, `"<loss>/temperature"` and the like for each
-        distillation loss. Assign to them between steps, or use `keras_distill.callbacks.Schedule`.
-        """
-        return self.objective.hyperparameters
-
-    def set_hyperparameter(self, name: str, value: float) -> None:
-        """Sets one of `hyperparameters`.
-
-        Args:
-            name: Name of the hyperparameter.
-            value: A number in its range.
-
-        Raises:
-            ValueError: If there is no such hyperparameter, or the value is out of range.
-        """
-        self.objective.set_hyperparameter(name, value)
 
     # What a training step is made of.
 
@@ -193,7 +176,13 @@ class Distiller(_keras.BuildsAhead, keras.Model):
             scaled = self.optimizer.scale_loss(values["loss"])
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        return self._report(values, figures, x, y, answer.values, sample_weight)
+        logs = self._report(values, figures, x, y, answer.values, sample_weight)
+        logs |= self._teacher_metrics.update(
+            self.objective, y, answer, teacher_answer, sample_weight
+        )
+        for name, variable in self.objective.scheduled.items():
+            logs[name] = ops.convert_to_tensor(variable)
+        return self._for_workers(logs)
 
     def build_for(self, x: Any) -> None:
         """Builds what depends on the shapes of a batch, if it isn't built yet.
@@ -204,27 +193,11 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         Raises:
             ValueError: If there is no teacher, or the two tensors of a loss can't be compared.
         """
-        self._check_shared_layers()
-        self.objective.build_for(x)
+        self._refuse_shared_layers()
+        if self.objective.pairs is None:
+            self.objective.build_for(x)
+            advice.warn_of_misread_outputs(self.objective, _keras.given_loss(self))
         self._track()
-
-    def advance_schedules(self, iterations: Any = None) -> None:
-        """Sets the hyperparameters that follow a schedule to their values at this step.
-
-        Args:
-            iterations: Number of training steps so far. Defaults to the optimizer's.
-        """
-        if iterations is None and self.objective.scheduled:
-            iterations = self.optimizer.iterations
-        self.objective.advance_schedules(iterations)
-
-    def ask_teacher(self, x: Any) -> Answer:
-        """The teacher's answer for a batch. Call it outside the gradient tape."""
-        return self.objective.ask_teacher(x)
-
-    def run_student(self, x: Any, training: bool = True) -> Answer:
-        """The student's answer for a batch: its outputs and the tapped features."""
-        return self.objective.run_student(x, training)
 
     def compute_losses(
         self,
@@ -233,6 +206,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         answer: Answer,
         teacher_answer: Answer,
         sample_weight: Any = None,
+        training: bool = True,
     ) -> dict[str, Any]:
         """Computes all losses of a batch. Call it inside the gradient tape.
 
@@ -242,17 +216,17 @@ class Distiller(_keras.BuildsAhead, keras.Model):
             answer: What `run_student` returned.
             teacher_answer: What `ask_teacher` returned.
             sample_weight: Weights of the samples, or `None`.
+            training: Whether adapters behave as in training.
 
         Returns:
             A dict of scalar tensors: `"loss"`, the objective; `"student_loss"` where there are
             labels; and each distillation loss by name, unweighted.
         """
         values = self.objective.compute_losses(
-            x, y, answer, teacher_answer, sample_weight, _keras.compiled_loss(self)
+            x, y, answer, teacher_answer, sample_weight, _keras.compiled_loss(self), training
         )
         # Adapters have run by now, so `losses` holds theirs.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return add_penalties(values, self.losses, replicas)
+        return add_penalties(values, self.losses)
 
     # What Keras asks of a model.
 
@@ -261,11 +235,15 @@ class Distiller(_keras.BuildsAhead, keras.Model):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.compile`. Without a `loss`, only for a distiller with `alpha=0`."""
+        advice.refuse_misplaced("compile", kwargs)
         has_loss = kwargs.get("loss") is not None or (len(args) > 1 and args[1] is not None)
         self.objective.require_loss(has_loss)
         if self.missing_label is not None:
             kwargs = weighted_metrics_only(kwargs)
         super().compile(*args, **kwargs)
+        self._teacher_metrics = TeacherMetrics(_keras.compiled_metrics(self))
+        self._told_nan = False
+        advice.warn_of_misread_outputs(self.objective, _keras.given_loss(self))
 
     def compile_from_config(self, config: dict) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -283,9 +261,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         """The student's own loss, as `evaluate` reports it."""
         y, sample_weight = self.objective.known_labels(y, y_pred, sample_weight)
         if y is None or _keras.compiled_loss(self) is None:
-            # Each replica adds its share, as in training.
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            return ops.sum([0.0, *map(penalty_of, self.losses)]) / replicas
+            return total_of_penalties(self.losses)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
@@ -296,25 +272,42 @@ class Distiller(_keras.BuildsAhead, keras.Model):
 
     def get_metrics_result(self) -> dict:
         # Keras asks at the end of an epoch, whether or not there were labels.
+        if tf.executing_eagerly() and not self._told_nan:
+            self._told_nan = advice.warn_of_nan(self.name, _keras.loss_tracker(self).result())
         metrics = _keras.compiled_metrics(self)
         if metrics is not None and not metrics.built:
             return {"loss": _keras.loss_tracker(self).result()}
         return super().get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        return self._for_workers(super().test_step(self._unpack(data)))
+        x, y, sample_weight = self._unpack(data)
+        if self.validate_with_teacher:
+            self.build_for(x)
+            teacher_answer = self.ask_teacher(x)
+            answer = self.run_student(x, training=False)
+            values = self.compute_losses(x, y, answer, teacher_answer, sample_weight, False)
+            logs = self._report(values, {}, x, y, answer.values, sample_weight)
+        else:
+            logs = super().test_step((x, y, sample_weight))
+            if y is None or _keras.compiled_loss(self) is None:
+                logs.pop("loss")  # At most regularizers, which tell nothing of the data.
+        return self._for_workers(logs or {_NOTHING: ops.zeros(())})
+
+    def make_test_function(self, force: bool = False) -> None:
+        if self.test_function is None or force:
+            super().make_test_function(force)
+            function = self.test_function
+            self.test_function = lambda iterator: _without_nothing(function(iterator))
 
     def reset_metrics(self) -> None:
         super().reset_metrics()
         self._means.reset()
+        self._teacher_metrics.reset()
 
     def make_train_function(self, force: bool = False) -> None:
         """As in Keras, but builds the optimizer first, which would make variables in the trace."""
-        optimizer = self.optimizer
-        if self.objective.pairs is not None and optimizer is not None:
-            if not optimizer.built:
-                optimizer.build(self.trainable_variables)
-            self._check_known(optimizer)
+        if self.objective.pairs is not None and self.optimizer is not None:
+            build_optimizer(self.optimizer, self.trainable_variables)
         if self.train_function is None or force:
             super().make_train_function(force)
             if self.steps_per_execution == 1 and not self.run_eagerly:
@@ -330,7 +323,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         strategy = _keras.strategy_of(self)
         if strategy is None:
             if iterator is not None:
-                self._build_metrics(_keras.batch_spec(iterator))
+                self._build_metrics(self._unpack(_keras.batch_spec(iterator))[1])
             return
         if iterator is not None:
             data_batch = _keras.first_local_batch(iterator, strategy)
@@ -339,6 +332,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
             if self.teacher is not None:
                 self.build_for(data_batch[0])
             _keras.build_on(self, data_batch)
+            self._build_metrics(data_batch[1])
 
     # Saving.
 
@@ -351,6 +345,7 @@ class Distiller(_keras.BuildsAhead, keras.Model):
             "alpha": hyperparameter_config(self.objective, "alpha"),
             "missing_label": self.missing_label,
             "check_numerics": self.check_numerics,
+            "validate_with_teacher": self.validate_with_teacher,
         }
         if self.objective.state is not None:
             config["teacher_state"] = keras.saving.serialize_keras_object(self.objective.state)
@@ -367,34 +362,23 @@ class Distiller(_keras.BuildsAhead, keras.Model):
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
-        for name, variables in self._run_state().items():
-            if variables:
-                store[name] = np.stack([ops.convert_to_numpy(value) for value in variables])
+        save_run_state(self, store)
 
     def load_own_variables(self, store: Any) -> None:
-        state = self._run_state()
-        names = [name for name in store.keys() if name not in state]  # noqa: SIM118
-        super().load_own_variables({name: store[name] for name in names})
-        for name, variables in state.items():
-            for variable, value in zip(variables, store[name] if variables else (), strict=True):
-                variable.assign(value)
-
-    def _run_state(self) -> dict[str, list]:
-        """What resuming a run takes beside the weights, and Keras doesn't save itself."""
-        hyperparameters = list(self.hyperparameters.values())
-        return {"hyperparameters": hyperparameters, "seeds": _keras.seed_states(self)}
+        super().load_own_variables(load_run_state(self, store))
 
     # Building.
 
-    def _build_metrics(self, batch_spec):
-        """Builds the compiled metrics, where the shapes of labels and outputs are known."""
-        _, y, _ = self._unpack(batch_spec)
-        metrics, outputs = _keras.compiled_metrics(self), self.objective.output_specs
-        if metrics is None or metrics.built or outputs is None:
-            return
+    def _build_metrics(self, y):
+        """Builds the metrics, where the shapes of labels and outputs are known."""
+        outputs, metrics = self.objective.output_specs, _keras.compiled_metrics(self)
         # A batch without labels holds none, or a `NoneTensorSpec`.
-        if y is not None and all(hasattr(spec, "shape") for spec in keras.tree.flatten(y)):
+        is_known = y is not None and all(hasattr(x, "shape") for x in keras.tree.flatten(y))
+        if metrics is None or outputs is None or not is_known:
+            return
+        if not metrics.built:
             metrics.build(y, outputs)
+        self._teacher_metrics.build(y, outputs)
 
     def _track(self):
         """Makes the objective's layers and figures this model's: trained, saved, reported."""
@@ -407,29 +391,9 @@ class Distiller(_keras.BuildsAhead, keras.Model):
             self.adapters.clear()
             self.adapters.extend(layers)
 
-    def _check_known(self, optimizer):
-        """Raises if there are weights to train that came after the optimizer was built."""
-        known = {id(variable) for variable in _keras.trained_by(optimizer)}
-        new = [v.path for v in self.trainable_variables if id(v) not in known]
-        if new:
-            raise ValueError(
-                f"The optimizer doesn't know the weights {', '.join(new)}: they were added by "
-                "another teacher, or weren't trainable before. Call `compile` again, with a new "
-                "optimizer."
-            )
-
-    def _check_shared_layers(self):
-        """Raises if training the student would change the teacher."""
-        if self.teacher is None:
-            return
-        theirs = {id(variable) for variable in self.teacher.variables}
-        for layer in _keras.layers_of(self.student):
-            if any(id(variable) in theirs for variable in _keras.changing_variables(layer)):
-                raise ValueError(
-                    f"The student shares the layer {layer.name!r} with the teacher, so training "
-                    "would change the teacher. Freeze it (`layer.trainable = False`), or give the "
-                    "student a copy: `keras.models.clone_model(model)` and `set_weights`."
-                )
+    def _refuse_shared_layers(self):
+        if self.teacher is not None:
+            self.teacher.refuse_shared_layers(self.student)
 
     # Parts of a step.
 
@@ -441,18 +405,18 @@ class Distiller(_keras.BuildsAhead, keras.Model):
         """Updates what `fit` reports and returns it."""
         size = ops.shape(keras.tree.flatten(x)[0])[0]
         # Losses are divided by the number of replicas, so that their gradients add up.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        reported = {name: value * replicas for name, value in values.items()} | figures
+        reported = {name: value * replicas() for name, value in values.items()} | figures
         _keras.loss_tracker(self).update_state(reported.pop("loss"), sample_weight=size)
         self._means.update(reported, size)
         logs = self.compute_metrics(x, y, outputs, sample_weight)
-        logs.update(self._means.results(reported))
-        for name, variable in self.objective.scheduled.items():
-            logs[name] = ops.convert_to_tensor(variable)
-        return self._for_workers(logs)
+        return {**logs, **self._means.results(reported)}
 
     def _for_workers(self, logs):
         """Logs in the form that Keras can reduce over several workers: with an axis."""
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
         return logs
+
+
+def _without_nothing(logs):
+    return {name: value for name, value in logs.items() if name != _NOTHING}

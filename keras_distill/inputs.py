@@ -18,6 +18,19 @@ def reads_of(model: Any) -> Any:
     return model.input if isinstance(model, keras.Model) and hasattr(model, "operations") else None
 
 
+def known_inputs(model: Any) -> tuple[Any, bool]:
+    """The inputs of a built model, as far as it knows them, and whether they are complete."""
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0], True
+    called_with = getattr(model, "input", None)
+    if called_with is not None:
+        return called_with, hasattr(model, "operations") and not isinstance(called_with, dict)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if shape is None or not all(size is None or isinstance(size, int) for size in shape):
+        return None, False
+    return keras.KerasTensor(shape), False
+
+
 def entries_for(model: Any, x: Tensors, role: str) -> Tensors:
     """The entries of a dict that a model reads; anything else as it is.
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_distill import _keras
 from keras_distill import taps as tapping
 from keras_distill._types import PACKAGE
 from keras_distill.distiller import Distiller
@@ -80,7 +81,10 @@ class MutualDistiller(Distiller):
     ) -> None:
         """As `keras.Model.compile`. A single loss or list of metrics applies to each student."""
         if isinstance(metrics, list):
-            metrics = {name: [_copy(metric) for metric in metrics] for name in self.output_names}
+            metrics = {
+                name: [_keras.copy_of_metric(metric) for metric in metrics]
+                for name in self.output_names
+            }
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
     def _unpack(self, data):
@@ -202,9 +206,3 @@ def _mean(answers, activation):
         activation=activation,
         mean=Mean(tuple(logits), (share,) * len(logits)),
     )
-
-
-def _copy(metric):
-    if isinstance(metric, keras.metrics.Metric):
-        return keras.metrics.deserialize(keras.metrics.serialize(metric))
-    return metric

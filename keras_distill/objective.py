@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,11 +12,19 @@ from keras_distill import _keras, labels
 from keras_distill import taps as tapping
 from keras_distill.checks import fraction
 from keras_distill.hyperparameters import Bound, Hyperparameter, as_float, bind, hyperparameters
-from keras_distill.inputs import entries_for
+from keras_distill.inputs import entries_for, known_inputs
 from keras_distill.losses.response import SoftTargets
 from keras_distill.match import RESERVED, Match, as_matches, unique_names
 from keras_distill.outputs import Output, as_outputs
-from keras_distill.pairs import Answer, ModelTaps, Pair, check_states, of_each_output, paths
+from keras_distill.pairs import (
+    Answer,
+    ModelTaps,
+    Pair,
+    are_read_as_logits,
+    check_states,
+    of_each_output,
+    paths,
+)
 from keras_distill.teachers import BaseTeacher, as_teacher
 from keras_distill.teachers.base import Misfit
 
@@ -69,6 +77,8 @@ class Objective:
         self.pairs: list[Pair] | None = None
         #: Shapes and dtypes of the student's outputs, likewise.
         self.output_specs: Any = None
+        #: For each of them the activation of Keras that makes it probabilities, or `None`.
+        self._activations: list[str | None] = []
         #: Whether a batch without labels is an error.
         self.needs_labels = False
         #: What a loaded distiller knows of its teacher's `state`, until the teacher is given.
@@ -122,6 +132,25 @@ class Objective:
         if self.pairs is None or self.teacher is None:
             return []
         return ["student_loss", *(pair.name for pair in self.pairs), *self.teacher.figure_names]
+
+    @property
+    def output_forms(self) -> list[str | None]:
+        """What each of the student's outputs holds, once the pairs are built.
+
+        It is `"probabilities"` where a softmax or sigmoid of Keras makes it, and `"logits"` where
+        none does and a loss reads it as logits, or a linear layer makes it; else `None`.
+        """
+        forms: list[str | None] = []
+        are_read = are_read_as_logits(self.pairs or (), self.output_specs)
+        for index, (activation, is_read) in enumerate(
+            zip(self._activations, are_read, strict=True)
+        ):
+            if activation is not None:
+                forms.append("probabilities")
+            else:
+                is_logits = is_read or _keras.is_linear_output(self.student, index)
+                forms.append("logits" if is_logits else None)
+        return forms
 
     def match_configs(self) -> list[dict]:
         """The serialized matches, with their adapters as they were built."""
@@ -180,7 +209,7 @@ class Objective:
         Raises:
             ValueError: If the two tensors of a loss can't be compared.
         """
-        spec, is_certain = _input_spec(self.student)
+        spec, is_certain = known_inputs(self.student)
         if self.teacher is None or spec is None:
             return
         try:
@@ -229,6 +258,11 @@ class Objective:
         by_path = dict(zip(self._student_paths, features, strict=True))
         return self._checked(Answer(as_outputs(outputs), by_path), "the student")
 
+    def complete(self, teacher_answer: Answer, answer: Answer) -> Answer:
+        """The teacher's answer with its outputs in their final form, as the losses read them."""
+        outputs = self._required_teacher().complete(teacher_answer.outputs, answer.outputs)
+        return teacher_answer._replace(outputs=as_outputs(outputs))
+
     def known_labels(self, y: Any, outputs: Any, sample_weight: Any) -> tuple[Any, Any]:
         """Labels and weights of a batch, in which `missing_label` has weight 0.
 
@@ -248,6 +282,7 @@ class Objective:
         teacher_answer: Answer,
         sample_weight: Any = None,
         student_loss: Callable | None = None,
+        training: bool = True,
     ) -> dict[str, Any]:
         """Computes all losses of a batch.
 
@@ -259,6 +294,7 @@ class Objective:
             sample_weight: Weights of the samples, or `None`.
             student_loss: Loss of the labels, a function of `(y, outputs, sample_weight)`, or
                 `None`.
+            training: Whether adapters behave as in training.
 
         Returns:
             A dict of scalar tensors: `"loss"`, the weighted sum; `"student_loss"` where there are
@@ -267,8 +303,7 @@ class Objective:
         if self.pairs is None:
             raise ValueError("The distiller isn't built: call `distiller.build_for(x)` first.")
         teacher = self._required_teacher()
-        completed = teacher.complete(teacher_answer.outputs, answer.outputs)
-        teacher_answer = teacher_answer._replace(outputs=as_outputs(completed))
+        teacher_answer = self.complete(teacher_answer, answer)
         outputs = answer.values
         alpha = ops.convert_to_tensor(self.alpha)
         y, sample_weight = self._conformed(y, outputs, sample_weight)
@@ -279,12 +314,12 @@ class Objective:
         elif self.needs_labels:
             raise ValueError(
                 "The batch has no labels, but `alpha` is greater than 0. "
-                "Pass labels to `fit`, or construct the distiller with `alpha=0`."
+                "Pass labels, or construct the distiller with `alpha=0`."
             )
         keys = teacher.keys(x)
         for pair in self.pairs:
             weight = label_weight if pair.loss.needs_labels else sample_weight
-            values[pair.name] = pair(answer, teacher_answer, y, keys, weight)
+            values[pair.name] = pair(answer, teacher_answer, y, keys, weight, training)
         for name, value in values.items():
             values[name] = self._checked(value, f"the loss {name!r}")
         return {"loss": self._total(alpha, values), **values}
@@ -360,6 +395,7 @@ class Objective:
 
         def student_values(x):
             answer = self.run_student(x, training=False)
+            self._activations = [x.activation for x in keras.tree.flatten(answer.outputs)]
             return answer._replace(outputs=answer.values)
 
         student = tapping.spec_of(student_values, spec)
@@ -413,27 +449,6 @@ class Objective:
         return config
 
 
-def add_penalties(values: dict[str, Any], penalties: Iterable, replicas: int) -> dict[str, Any]:
-    """Adds regularizers and `add_loss` terms to the `"loss"` of a batch.
-
-    Args:
-        values: What `Objective.compute_losses` returned.
-        penalties: The terms, tensors of any shape and dtype.
-        replicas: Number of replicas, each of which adds its share.
-    """
-    total = values["loss"]
-    for penalty in penalties:
-        total += ops.cast(penalty_of(penalty) / replicas, total.dtype)
-    return {**values, "loss": total}
-
-
-def penalty_of(loss: Any) -> Any:
-    """A loss of `model.losses`, of any shape and dtype, as a scalar."""
-    if not keras.backend.is_float_dtype(loss.dtype):
-        loss = ops.cast(loss, keras.backend.floatx())
-    return ops.sum(loss)
-
-
 def _as_many(reads: Any, spec: Any) -> bool:
     """Whether a teacher is known to read no more tensors than the student."""
     return reads is not None and len(keras.tree.flatten(reads)) <= len(keras.tree.flatten(spec))
@@ -448,19 +463,6 @@ class _CannotRead(ValueError):
 
 def _spec(x):
     return keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
-
-
-def _input_spec(model: Any) -> tuple[Any, bool]:
-    """The inputs of a built model, as far as it knows them, and whether they are complete."""
-    if isinstance(model, keras.Sequential):
-        return model.inputs[0], True
-    called_with = getattr(model, "input", None)
-    if called_with is not None:
-        return called_with, hasattr(model, "operations") and not isinstance(called_with, dict)
-    shape = (model.get_build_config() or {}).get("input_shape")
-    if shape is None or not all(size is None or isinstance(size, int) for size in shape):
-        return None, False
-    return keras.KerasTensor(shape), False
 
 
 def _alike(state: Any, other: Any) -> bool:

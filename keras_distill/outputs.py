@@ -83,6 +83,16 @@ class Output:
             return mean_logits(*self.mean, self.activation, temperature)
         return self.values if self.logits is None else self.logits
 
+    def in_form_of(self, other: "Output") -> Tensor:
+        """The values in the form of another output, logits or probabilities, with its mask."""
+        if other.logits is None:
+            values = self.logits_at()
+        elif self.logits is not None and self.activation == other.activation:
+            values = self.values
+        else:
+            values = Output.from_logits(self.logits_at(), other.activation or "softmax").values
+        return values if other.mask is None else _keras.with_mask(values, other.mask)
+
     def detached(self) -> "Output":
         """The same values and logits, through which no gradient flows."""
         logits = None if self.logits is None else ops.stop_gradient(self.logits)

@@ -82,8 +82,13 @@ class ModelTaps:
 
 def paths(taps: Iterable) -> list[str]:
     """The layer paths among taps, each once."""
-    flat = [part for tap in taps for part in ([tap] if isinstance(tap, Tap) else tap)]
+    flat = [part for tap in taps for part in _flat(tap)]
     return list(dict.fromkeys(tap.path for tap in flat if tap.path is not None))
+
+
+def _flat(taps: Any) -> list[Tap]:
+    """A `Tap`, or a tuple of them, as a list."""
+    return [taps] if isinstance(taps, Tap) else list(taps)
 
 
 class Pair:
@@ -144,7 +149,13 @@ class Pair:
         return self.student.output if isinstance(self.student, Tap) else None
 
     def __call__(
-        self, student: Answer, teacher: Answer, y: Any, keys: Any, sample_weight: Any
+        self,
+        student: Answer,
+        teacher: Answer,
+        y: Any,
+        keys: Any,
+        sample_weight: Any,
+        training: bool = True,
     ) -> Any:
         """The reduced loss of a batch, unweighted.
 
@@ -154,6 +165,7 @@ class Pair:
             y: Labels in the container of the student's outputs, or `None`.
             keys: One integer for each sample, or `None`.
             sample_weight: Weights in the container of the student's outputs, or `None`.
+            training: Whether adapters behave as in training.
 
         Raises:
             ValueError: If the loss needs labels or keys that the batch doesn't have.
@@ -161,7 +173,7 @@ class Pair:
         y_pred = student.at(self.student)
         parts = as_tuple(y_pred)
         parts = tuple(
-            x if adapter is None else adapter(values_of(x), training=True)
+            x if adapter is None else adapter(values_of(x), training=training)
             for x, adapter in zip(parts, self._adapters_for(parts), strict=True)
         )
         y_pred = parts if isinstance(y_pred, tuple) else parts[0]
@@ -233,6 +245,19 @@ class Pair:
             f"{self.name}: the student's {self.student} has shape {student} but the teacher's "
             f"{self.teacher} has shape {teacher}. {fix}."
         )
+
+
+def are_read_as_logits(pairs: Iterable[Pair], outputs: Any) -> list[bool]:
+    """For each of the student's outputs whether a loss on logits reads it.
+
+    Args:
+        pairs: The pairs that were built.
+        outputs: The structure of the outputs, of `keras.KerasTensor`s.
+    """
+    answer = Answer(outputs, {})
+    taps = [tap for pair in pairs if pair.loss.takes_logits for tap in _flat(pair.student)]
+    read = [x for tap in taps if tap.path is None for x in keras.tree.flatten(answer.at(tap))]
+    return [any(x is y for y in read) for x in keras.tree.flatten(outputs)]
 
 
 def of_each_output(match: Match, name: str, outputs: Any, taken: list[str]) -> list[Pair]:

@@ -1,9 +1,33 @@
-"""One step of training for each batch, without a graph around it."""
+"""What `fit` calls for each step: an optimizer that is built, a step without a graph around it."""
 
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+from keras_distill import _keras
+
+
+def build_optimizer(optimizer: Any, variables: list) -> None:
+    """Builds an optimizer, unless it is built, so that the traced step creates no variables.
+
+    Args:
+        optimizer: The optimizer.
+        variables: The variables that it is to train.
+
+    Raises:
+        ValueError: If it was built for others.
+    """
+    if not optimizer.built:
+        optimizer.build(variables)
+    known = {id(variable) for variable in _keras.trained_by(optimizer)}
+    new = [variable.path for variable in variables if id(variable) not in known]
+    if new:
+        raise ValueError(
+            f"The optimizer doesn't know the weights {', '.join(new)}: they were added by "
+            "another teacher, or weren't trainable before. Call `compile` again, with a new "
+            "optimizer."
+        )
 
 
 class OnBatches:

@@ -82,7 +82,10 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "distiller": (
         1,
         "The keras.Model around it",
-        ("distiller", "mutual", "callbacks", "train_function", "epoch_means"),
+        (
+            *("distiller", "mutual", "callbacks", "train_function", "epoch_means"),
+            *("advice", "owner", "penalties", "resuming", "teacher_metrics"),
+        ),
     ),
     "objective": (
         1,

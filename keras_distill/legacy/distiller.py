@@ -1,15 +1,20 @@
 """The `Distiller` for `tf_keras` models."""
 
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 import tf_keras
 
+from keras_distill import advice
 from keras_distill import taps as tapping
 from keras_distill.epoch_means import EpochMeans
 from keras_distill.labels import weighted_metrics_only
-from keras_distill.objective import Objective, add_penalties
+from keras_distill.objective import Objective
+from keras_distill.owner import ObjectiveOwner
+from keras_distill.penalties import add_penalties, replicas
+from keras_distill.teacher_metrics import TeacherMetrics
 from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.live import LiveTeacher
 
@@ -37,7 +42,7 @@ class Frozen(LiveTeacher):
         return self.model.variables
 
 
-class Distiller(tf_keras.Model):
+class Distiller(ObjectiveOwner, tf_keras.Model):
     """Trains a `tf_keras` student on labels and on the outputs of a teacher.
 
     It takes the losses, matches and options of `keras_distill.Distiller`, but trains `tf_keras`
@@ -50,8 +55,11 @@ class Distiller(tf_keras.Model):
         teacher: A `tf_keras.Model`, a `keras.Model`, or one of `keras_distill.teachers`.
         losses: As in `keras_distill.Distiller`.
         alpha: As in `keras_distill.Distiller`.
-        **kwargs: `missing_label` and `check_numerics` as in `keras_distill.Distiller`, and
-            `name`.
+        missing_label: As in `keras_distill.Distiller`.
+        check_numerics: As in `keras_distill.Distiller`.
+        validate_with_teacher: As in `keras_distill.Distiller`.
+        name: Name of the model.
+        **kwargs: Other arguments of `tf_keras.Model`.
 
     Raises:
         TypeError: If `student` isn't a `tf_keras` model.
@@ -71,9 +79,13 @@ class Distiller(tf_keras.Model):
         losses: Any = None,
         alpha: Any = 0.1,
         *,
+        missing_label: float | None = None,
+        check_numerics: bool = False,
+        validate_with_teacher: bool = False,
         name: str = "distiller",
         **kwargs: Any,
     ):
+        advice.refuse_misplaced("Distiller", kwargs)
         if not isinstance(student, tf_keras.Model):
             raise TypeError(
                 "`student` must be a `tf_keras.Model`; for `keras.Model`s there is "
@@ -85,12 +97,19 @@ class Distiller(tf_keras.Model):
                 f"The student {student.name!r} isn't built: call it once on a batch, or use the "
                 "functional API."
             )
-        super().__init__(name=name)
+        super().__init__(name=name, **kwargs)
         self.student = student
+        self.validate_with_teacher = validate_with_teacher
         # `tf_keras` tracks what it finds in attributes, metrics and layers of Keras 3 among them,
         # but not inside plain objects.
         self.objective = Objective(
-            student, _as_teacher(teacher, student), losses, alpha, name=name, **kwargs
+            student,
+            _as_teacher(teacher, student),
+            losses,
+            alpha,
+            missing_label=missing_label,
+            check_numerics=check_numerics,
+            name=name,
         )
         self.objective.build_for(spec)
         self.adapter_variables = [
@@ -100,21 +119,15 @@ class Distiller(tf_keras.Model):
         ]
         self._means = EpochMeans(tf_keras.metrics.Mean)
         self._means.add(["loss", *self.objective.reported])
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """The variables that may change while training goes on, by name."""
-        return self.objective.hyperparameters
-
-    def set_hyperparameter(self, name: str, value: float) -> None:
-        """Sets one of `hyperparameters`, if the value is in its range."""
-        self.objective.set_hyperparameter(name, value)
+        self._teacher_metrics = TeacherMetrics()
+        self._told_nan = False
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.student(inputs, training=training)
 
     def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any) -> None:
         """As `tf_keras.Model.compile`. Without a `loss`, only for a distiller with `alpha=0`."""
+        advice.refuse_misplaced("compile", kwargs)
         self.objective.require_loss(loss is not None)
         if self.objective.check_numerics and kwargs.get("jit_compile"):
             raise ValueError(
@@ -124,23 +137,44 @@ class Distiller(tf_keras.Model):
         if self.objective.missing_label is not None:
             kwargs = weighted_metrics_only(kwargs)
         super().compile(optimizer, loss, **kwargs)
+        self._teacher_metrics = TeacherMetrics(self.compiled_metrics)
+        self._told_nan = False
+        advice.warn_of_misread_outputs(self.objective, loss)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = tf_keras.utils.unpack_x_y_sample_weight(data)
-        objective = self.objective
-        objective.advance_schedules(self.optimizer.iterations)
-        teacher_answer = objective.ask_teacher(x)
+        self.advance_schedules()
+        teacher_answer = self.ask_teacher(x)
         with tf.GradientTape() as tape:
-            answer = objective.run_student(x, training=True)
-            student_loss = self.compiled_loss if self.loss is not None else None
-            values = objective.compute_losses(
-                x, y, answer, teacher_answer, sample_weight, student_loss
-            )
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            values = add_penalties(values, self._penalties(), replicas)
+            answer = self.run_student(x, training=True)
+            values = self._all_losses(x, y, answer, teacher_answer, sample_weight)
         variables = [*self.student.trainable_variables, *self.adapter_variables]
         self.optimizer.minimize(values["loss"], variables, tape=tape)
-        return self._report(values, x, y, answer.values, sample_weight)
+        logs = self._report(values, x, y, answer.values, sample_weight)
+        theirs = self._teacher_metrics.update(
+            self.objective, y, answer, teacher_answer, sample_weight
+        )
+        return {**logs, **theirs}
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = tf_keras.utils.unpack_x_y_sample_weight(data)
+        if self.validate_with_teacher:
+            teacher_answer = self.ask_teacher(x)
+            answer = self.run_student(x, training=False)
+            values = self._all_losses(x, y, answer, teacher_answer, sample_weight, training=False)
+            return self._report(values, x, y, answer.values, sample_weight)
+        logs = super().test_step(data)
+        if y is None or not self.loss:
+            logs.pop("loss", None)  # At most regularizers, which tell nothing of the data.
+        return logs
+
+    def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
+        """As `tf_keras.Model.evaluate`. In a list, the loss is NaN where there is none."""
+        logs = super().evaluate(*args, return_dict=True, **kwargs)
+        if return_dict:
+            return logs
+        values = [logs.pop("loss", math.nan), *logs.values()]
+        return values if len(values) > 1 else values[0]
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None
@@ -155,9 +189,25 @@ class Distiller(tf_keras.Model):
         y, sample_weight = self.objective.known_labels(y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
+    def get_metrics_result(self) -> dict:
+        # `tf_keras` asks at the end of an epoch.
+        if tf.executing_eagerly() and not self._told_nan:
+            loss = self._means.results(["loss"])["loss"]
+            self._told_nan = advice.warn_of_nan(self.name, loss)
+        return super().get_metrics_result()
+
     def reset_metrics(self):
         super().reset_metrics()
         self._means.reset()
+        self._teacher_metrics.reset()
+
+    def _all_losses(self, x, y, answer, teacher_answer, sample_weight, training=True):
+        """All losses of a batch, with regularizers and `add_loss` terms."""
+        student_loss = self.compiled_loss if self.loss else None
+        values = self.objective.compute_losses(
+            x, y, answer, teacher_answer, sample_weight, student_loss, training
+        )
+        return add_penalties(values, self._penalties())
 
     def _penalties(self) -> list:
         """Regularizers and `add_loss` terms of the adapters and the student."""
@@ -167,8 +217,7 @@ class Distiller(tf_keras.Model):
     def _report(self, values, x, y, outputs, sample_weight):
         """Updates what `fit` reports and returns it."""
         size = tf.shape(tf.nest.flatten(x)[0])[0]
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._means.update({name: value * replicas for name, value in values.items()}, size)
+        self._means.update({name: value * replicas() for name, value in values.items()}, size)
         logs = self.compute_metrics(x, y, outputs, sample_weight)
         return {**logs, **self._means.results(values)}
 

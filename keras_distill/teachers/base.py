@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_distill import _keras
 from keras_distill import taps as tapping
 from keras_distill._types import Tensors
 from keras_distill.outputs import values_of
@@ -113,6 +114,21 @@ class BaseTeacher:
     def variables(self) -> list:
         """The variables of live models inside, none of which training may change."""
         return []
+
+    def refuse_shared_layers(self, student: Any) -> None:
+        """Raises if training a Keras model would change this teacher.
+
+        Raises:
+            ValueError: If they share a layer that training changes.
+        """
+        theirs = {id(variable) for variable in self.variables}
+        for layer in _keras.layers_of(student):
+            if any(id(variable) in theirs for variable in _keras.changing_variables(layer)):
+                raise ValueError(
+                    f"The student shares the layer {layer.name!r} with the teacher, so training "
+                    "would change the teacher. Freeze it (`layer.trainable = False`), or give the "
+                    "student a copy: `keras.models.clone_model(model)` and `set_weights`."
+                )
 
     def fingerprint(self) -> str:
         """A digest by which stored answers recognize this teacher."""

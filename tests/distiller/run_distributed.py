@@ -79,7 +79,9 @@ with strategy.scope() if strategy else contextlib.nullcontext():
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    unweighted = keras_distill.Distiller(model(5), teacher, scalar_difference, alpha=0)
+    unweighted = keras_distill.Distiller(
+        model(5), teacher, scalar_difference, alpha=0, validate_with_teacher=True
+    )
     unweighted.compile(keras.optimizers.SGD(0.1))
 history = distiller.fit(data, validation_data=data, epochs=3, verbose=0).history
 unlabeled = data.map(lambda x, y, weight: x)

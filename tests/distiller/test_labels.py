@@ -20,7 +20,9 @@ def test_without_labels(dense, batch, formulas, form):
     history = distiller.fit(data, validation_data=(x, None) if form == "array" else data, verbose=0)
     expected = formulas.soft_targets(t, z, 2.0).mean()
     np.testing.assert_allclose(history.history["loss"], expected, rtol=1e-4)
-    assert distiller.evaluate(data, verbose=0) == 0
+    assert not [name for name in history.history if name.startswith("val_")]
+    assert distiller.evaluate(data, verbose=0, return_dict=True) == {}
+    assert np.isnan(distiller.evaluate(data, verbose=0))
 
 
 def test_labels_are_demanded_where_alpha_weighs_them(dense, batch, cross_entropy):

@@ -166,6 +166,7 @@ def test_validation_reports_the_students_own_loss(split):
         "student_loss": hard,
         "soft_targets": soft,
         "accuracy": right,
+        "teacher_accuracy": np.mean(t.argmax(-1) == y),
         "val_loss": hard,
         "val_accuracy": right,
     }
@@ -175,11 +176,56 @@ def test_validation_reports_the_students_own_loss(split):
     assert len(distiller.weights) == len(model.weights)
 
 
-def test_evaluation_without_labels(split):
-    model, teacher = small(split[0][0][:8])
+def test_no_validation_loss_where_there_is_none(split):
+    x, y = (part[:40] for part in split[0])
+    model, teacher = small(x)
     distiller = legacy.Distiller(model, teacher, alpha=0)
+    distiller.compile(tf_keras.optimizers.SGD(0.0), metrics=["accuracy"])
+    logs = distiller.fit(x, y, validation_data=(x, y), verbose=0).history
+    reported = {"loss", "soft_targets", "accuracy", "teacher_accuracy", "val_accuracy"}
+    assert set(logs) == reported
+    loss, accuracy = distiller.evaluate(x, y, verbose=0)
+    assert np.isnan(loss)
+    assert accuracy == pytest.approx(logs["val_accuracy"][0])
     distiller.compile("sgd")
-    assert distiller.evaluate(split[0][0][:8], verbose=0) == 0
+    assert distiller.evaluate(x, verbose=0, return_dict=True) == {}
+    assert np.isnan(distiller.evaluate(x, verbose=0))
+
+
+def test_the_teacher_in_validation(split):
+    x, y = (part[:40] for part in split[0])
+    model, teacher = small(x)
+    loss = keras_distill.losses.SoftTargets(2.0)
+    distiller = legacy.Distiller(model, teacher, loss, alpha=0.3, validate_with_teacher=True)
+    distiller.compile(tf_keras.optimizers.SGD(0.1), LOSS, metrics=["accuracy"])
+    logs = distiller.fit(x, y, batch_size=32, validation_data=(x, y), verbose=0).history
+    z, t = model.predict(x, verbose=0), teacher.predict(x, verbose=0)
+    hard, soft = float(LOSS(y, z)), float(loss(t, z))
+    expected = {
+        "val_loss": 0.3 * hard + 0.7 * soft,
+        "val_student_loss": hard,
+        "val_soft_targets": soft,
+        "val_accuracy": np.mean(z.argmax(-1) == y),
+    }
+    found = {name: values[0] for name, values in logs.items() if name.startswith("val_")}
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_goes_wrong_is_told_as_in_keras_3(split):
+    x, y = (part[:40] for part in split[0])
+    model, teacher = small(x)
+    with pytest.raises(TypeError, match=r"SoftTargets\(temperature=3\)"):
+        legacy.Distiller(model, teacher, temperature=3)
+    distiller = legacy.Distiller(model, teacher)
+    with pytest.raises(TypeError, match=r"Distiller\(.*alpha=0.3"):
+        distiller.compile("sgd", LOSS, alpha=0.3)
+    with pytest.warns(UserWarning, match="'sparse_categorical_crossentropy'.*from_logits=True"):
+        distiller.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy())
+    x = x.copy()
+    x[5] = np.nan
+    with pytest.warns(UserWarning, match="check_numerics=True") as caught:
+        distiller.fit(x, y, epochs=2, verbose=0)
+    assert sum("check_numerics" in str(w.message) for w in caught) == 1
 
 
 def test_missing_labels_weigh_nothing(split):

@@ -1,0 +1,140 @@
+"""What a distiller tells its user: where arguments belong, and what will go wrong in training."""
+
+import inspect
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_distill.objective import Objective
+
+#: Arguments of other distillers, and what to write here. `{}` stands for the value.
+_OF_CONSTRUCTOR = {
+    "temperature": "it belongs to the loss: "
+    "`Distiller(..., losses=keras_distill.losses.SoftTargets(temperature={}))`",
+    "distillation_losses": "they are called `losses` here: "
+    "`Distiller(..., losses=keras_distill.losses.SoftTargets())`",
+    "distillation_loss_weights": "each loss has its own weight: "
+    "`Distiller(..., losses=[keras_distill.Match(loss, weight=...), ...])`",
+    "student_loss_weight": "the weight of the labels is called `alpha`: `Distiller(..., alpha={})`",
+    "loss": "distillation losses are called `losses`: `Distiller(..., losses=...)`; the loss of "
+    "the labels goes to `compile(loss=...)`",
+}
+_OF_COMPILE = {
+    "temperature": "it belongs to the loss, at construction: "
+    "`Distiller(..., losses=keras_distill.losses.SoftTargets(temperature={}))`",
+    "alpha": "it is given at construction: `Distiller(..., alpha={})`",
+    "losses": "they are given at construction: `Distiller(..., losses=...)`",
+}
+for _name in ("distillation_loss", "distillation_loss_fn"):
+    _OF_CONSTRUCTOR[_name] = _OF_CONSTRUCTOR["distillation_losses"]
+    _OF_COMPILE[_name] = "it is given at construction, as `losses`: `Distiller(..., losses=...)`"
+for _name in ("student_loss", "student_loss_fn"):
+    _OF_CONSTRUCTOR[_name] = "the loss of the labels goes to `compile(loss=...)`"
+    _OF_COMPILE[_name] = "the loss of the labels is called `loss`: `compile(optimizer, loss=...)`"
+for _name in ("distillation_losses", "distillation_loss_weights", "student_loss_weight"):
+    _OF_COMPILE[_name] = f"at construction, {_OF_CONSTRUCTOR[_name]}"
+
+
+def refuse_misplaced(where: str, arguments: Mapping[str, Any]) -> None:
+    """Raises where an argument of another distiller, or of another place, was given.
+
+    Args:
+        where: `"Distiller"` or `"compile"`.
+        arguments: The keyword arguments that it got.
+
+    Raises:
+        TypeError: If there is one. Says what to write instead.
+    """
+    known = _OF_CONSTRUCTOR if where == "Distiller" else _OF_COMPILE
+    for name, value in arguments.items():
+        if name in known:
+            raise TypeError(f"`{where}` has no argument `{name}`: {known[name].format(value)}.")
+
+
+def warn_of_misread_outputs(objective: Objective, loss: Any) -> None:
+    """Warns where the loss of the labels takes logits for probabilities, or the reverse.
+
+    Nothing is known of the outputs until the objective's pairs are built.
+
+    Args:
+        objective: A distiller's objective.
+        loss: The loss given to `compile`: one for all outputs, a list or dict of them, or `None`.
+    """
+    if loss is None or objective.pairs is None:
+        return
+    specs, forms = objective.output_specs, objective.output_forms
+    names = getattr(objective.student, "output_names", None) or range(len(forms))
+    if isinstance(specs, dict):
+        names = sorted(specs)
+    for name, form, own in zip(names, forms, _of_each(loss, names), strict=True):
+        from_logits = _takes_logits(own)
+        output = f"output {name!r}" if len(forms) > 1 else "output"
+        if from_logits and form == "probabilities":
+            warnings.warn(
+                f"The student's {output} is probabilities, but the loss {_title(own)} takes "
+                "logits. Give the loss from_logits=False.",
+                stacklevel=3,
+            )
+        elif from_logits is False and form == "logits":
+            warnings.warn(
+                f"The student's {output} is read as logits, but the loss {_title(own)} takes "
+                "probabilities. Give the loss from_logits=True, such as "
+                "`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. If the output is "
+                "probabilities, make them with an activation of Keras, such as "
+                "`keras.layers.Softmax()`, which the distiller recognizes.",
+                stacklevel=3,
+            )
+
+
+def warn_of_nan(name: str, loss: Any) -> bool:
+    """Warns if the loss of a distiller is NaN.
+
+    Args:
+        name: The distiller's name.
+        loss: Its loss so far in an epoch, a scalar.
+
+    Returns:
+        Whether it is.
+    """
+    is_nan = math.isnan(float(loss))
+    if is_nan:
+        warnings.warn(
+            f"The loss of {name!r} is NaN. `check_numerics=True` at construction stops training "
+            "at the first NaN and says whether it comes from the teacher, the student or a loss.",
+            stacklevel=2,
+        )
+    return is_nan
+
+
+def _of_each(loss, names):
+    """The loss of each output, `None` where it can't be told."""
+    if isinstance(loss, dict):
+        return [loss.get(name) for name in names]
+    if isinstance(loss, (list, tuple)):
+        return list(loss) if len(loss) == len(names) else [None] * len(names)
+    return [loss] * len(names)
+
+
+def _takes_logits(loss):
+    """Whether a loss of Keras or `tf_keras` takes logits; `None` where it doesn't say."""
+    if isinstance(loss, str):
+        if loss.lower() in ("crossentropy", "ce"):
+            return False
+        loss = keras.losses.get(loss)
+    if hasattr(loss, "get_config"):
+        try:
+            return loss.get_config().get("from_logits")
+        except NotImplementedError:
+            return None
+    try:
+        parameter = inspect.signature(loss).parameters.get("from_logits")
+    except (TypeError, ValueError):
+        return None
+    return None if parameter is None else parameter.default
+
+
+def _title(loss):
+    return repr(loss if isinstance(loss, str) else getattr(loss, "name", type(loss).__name__))
