@@ -30,7 +30,7 @@ class ConverterCrash(ConverterError):
 
 
 class _Child:
-    """A child process that is started once, since importing TensorFlow takes seconds."""
+    """A child process that is started once, since its imports can take seconds."""
 
     def __init__(self):
         self.process: Any = None
@@ -116,8 +116,10 @@ def _ending(code):
         return f"ended by signal {-code}"
 
 
-_CHILD = _Child()
-atexit.register(_CHILD.stop)
+#: Files run in a child of their own: it never imports TensorFlow, so that a new one after a crash,
+#: of which the search for the least arena provokes several, is cheap.
+_CHILDREN = {"convert": _Child(), "run": _Child()}
+atexit.register(lambda: [child.stop() for child in _CHILDREN.values()])
 
 
 def run(
@@ -147,4 +149,4 @@ def run(
     if calibration is not None:
         np.savez(folder / "calibration.npz", **calibration)  # type: ignore[arg-type]
     (folder / "request.json").write_text(json.dumps({"work": work, **request}))
-    return _CHILD.run(folder)
+    return _CHILDREN["run" if work == "run" else "convert"].run(folder)

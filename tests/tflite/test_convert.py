@@ -120,9 +120,10 @@ class TestChild:
     def child(self, converted, tmp_path, monkeypatch):
         """One that nobody else uses, and a folder with a request for it."""
         (tmp_path / "file.tflite").write_bytes(converted("micro", "int8").tflite)
-        monkeypatch.setattr(child_process, "_CHILD", child_process._Child())
-        yield child_process._CHILD, tmp_path
-        child_process._CHILD.stop()
+        child = child_process._Child()
+        monkeypatch.setattr(child_process, "_CHILDREN", {"convert": child, "run": child})
+        yield child, tmp_path
+        child.stop()
 
     def test_that_died_idle_is_replaced(self, child):
         child, folder = child
