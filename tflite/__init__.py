@@ -6,6 +6,7 @@ from keras_distill.tflite.calibration import Calibration
 from keras_distill.tflite.child import ConverterCrash, ConverterError
 from keras_distill.tflite.convert import convert
 from keras_distill.tflite.inspect import inspect
+from keras_distill.tflite.streaming import Stream
 
 __all__ = [
     "Artifact",
@@ -13,6 +14,7 @@ __all__ = [
     "Calibration",
     "ConverterCrash",
     "ConverterError",
+    "Stream",
     "convert",
     "inspect",
     "load",

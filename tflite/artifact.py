@@ -27,6 +27,8 @@ from keras_distill.tflite.calibration import Calibrated
 from keras_distill.tflite.inspect import Inspection, inspect, read
 from keras_distill.tflite.report import Report
 from keras_distill.tflite.request import Request
+from keras_distill.tflite.streaming import Streamed
+from keras_distill.tflite.streaming.conversion import Proven
 from keras_distill.tflite.student_function import StudentFunction
 
 from keras_distill import _files, samples
@@ -59,6 +61,7 @@ class Artifact:
         student: The student between pre- and postprocessing, or `None` for loaded files.
         labels: Names of the classes, or `None`.
         examples: Inputs of the test vectors.
+        stream: When the outputs of a file that runs frame by frame come, or `None`.
     """
 
     #: How many test vectors are stored.
@@ -77,6 +80,7 @@ class Artifact:
         named: bytes | None = None,
         examples: Examples | None = None,
         float32: Callable[[], bytes] | None = None,
+        stream: Streamed | None = None,
     ):
         self.tflite = tflite
         self.target = target
@@ -88,6 +92,7 @@ class Artifact:
         self._named = named or tflite
         self.examples = examples or Examples()
         self._float32 = float32
+        self.stream = stream
 
     def __repr__(self) -> str:
         return f"<Artifact for {self.target}, {len(self.tflite):,} bytes>"
@@ -143,10 +148,17 @@ class Artifact:
                 "This artifact has no Keras student to compare with: it was loaded from a file. "
                 "Give `student=` to `load`."
             )
+        if self.stream is not None and y is not None:
+            raise ValueError(
+                "`y` holds labels of samples, which the windows of a recording don't have. Leave "
+                "it out."
+            )
         inputs, found = samples.read(data, self.ports.shapes(), count, argument="data")
         y = found if y is None else np.asarray(y)[:count]
-        report = judge.compare(self.student, self.tflite, self.ports, self.runtime, inputs, y)
-        if not self.ports.states:
+        report = judge.compare(
+            self.student, self.tflite, self.ports, self.runtime, inputs, y, self.stream
+        )
+        if not self.ports.hop:
             self.examples = Examples(_spread(inputs), "samples given to `verify`", True)
         self.report["verification"] = report
         return Report(report)
@@ -290,6 +302,7 @@ def finished(
     calibrated: Calibrated,
     samples: Mapping[str, np.ndarray] | None,
     float32: Callable[[], bytes] | None,
+    proven: Proven | None = None,
 ) -> Artifact:
     """The artifact of a file that `convert` made.
 
@@ -299,7 +312,12 @@ def finished(
         calibrated: Calibration data.
         samples: Calibration data at the file's inputs by name, or `None`.
         float32: Makes the float32 file of the same operators, `None` where there is none.
+        proven: The stream in place of the file, `None` where none was asked for.
     """
+    if proven is not None:
+        notes = (*judged.notes, *proven.notes)
+        judged = judge.Judged(proven.tflite, proven.streamed.tflite, proven.ports, notes)
+        samples = proven.steps
     target, tflite = request.target, judged.tflite
     report = _described(inspect(tflite), judged.ports, target.name)
     report["labels"] = request.labels
@@ -310,6 +328,8 @@ def finished(
     compiled = None
     if target.accelerator:
         compiled, report["npu"] = ethos.compile(tflite, target)
+    if proven is not None:
+        report["stream"] = proven.report
     report |= {
         "quantization": request.quantization,
         "io": [_types(judged.ports.inputs), _types(judged.ports.outputs)],
@@ -322,6 +342,7 @@ def finished(
         tflite, target.name, report, judged.ports, student=request.student, labels=request.labels,
         compiled=compiled, named=judged.named,
         examples=_examples(request, calibrated, samples), float32=float32,
+        stream=None if proven is None else proven.streamed,
     )  # fmt: skip
 
 

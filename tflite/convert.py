@@ -11,6 +11,7 @@ from keras_distill.tflite import artifact, budget, converters, judge, trace
 from keras_distill.tflite import calibration as calibration_data
 from keras_distill.tflite.calibration import Calibration
 from keras_distill.tflite.request import Request
+from keras_distill.tflite.streaming import Stream, conversion
 
 
 def convert(
@@ -22,6 +23,7 @@ def convert(
     calibration: Calibration | Any = None,
     precision: Mapping[str, str] | None = None,
     recurrent: str | None = None,
+    stream: int | Stream | None = None,
     preprocessing: keras.Layer | Callable | None = None,
     postprocessing: str | keras.Layer | Callable | None = None,
     labels: Sequence[str] | None = None,
@@ -58,6 +60,10 @@ def convert(
             with default settings has one): `None` makes loops, which only float files can hold;
             `"unroll"` copies the operators for each time step; `"step"` makes a file that
             computes one step, its state as further inputs and outputs.
+        stream: How many frames along time, the second axis of the inputs, the file takes at each
+            step, or a `Stream`: the file then takes the next frames and gives the next outputs,
+            with its state as further inputs and outputs. It is proven to give what the student
+            gives on a window of frames. `docs/streaming.md` says which layers can.
         preprocessing: Keras layer or function from the file's input to the student's, to be part
             of the file, such as `keras.layers.Rescaling(1 / 255)`. Calibration data and all other
             inputs of the artifact are then those of the file.
@@ -94,6 +100,7 @@ def convert(
         calibration=calibration,
         precision=precision,
         recurrent=recurrent,
+        stream=stream,
         preprocessing=preprocessing,
         postprocessing=postprocessing,
         labels=labels,
@@ -111,6 +118,9 @@ def convert(
     if request.io[0] == "uint8" and calibrated.are_bytes:
         converted = converted.fed_bytes()
     judged = judge.judge(request, converted, calibrated.arrays, function)
+    proven = None
+    if request.stream is not None:
+        proven = conversion.stream(request, judged.named, graph.scopes, calibrated.arrays)
     float32 = functools.partial(converters.float32_file, request, function, converted.scores)
     result = artifact.finished(
         request,
@@ -118,6 +128,7 @@ def convert(
         calibrated,
         samples,
         float32 if request.has_float_twin else None,
+        proven,
     )
     budget.check(result.report, request.max_flash, request.max_arena)
     return result

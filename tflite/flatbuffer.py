@@ -101,6 +101,13 @@ class File:
         operator.inputs, operator.outputs = [source], [target]
         return operator
 
+    def reshape(self, source: int, shape: int, target: int) -> Any:
+        """A new `RESHAPE`, which the caller puts into the list of operators."""
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(schema.BuiltinOperator.RESHAPE, version=1)
+        operator.inputs, operator.outputs = [source, shape], [target]
+        return operator
+
     def _code(self, builtin: int, version: int = 2) -> int:
         """Index of a built-in operator's code, added where the file doesn't have it.
 
@@ -151,10 +158,7 @@ class File:
                 sizes = np.asarray(shape_of(copied) if signature is None else signature, "int32")
                 kind = schema.TensorType.INT32
                 shape = self.add_tensor("shape", [len(sizes)], kind, None, sizes.tobytes())
-                step = schema.OperatorT()
-                step.opcodeIndex = self._code(schema.BuiltinOperator.RESHAPE, version=1)
-                step.inputs, step.outputs = [index, shape], [output.tensorIndex]
-                self.graph.operators.append(step)
+                self.graph.operators.append(self.reshape(index, shape, output.tensorIndex))
             seen.add(index)
 
     def replace(self, old: int, new: int) -> None:
@@ -175,13 +179,17 @@ class File:
 
     def _drop_tensors(self) -> None:
         graph = self.graph
+        between = [o for o in graph.operators if o.intermediates is not None]
         lists = [x for o in graph.operators for x in (o.inputs, o.outputs)]
+        lists += [o.intermediates for o in between]
         lists += [graph.inputs, graph.outputs]
         used = sorted({int(i) for x in lists for i in x if i >= 0})
         index = {old: new for new, old in enumerate(used)} | {-1: -1}
         for operator in graph.operators:
             operator.inputs = [index[int(i)] for i in operator.inputs]
             operator.outputs = [index[int(i)] for i in operator.outputs]
+        for operator in between:
+            operator.intermediates = [index[int(i)] for i in operator.intermediates]
         graph.inputs = [index[int(i)] for i in graph.inputs]
         graph.outputs = [index[int(i)] for i in graph.outputs]
         for signature in self.model.signatureDefs or []:

@@ -11,6 +11,7 @@ from keras_distill.tflite import child, closeness, faults, flatbuffer, runtimes,
 from keras_distill.tflite.converters import Converted
 from keras_distill.tflite.inspect import Inspection, inspect
 from keras_distill.tflite.request import Request
+from keras_distill.tflite.streaming import Streamed, proof
 from keras_distill.tflite.student_function import StudentFunction
 from keras_distill.tflite.trace import Function
 
@@ -70,7 +71,9 @@ def judge(
     tflite = flatbuffer.stripped(named) if target.runtime == "micro" else named
     try:
         runtimes.survive(named, target.runtime)
-        ports = runtimes.ports_of(named, function.states, function.along_time)
+        ports = runtimes.ports_of(
+            named, function.states, function.along_time, hop=1 if function.states else 0
+        )
         runtime = faults.judge_of(found, target.runtime)
         given = arrays or request.student.made_up(_JUDGED, closeness.input_ranges(found))
         errors = _errors(request, found, tflite, ports, runtime, given)
@@ -197,6 +200,7 @@ def compare(
     runtime: str,
     inputs: Mapping[str, np.ndarray],
     y: Any = None,
+    stream: Streamed | None = None,
 ) -> dict:
     """Differences between the student and a file in every runtime of the target.
 
@@ -207,13 +211,15 @@ def compare(
         runtime: The target's runtime.
         inputs: Arrays by input name.
         y: Labels, or `None`.
+        stream: When the outputs come, where the file runs frame by frame. `inputs` are recordings
+            then, and the student runs on all windows of them.
 
     Returns:
         A report of plain types.
     """
     found = inspect(tflite)
     limit, steps = closeness.LIMITS[closeness.quantization_of(found)], closeness.output_steps(found)
-    expected = student.predict(inputs)
+    expected = {} if stream else student.predict(inputs)
     report: dict = {"samples": len(next(iter(inputs.values()))), "limit": limit}
     if y is not None:
         report["student"] = _score(expected, y)
@@ -221,6 +227,10 @@ def compare(
     for name in runtimes.of_target(runtime):
         try:
             got = runtimes.predict(tflite, ports, inputs, name)
+            if stream is not None:
+                pairs = proof.pairs_of(stream, student.predict, inputs, got)
+                expected = {output: pair.windows for output, pair in pairs.items()}
+                got = {output: pair.stream for output, pair in pairs.items()}
         except runtimes.Refusal as error:
             report["runtimes"][name] = {"verdict": "not run", "reason": str(error)}
             continue

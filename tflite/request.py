@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras_distill.tflite import budget, lowering, runtimes, student_function, targets
 from keras_distill.tflite.calibration import Calibration
+from keras_distill.tflite.streaming import Stream
 from keras_distill.tflite.student_function import StudentFunction
 
 from keras_distill import quantization as quantization_aware
@@ -39,6 +40,7 @@ class Request:
         calibration: Calibration data, or `None`.
         precision: Precision by layer or operator where it is to differ.
         recurrent: `None`, `"unroll"` or `"step"`.
+        stream: How the file is to run frame by frame, or `None`.
         labels: Names of the classes, or `None`.
         batch_size: Static batch size, or `None`.
         max_flash: Bytes that the file may have, or `None`.
@@ -53,6 +55,7 @@ class Request:
     calibration: Calibration | None
     precision: Mapping[str, str]
     recurrent: str | None
+    stream: Stream | None
     labels: list[str] | None
     batch_size: int | None
     max_flash: int | None
@@ -69,6 +72,7 @@ class Request:
         calibration: Any,
         precision: Mapping[str, str] | None,
         recurrent: str | None,
+        stream: int | Stream | None,
         preprocessing: Any,
         postprocessing: Any,
         labels: Sequence[str] | None,
@@ -97,6 +101,9 @@ class Request:
         types = _types(where, quantization, io)
         _check_shape(where, batch_size, recurrent)
         _check_stateful(model, recurrent)
+        stream = Stream.of(stream)
+        if stream is not None:
+            _check_stream(model, quantization, batch_size, recurrent)
         _CHECKS[way](model, quantization, types, calibration, precision, recurrent)
         limits = budget.size("max_flash", max_flash), budget.size("max_arena", max_arena)
         _check_arena(where, limits[1])
@@ -110,7 +117,7 @@ class Request:
         )
         return cls(
             student, where, quantization, types, way, calibration, precision, recurrent,
-            _labels(labels, model), batch_size, *limits,
+            stream, _labels(labels, model), batch_size, *limits,
         )  # fmt: skip
 
     @property
@@ -121,7 +128,8 @@ class Request:
     @property
     def has_float_twin(self) -> bool:
         """Whether a float32 file of the same operators can be made beside a quantized one."""
-        return self.quantization != "float32" and self.way != "trained" and self.recurrent != "step"
+        whole = self.recurrent != "step" and self.stream is None
+        return self.quantization != "float32" and self.way != "trained" and whole
 
 
 def _way(
@@ -269,6 +277,33 @@ def _check_shape(target, batch_size, recurrent):
         raise ValueError(
             f'`recurrent` must be `None`, "unroll" or "step". Received: recurrent={recurrent!r}'
         )
+
+
+def _check_stream(model, quantization, batch_size, recurrent):
+    if quantization == "dynamic":
+        raise ValueError(
+            '`stream` is not for quantization="dynamic", which finds the ranges of activations '
+            'anew at each run: a few frames have others than a window. Use "int8" or "float16".'
+        )
+    if batch_size != 1:
+        raise ValueError(f"`stream` needs `batch_size=1`. Received: batch_size={batch_size!r}")
+    if recurrent is not None:
+        raise ValueError(
+            f'`stream` and `recurrent` exclude each other. Received: recurrent="{recurrent}"'
+        )
+    for layer in lowering.all_layers(model):
+        kind = type(layer).__name__
+        if isinstance(layer, keras.layers.Bidirectional):
+            raise ValueError(
+                f"Layer {layer.name!r} ({kind}) can't run frame by frame: it reads the sequence "
+                "both ways. Use the layer inside it alone."
+            )
+        if isinstance(layer, keras.layers.RNN) and not lowering.is_fusable(layer):
+            raise ValueError(
+                f"Layer {layer.name!r} ({kind}) can't run frame by frame beside other layers. Use "
+                "an `LSTM` with default activations and without `return_state`, or "
+                '`recurrent="step"` where no other layer looks at several frames.'
+            )
 
 
 def _check_plain(model, quantization, io, calibration, precision, recurrent):

@@ -70,13 +70,17 @@ class Ports:
         inputs: `Port`s in the file's order, under the names that users know them by.
         outputs: Likewise.
         states: Pairs (input, output) of indices: the state that one step hands to the next.
-        along_time: Indices of the outputs that a file of single steps gives for each step.
+        along_time: Indices of the outputs of which each step gives the next elements along time.
+        each_step: Indices of the outputs that are kept for each step, along a new axis.
+        hop: How many elements along time a step takes, 0 for files that take whole samples.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     states: tuple[tuple[int, int], ...] = ()
     along_time: tuple[int, ...] = ()
+    each_step: tuple[int, ...] = ()
+    hop: int = 0
 
     @property
     def results(self) -> list[int]:
@@ -87,7 +91,7 @@ class Ports:
     def shapes(self) -> dict:
         """Shapes of samples by input name; those of a step's inputs are whole sequences."""
         fed = {i for i, _ in self.states}
-        time = (None,) if self.states else ()
+        time = (None,) if self.hop else ()
         return {
             port.name: (*time, *port.shape[1 + len(time) :])
             for i, port in enumerate(self.inputs)
@@ -368,20 +372,28 @@ def open_file(
     return TFLiteMicro(tflite) if runtime == "micro" else LiteRT(tflite, runtime, threads)
 
 
-def ports_of(tflite: bytes, states: Sequence[str] = (), along_time: Sequence[str] = ()) -> Ports:
+def ports_of(
+    tflite: bytes,
+    states: Sequence[str] = (),
+    along_time: Sequence[str] = (),
+    each_step: Sequence[str] = (),
+    hop: int = 0,
+) -> Ports:
     """The inputs and outputs of a file.
 
     Args:
         tflite: The file.
         states: Names of the inputs that are state, whose outputs are named `<state>_out`.
-        along_time: Names of the outputs that there are for each step.
+        along_time: Names of the outputs of which each step gives the next elements along time.
+        each_step: Names of the outputs that are kept for each step, along a new axis.
+        hop: How many elements along time a step takes, 0 for files that take whole samples.
     """
     opened = LiteRT(tflite)
     inputs = [port.name for port in opened.inputs]
     outputs = [port.name for port in opened.outputs]
     pairs = tuple((inputs.index(n), outputs.index(f"{n}_out")) for n in states)
-    each = tuple(outputs.index(name) for name in along_time)
-    return Ports(tuple(opened.inputs), tuple(opened.outputs), pairs, each)
+    along, each = (tuple(map(outputs.index, names)) for names in (along_time, each_step))
+    return Ports(tuple(opened.inputs), tuple(opened.outputs), pairs, along, each, hop)
 
 
 def predict(
@@ -399,7 +411,7 @@ def predict(
         Outputs as floats of shape `(samples, ...)` by name, without state.
     """
     interpreter = open_file(tflite, runtime)
-    results = run_samples(interpreter, list(inputs.values()), ports.states, ports.along_time)
+    results = run_samples(interpreter, list(inputs.values()), ports)
     return {
         ports.outputs[i].name: interpreter.outputs[i].dequantize(result)
         for i, result in zip(ports.results, results, strict=True)
@@ -407,25 +419,21 @@ def predict(
 
 
 def run_samples(
-    interpreter: LiteRT | TFLiteMicro,
-    inputs: Sequence[np.ndarray],
-    states: Sequence[tuple[int, int]] = (),
-    along_time: Sequence[int] = (),
+    interpreter: LiteRT | TFLiteMicro, inputs: Sequence[np.ndarray], ports: Ports | None = None
 ) -> list[np.ndarray]:
     """Runs samples through an interpreter, quantizing and dequantizing at its ports.
 
     Args:
         interpreter: A `LiteRT` or `TFLiteMicro`.
         inputs: Arrays in the order of the interpreter's inputs, each of shape `(samples, ...)`.
-        states: Pairs (input, output) of indices: state that a step hands to the next. The other
-            inputs then have a time axis after the batch axis, along which the file is run.
-        along_time: Indices of the outputs that are kept for each step, not for the last alone.
+        ports: The file's inputs and outputs. Where it takes steps, the inputs that aren't state
+            have a time axis after the batch axis, along which the file is run.
 
     Returns:
-        Arrays of the ports' types, each of shape `(samples, ...)`.
+        Arrays of the ports' types, each of shape `(samples, ...)`, without state.
     """
-    ports = interpreter.inputs
-    batch = ports[0].shape[0]
+    own = interpreter.inputs
+    batch = own[0].shape[0]
     samples = len(inputs[0])
     results = []
     for start in range(0, samples, batch or samples):
@@ -434,37 +442,43 @@ def run_samples(
         if short:
             block = [np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) for a in block]
         interpreter.reset()
-        if states:
-            out = _steps(interpreter, block, states, along_time)
+        if ports is not None and ports.hop:
+            out = _steps(interpreter, block, ports)
         else:
-            out = interpreter.run([p.quantize(a) for p, a in zip(ports, block, strict=True)])
+            out = interpreter.run([p.quantize(a) for p, a in zip(own, block, strict=True)])
         keep = len(block[0]) - short
         results.append([np.array(a[:keep]) for a in out])
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
-def _steps(interpreter, block, states, along_time):
-    """Runs a step model along the time axis of `block`, its state starting at 0."""
-    ports = interpreter.inputs
-    fed = [i for i, _ in states]
-    data = [i for i in range(len(ports)) if i not in fed]
+def _steps(interpreter, block, ports):
+    """Runs a file of steps along the time axis of `block`, its state starting at 0."""
+    time, hop = block[0].shape[1], ports.hop
+    if not time or time % hop:
+        raise ValueError(
+            f"The file takes {hop} frames at a time: give a multiple of them. "
+            f"Received: {time} frames"
+        )
+    own = interpreter.inputs
+    fed = [i for i, _ in ports.states]
+    data = [i for i in range(len(own)) if i not in fed]
     samples = len(block[0])
     arrays = [
-        port.quantize(np.zeros([size or samples for size in port.shape], "float32"))
-        for port in ports
+        port.quantize(np.zeros([size or samples for size in port.shape], "float32")) for port in own
     ]
-    met: dict[int, list] = {o: [] for o in along_time}
-    for t in range(block[0].shape[1]):
+    met: dict[int, list] = {o: [] for o in (*ports.along_time, *ports.each_step)}
+    for t in range(0, time, hop):
         for i, array in zip(data, block, strict=True):
-            arrays[i] = ports[i].quantize(array[:, t : t + 1])
+            arrays[i] = own[i].quantize(array[:, t : t + hop])
         results = interpreter.run(arrays)
         for o, parts in met.items():
             parts.append(np.array(results[o]))
-        for i, o in states:
+        for i, o in ports.states:
             port = interpreter.outputs[o]
-            same = (port.scale, port.zero_point) == (ports[i].scale, ports[i].zero_point)
-            arrays[i] = results[o] if same else ports[i].quantize(port.dequantize(results[o]))
-    for o, parts in met.items():
-        results[o] = np.concatenate(parts, axis=1)
-    kept = [o for _, o in states]
-    return [result for o, result in enumerate(results) if o not in kept]
+            same = (port.scale, port.zero_point) == (own[i].scale, own[i].zero_point)
+            arrays[i] = results[o] if same else own[i].quantize(port.dequantize(results[o]))
+    for o in ports.along_time:
+        results[o] = np.concatenate(met[o], axis=1)
+    for o in ports.each_step:
+        results[o] = np.stack(met[o], axis=1)
+    return [results[o] for o in ports.results]

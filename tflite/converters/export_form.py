@@ -321,9 +321,9 @@ class ExportForm:
 
 
 def _numbered(seen: dict[str, int], name: str) -> str:
-    """`name`, with a number appended from the second time on."""
+    """`name`, with a number appended from the second time on; never one that was seen."""
     seen[name] = seen.get(name, 0) + 1
-    return name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
+    return name if seen[name] == 1 else _numbered(seen, f"{name}_{seen[name] - 1}")
 
 
 def _as_channels(layer: Any, integers: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -1,0 +1,93 @@
+"""Small students over time, and what a stream of them is expected to be."""
+
+import keras
+import numpy as np
+
+layers = keras.layers
+
+
+def _model(shape, *parts):
+    return keras.Sequential([keras.Input(shape, name="frames"), *parts])
+
+
+def causal():
+    """Causal and dilated convolutions with an output for each frame."""
+    return _model(
+        (16, 4),
+        layers.Conv1D(5, 3, padding="causal", activation="relu", name="first"),
+        layers.Conv1D(5, 3, padding="causal", dilation_rate=2, name="second"),
+        layers.BatchNormalization(),
+        layers.Dense(3),
+    )
+
+
+def valid():
+    """Strides, branches of other lengths, and both kinds of pooling over the window."""
+    inputs = keras.Input((17, 4), name="frames")
+    x = layers.Conv1D(6, 3, activation="relu")(inputs)
+    x = layers.Conv1D(6, 3, strides=2)(x)
+    a = layers.GlobalAveragePooling1D()(x)
+    b = layers.GlobalMaxPooling1D()(layers.SeparableConv1D(6, 3)(x))
+    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()([a, b])))
+
+
+def flat():
+    """Pooling with and without stride, and a dense layer over the window."""
+    return _model(
+        (20, 4),
+        layers.Conv1D(5, 3, activation="relu"),
+        layers.MaxPooling1D(2),
+        layers.AveragePooling1D(3, strides=1),
+        layers.Flatten(),
+        layers.Dense(3),
+    )
+
+
+def same():
+    """`"same"` padding, with strides, pooling, and over time and frequency."""
+    return _model(
+        (16, 6, 1),
+        layers.Conv2D(4, 3, padding="same", activation="relu"),
+        layers.DepthwiseConv2D((5, 3), padding="same"),
+        layers.Conv2D(4, (3, 1), strides=(2, 1), padding="same"),
+        layers.MaxPooling2D((3, 2), strides=(1, 2), padding="same"),
+        layers.Reshape((8, 12)),
+        layers.Dense(3, activation="softmax"),
+    )
+
+
+def residual():
+    """Branches that look ahead differently far."""
+    inputs = keras.Input((16, 4), name="frames")
+    x = layers.Conv1D(6, 3, padding="causal", activation="relu")(inputs)
+    y = layers.Add()([layers.Conv1D(6, 3, padding="same")(x), x])
+    y = layers.Concatenate()([y, layers.Conv1D(6, 5, padding="causal")(x)])
+    y = layers.Add()([layers.Conv1D(6, 3)(y), layers.Cropping1D((2, 0))(x)])
+    return keras.Model(inputs, layers.Dense(3)(y))
+
+
+def pooled():
+    """`"same"` padding below global pooling: windows differ at their edges."""
+    return _model(
+        (16, 6, 1),
+        layers.Conv2D(5, 3, padding="same", activation="relu", name="stem"),
+        layers.AveragePooling2D((2, 2)),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(3),
+    )
+
+
+#: Students whose every output can be compared, and the hops to compare with.
+STUDENTS = {causal: (1, 3), valid: (2, 4), flat: (2, 6), same: (2, 4), residual: (1, 5)}
+
+
+def windows(student, count=40):
+    """Data for a student."""
+    shape = (count, *student.input_shape[1:])
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def recordings(student, frames, count=2):
+    """Recordings of several windows."""
+    shape = (count, frames, *student.input_shape[2:])
+    return np.random.default_rng(1).normal(size=shape).astype("float32")

@@ -1,0 +1,46 @@
+"""What `convert(stream=...)` is asked for."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stream:
+    """A file that takes the next frames and gives the next outputs, for `convert(stream=...)`.
+
+    Args:
+        hop: How many frames the file takes at each step: a multiple of the strides along time.
+        recordings: Recordings to prove the stream on, of shape `(recordings, time, ...)` with at
+            least a window of frames each: an array, or a list or dict of arrays for several
+            inputs. By default, the calibration data one after the other.
+
+    Raises:
+        ValueError: `hop` isn't a whole number of at least 1.
+
+    Example:
+
+    >>> artifact = keras_distill.tflite.convert(
+    ...     student, "micro", "int8", calibration=windows,
+    ...     stream=keras_distill.tflite.Stream(hop=2, recordings=recordings))
+    """
+
+    hop: int = 1
+    recordings: Any = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self):
+        if isinstance(self.hop, bool) or not isinstance(self.hop, int) or self.hop < 1:
+            raise ValueError(
+                f"`hop` must be a whole number of at least 1. Received: hop={self.hop!r}"
+            )
+
+    @classmethod
+    def of(cls, given: "int | Stream | None") -> "Stream | None":
+        """The argument `stream`, which may be the hop alone."""
+        if given is None or isinstance(given, cls):
+            return given
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+            raise ValueError(
+                "`stream` must be the number of frames of a step, or a `Stream`. "
+                f"Received: stream={given!r}"
+            )
+        return cls(given)
