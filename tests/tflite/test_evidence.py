@@ -120,7 +120,8 @@ class TestLayers:
         assert "mixer" in worst["layer"]
 
     def test_clipping_is_counted(self, student, split):
-        artifact = tflite.convert(student, "android", "int8", calibration=split[0][0][:1] * 0.1)
+        with pytest.warns(UserWarning, match="meets calibration data"):
+            artifact = tflite.convert(student, "android", "int8", calibration=split[0][0][:1] * 0.1)
         rows = artifact.layers(split[1][0], count=10)
         assert max(row["clipped"] for row in rows) > 0.2
 
@@ -160,6 +161,7 @@ class TestRanges:
         assert (found[1] > 0.9 * high) == kept
         assert found[0] < 0.6 * low
 
+    @pytest.mark.filterwarnings("ignore:As int8, output 'logits' is off:UserWarning")
     def test_an_outlier_costs_less(self, student, split):
         x = split[0][0][:200].copy()
         x[0] *= 30
