@@ -17,31 +17,35 @@ import keras_distill
 WORDS, LENGTH = 10_000, 48
 
 
+def mean_of_words(x, words):
+    """The mean of what stands at the words of each text: 0, not NaN, where a text has none."""
+    mask = keras.ops.cast(words != 0, x.dtype)[..., None]
+    return keras.ops.sum(x * mask, 1) / keras.ops.maximum(keras.ops.sum(mask, 1), 1)
+
+
 def transformer(classes, width=48, heads=4, blocks=1):
     """A transformer encoder over words."""
     words = keras.Input((LENGTH,), dtype="int32")
-    mask = keras.ops.cast(words != 0, "float32")[..., None]
     places = layers.Embedding(LENGTH, width)(keras.ops.arange(LENGTH))
     # Few texts: half of what it reads is dropped.
     x = layers.Dropout(0.5)(layers.Embedding(WORDS, width)(words) + places)
     for _ in range(blocks):
         y = layers.LayerNormalization()(x)
         y = layers.MultiHeadAttention(heads, width // heads)(
-            y, y, attention_mask=keras.ops.transpose(mask, (0, 2, 1)) > 0
+            y, y, attention_mask=keras.ops.expand_dims(words != 0, 1)
         )
         x = x + layers.Dropout(0.1)(y)
         y = layers.LayerNormalization()(x)
         y = layers.Dense(width)(layers.Dense(2 * width, activation="gelu")(y))
         x = x + layers.Dropout(0.1)(y)
-    x = keras.ops.sum(x * mask, 1) / keras.ops.maximum(keras.ops.sum(mask, 1), 1)
-    return keras.Model(words, layers.Dense(classes)(layers.Dropout(0.5)(x)), name="transformer")
+    x = layers.Dropout(0.5)(mean_of_words(x, words))
+    return keras.Model(words, layers.Dense(classes)(x), name="transformer")
 
 
 def bag_of_words(classes, width=8):
     """The mean of small word vectors, and one dense layer."""
     words = keras.Input((LENGTH,), dtype="int32")
-    x = layers.Embedding(WORDS, width, mask_zero=True)(words)
-    x = layers.GlobalAveragePooling1D()(x)
+    x = mean_of_words(layers.Embedding(WORDS, width)(words), words)
     return keras.Model(words, layers.Dense(classes)(x), name="bag_of_words")
 
 

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
+
+from keras_distill._types import PACKAGE
 
 Shape = Sequence[int | None]
 
@@ -15,13 +18,27 @@ def fit(a: Shape, b: Shape) -> bool:
     )
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class MeanOfSteps(keras.layers.GlobalAveragePooling1D):
+    """The mean over the steps that a mask leaves; over all where it leaves none.
+
+    There Keras divides by 0, and every weight is NaN after the step.
+    """
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if mask is not None:
+            none_left = ops.logical_not(ops.any(mask, axis=1, keepdims=True))
+            mask = ops.logical_or(mask, none_left)
+        return super().call(inputs, mask=mask)
+
+
 def adapting_layers(student: Shape, teacher: Shape, dtype: Any) -> list | None:
     """Layers that turn features of shape `student` into shape `teacher`, or `None`."""
     ranks = len(student), len(teacher)
     channels = teacher[-1]
     pools = {
         (4, 2): keras.layers.GlobalAveragePooling2D,
-        (3, 2): keras.layers.GlobalAveragePooling1D,
+        (3, 2): MeanOfSteps,
     }
     if ranks in pools:
         pool = [pools[ranks](dtype=dtype)]

@@ -176,10 +176,12 @@ class Distiller(_keras.BuildsAhead, _keras.KeepsPlaceOfLoss, ObjectiveOwner, ker
             scaled = self.optimizer.scale_loss(values["loss"])
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        logs = self._report(values, figures, x, y, answer.values, sample_weight)
-        logs |= self._teacher_metrics.update(
-            self.objective, y, answer, teacher_answer, sample_weight
-        )
+        logs = {
+            **self._teacher_metrics.update(
+                self.objective, y, answer, teacher_answer, sample_weight
+            ),
+            **self._report(values, figures, x, y, answer.values, sample_weight),
+        }
         for name, variable in self.objective.scheduled.items():
             logs[name] = ops.convert_to_tensor(variable)
         return self._for_workers(logs)

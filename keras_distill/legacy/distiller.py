@@ -154,7 +154,7 @@ class Distiller(ObjectiveOwner, tf_keras.Model):
         theirs = self._teacher_metrics.update(
             self.objective, y, answer, teacher_answer, sample_weight
         )
-        return {**logs, **theirs}
+        return {**theirs, **logs}
 
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = tf_keras.utils.unpack_x_y_sample_weight(data)

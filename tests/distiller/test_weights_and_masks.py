@@ -91,6 +91,36 @@ def test_padded_steps_count_nowhere(rng, cross_entropy, formulas):
     np.testing.assert_allclose(logs["student_loss"], hard[valid].mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("place", ["outputs", "steps", "vector"])
+def test_a_text_without_words_changes_nothing(rng, place):
+    """Nor does it make a weight NaN, as the mean of no words would."""
+    tokens = rng.integers(1, 11, (4, 6)) * (np.arange(6) < np.array([6, 2, 4, 5])[:, None])
+    inputs = keras.Input((6,), dtype="int32")
+    vector = layers.Dense(8, name="vector")(layers.Flatten()(layers.Embedding(11, 2)(inputs)))
+    pooled = keras.Model(inputs, layers.Reshape((6, 3))(layers.Dense(18)(vector)))
+    mse = keras.losses.MeanSquaredError()
+    teacher, losses = {
+        "outputs": (sequence_model(8), SoftTargets()),
+        "steps": (sequence_model(8), keras_distill.Match(mse, student="hidden", adapter="auto")),
+        "vector": (pooled, keras_distill.Match(mse, "hidden", "vector", adapter="auto")),
+    }[place]
+    student, other = sequence_model(4), sequence_model(4)
+    other.set_weights(student.get_weights())
+    weights = []
+    for model, texts in ((student, tokens), (other, np.insert(tokens, 2, 0, axis=0))):
+        keras.utils.set_random_seed(0)  # Of the adapters.
+        distiller = keras_distill.Distiller(model, teacher, losses_anew(losses), alpha=0)
+        distiller.compile(keras.optimizers.SGD(0.1))
+        distiller.train_on_batch(texts)
+        weights.append(distiller.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def losses_anew(losses):
+    return type(losses).from_config(losses.get_config())
+
+
 def test_padding_longer_changes_nothing(rng, cross_entropy):
     """The same tokens, padded to a greater length, give the same losses."""
     tokens = rng.integers(1, 11, (5, 4))

@@ -91,6 +91,18 @@ def test_text_classification(news, tmp_path):
     check(result, ["teacher", *STUDENTS], low=0.3)
 
 
+def test_texts_without_words(rng):
+    """Two of SST-2's 60,614 have none."""
+    import text_classification
+
+    words = rng.integers(1, 10_000, (3, 48)) * (np.arange(48) < np.array([5, 0, 48])[:, None])
+    student = text_classification.bag_of_words(4)
+    table, kernel, bias = (np.array(weight) for weight in student.get_weights())
+    means = [table[row[row > 0]].mean(0) if row.any() else np.zeros(8) for row in words]
+    np.testing.assert_allclose(student(words), means @ kernel + bias, rtol=1e-4, atol=1e-6)
+    assert np.isfinite(text_classification.transformer(4)(words)).all()
+
+
 def test_recommendation(news, tmp_path):
     import recommendation
 
