@@ -174,11 +174,40 @@ class BuildsAhead:
         self.build_ahead(iterator, data_batch)  # type: ignore[attr-defined]
 
 
-class KeepsPlaceOfLoss:
-    """Lists of what was evaluated begin with the loss: NaN where there is none."""
+class EvaluatesWithoutLoss:
+    """Lets `evaluate` report no loss, or nothing at all; lists begin with NaN then."""
+
+    test_function: Any
+
+    def make_test_function(self, force: bool = False) -> None:
+        if self.test_function is None or force:
+            super().make_test_function(force)  # type: ignore[misc]
+            function = self.test_function
+            self.test_function = lambda iterator: _without_nothing(function(iterator))
 
     def _flatten_metrics_in_order(self, logs: dict) -> Any:
         return super()._flatten_metrics_in_order({"loss": math.nan, **logs})  # type: ignore[misc]
+
+
+_NOTHING = "nothing"
+
+
+def logs_of_step(logs: dict[str, Any], strategy: Any) -> dict[str, Any]:
+    """What a step reports, in a form that Keras takes.
+
+    Empty logs get an entry, which `EvaluatesWithoutLoss` takes out again. Several workers can
+    reduce tensors with an axis alone.
+    """
+    import tensorflow as tf
+
+    logs = logs or {_NOTHING: tf.zeros(())}
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+    return logs
+
+
+def _without_nothing(logs):
+    return {name: value for name, value in logs.items() if name != _NOTHING}
 
 
 def build_on(model: Any, data_batch: Any) -> None:

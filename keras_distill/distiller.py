@@ -19,12 +19,9 @@ from keras_distill.resuming import load_run_state, save_run_state
 from keras_distill.teacher_metrics import TeacherMetrics
 from keras_distill.train_function import OnBatches, build_optimizer
 
-#: What an evaluation reports that has neither labels nor a teacher: Keras can't do without any.
-_NOTHING = "nothing"
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Distiller(_keras.BuildsAhead, _keras.KeepsPlaceOfLoss, ObjectiveOwner, keras.Model):
+class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner, keras.Model):
     """Trains a student on labels and on the outputs of a teacher.
 
     `loss = alpha * student_loss + (1 - alpha) * sum(weight_i * distillation_loss_i)`, plus the
@@ -89,7 +86,6 @@ class Distiller(_keras.BuildsAhead, _keras.KeepsPlaceOfLoss, ObjectiveOwner, ker
     """
 
     train_function: Any
-    test_function: Any
 
     def __init__(
         self,
@@ -176,15 +172,12 @@ class Distiller(_keras.BuildsAhead, _keras.KeepsPlaceOfLoss, ObjectiveOwner, ker
             scaled = self.optimizer.scale_loss(values["loss"])
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        logs = {
-            **self._teacher_metrics.update(
-                self.objective, y, answer, teacher_answer, sample_weight
-            ),
-            **self._report(values, figures, x, y, answer.values, sample_weight),
-        }
+        answers = answer, teacher_answer
+        logs = self._teacher_metrics.update(self.objective, y, *answers, sample_weight)
+        logs |= self._report(values, figures, x, y, answer.values, sample_weight)
         for name, variable in self.objective.scheduled.items():
             logs[name] = ops.convert_to_tensor(variable)
-        return self._for_workers(logs)
+        return _keras.logs_of_step(logs, self.distribute_strategy)
 
     def build_for(self, x: Any) -> None:
         """Builds what depends on the shapes of a batch, if it isn't built yet.
@@ -292,14 +285,8 @@ class Distiller(_keras.BuildsAhead, _keras.KeepsPlaceOfLoss, ObjectiveOwner, ker
         else:
             logs = super().test_step((x, y, sample_weight))
             if y is None or _keras.compiled_loss(self) is None:
-                logs.pop("loss")  # At most regularizers, which tell nothing of the data.
-        return self._for_workers(logs or {_NOTHING: ops.zeros(())})
-
-    def make_test_function(self, force: bool = False) -> None:
-        if self.test_function is None or force:
-            super().make_test_function(force)
-            function = self.test_function
-            self.test_function = lambda iterator: _without_nothing(function(iterator))
+                logs.pop("loss", None)  # At most regularizers, which tell nothing of the data.
+        return _keras.logs_of_step(logs, self.distribute_strategy)
 
     def reset_metrics(self) -> None:
         super().reset_metrics()
@@ -412,13 +399,3 @@ class Distiller(_keras.BuildsAhead, _keras.KeepsPlaceOfLoss, ObjectiveOwner, ker
         self._means.update(reported, size)
         logs = self.compute_metrics(x, y, outputs, sample_weight)
         return {**logs, **self._means.results(reported)}
-
-    def _for_workers(self, logs):
-        """Logs in the form that Keras can reduce over several workers: with an axis."""
-        if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
-        return logs
-
-
-def _without_nothing(logs):
-    return {name: value for name, value in logs.items() if name != _NOTHING}

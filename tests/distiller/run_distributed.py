@@ -87,6 +87,7 @@ history = distiller.fit(data, validation_data=data, epochs=3, verbose=0).history
 unlabeled = data.map(lambda x, y, weight: x)
 other = unweighted.fit(unlabeled, validation_data=unlabeled, verbose=0).history
 history |= {f"unweighted_{name}": values for name, values in other.items()}
+assert distiller.evaluate(unlabeled, verbose=0, return_dict=True) == {}
 weights = distiller.get_weights() + unweighted.get_weights()
 weights = {f"weight/{i}": w for i, w in enumerate(weights)}
 np.savez(path, **weights, **{f"log/{name}": np.ravel(v) for name, v in history.items()})

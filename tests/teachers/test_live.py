@@ -189,12 +189,13 @@ def test_outputs_by_name(dense, x, formulas):
     np.testing.assert_array_equal(answer["size"], plain["size"])
 
 
-def test_keyed_batches_train_evaluate_and_predict(dense, x):
+def test_keyed_batches_train_evaluate_and_predict(dense, x, formulas):
     """Student and teacher read the inputs alone, and plain inputs go on working."""
     y = np.arange(16) % 3
-    distiller = keras_distill.Distiller(dense(seed=2), dense(), alpha=0.5)
+    student, teacher = dense(seed=2), dense()
+    distiller = keras_distill.Distiller(student, teacher, SoftTargets(2.0), alpha=0.5)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    distiller.compile("sgd", loss)
+    distiller.compile(keras.optimizers.SGD(0.0), loss)
     data = keras_distill.teachers.keyed(tf.data.Dataset.from_tensor_slices((x, y))).batch(16)
     batch, _ = next(iter(data))
     assert isinstance(batch, Keyed)
@@ -202,11 +203,15 @@ def test_keyed_batches_train_evaluate_and_predict(dense, x):
     from_dataset = distiller.evaluate(data, verbose=0)
     assert distiller.evaluate(x, y, verbose=0) == pytest.approx(from_dataset)
     np.testing.assert_array_equal(distiller.predict(data, verbose=0), distiller.predict(x))
-    history = distiller.fit(data, epochs=2, verbose=0).history["loss"]
-    assert history[1] < history[0]
+    z = student.predict(x, verbose=0)
+    soft = formulas.soft_targets(teacher.predict(x, verbose=0), z, 2.0).mean()
+    hard = -formulas.log_softmax(z)[np.arange(16), y].mean()
+    assert distiller.evaluate(data, verbose=0) == pytest.approx(hard, rel=1e-5)
+    expected = [pytest.approx(0.5 * (hard + soft), rel=1e-5)]
+    assert distiller.fit(data, verbose=0).history["loss"] == expected
     # Arrays need no dataset.
-    more = distiller.fit(Keyed(x, np.arange(16)), y, epochs=1, verbose=0, batch_size=16)
-    assert more.history["loss"][0] < history[1]
+    keyed = Keyed(x, np.arange(16))
+    assert distiller.fit(keyed, y, verbose=0, batch_size=6).history["loss"] == expected
 
 
 def test_what_is_no_teacher(dense):
