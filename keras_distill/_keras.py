@@ -365,24 +365,35 @@ def logits_behind(x: Any) -> Any:
     return getattr(x, "_keras_logits", None)
 
 
+#: What `activation_behind` returns of a softmax over an axis that isn't the last.
+OTHER_AXIS = "softmax over another axis"
+
+
 def activation_behind(x: Any) -> str | None:
-    """The activation of Keras that gave `x`: `"softmax"` or `"sigmoid"`, or `None`."""
+    """The activation of Keras that gave `x`: `"softmax"`, `"sigmoid"`, `OTHER_AXIS` or `None`."""
     logits = logits_behind(x)
     if logits is None:
         return None
     if hasattr(x, "numpy"):
-        is_sigmoid = _is_nearer_to_sigmoid(np.asarray(x, "float64"), np.asarray(logits, "float64"))
-    else:
-        is_sigmoid = getattr(getattr(x, "op", None), "type", None) == "Sigmoid"
-    return "sigmoid" if is_sigmoid else "softmax"
+        return _nearest_activation(np.asarray(x, "float64"), np.asarray(logits, "float64"))
+    # What has read the logits; `x` may have been rounded since.
+    readers = [op.type for op in logits.consumers()] if hasattr(logits, "consumers") else []
+    if "Softmax" in readers:
+        return "softmax"
+    if "Sigmoid" in readers:
+        return "sigmoid"
+    # TensorFlow has a kernel for the last axis only, and moves others there.
+    return OTHER_AXIS if "Transpose" in readers else "softmax"
 
 
-def _is_nearer_to_sigmoid(values: np.ndarray, logits: np.ndarray) -> bool:
-    """Whether it was sigmoid, not softmax, that made `values`, up to rounding, from `logits`."""
+def _nearest_activation(values: np.ndarray, logits: np.ndarray) -> str:
+    """What made `values`, up to rounding, from `logits`."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    by_softmax = np.abs(values - powers / powers.sum(axis=-1, keepdims=True))
-    by_sigmoid = np.abs(values - (np.tanh(logits / 2) + 1) / 2)
-    return bool(by_sigmoid.max(initial=0) < min(0.01, by_softmax.max(initial=0)))
+    softmax = np.abs(values - powers / powers.sum(axis=-1, keepdims=True)).max(initial=0)
+    sigmoid = np.abs(values - (np.tanh(logits / 2) + 1) / 2).max(initial=0)
+    if sigmoid < min(0.01, softmax):
+        return "sigmoid"
+    return OTHER_AXIS if softmax > 0.02 and values.ndim > 2 else "softmax"
 
 
 def mask_on(x: Any) -> Any:

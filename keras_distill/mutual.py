@@ -68,7 +68,8 @@ class MutualDistiller(Distiller):
         cohort = Cohort(students)
         matches = as_matches(SoftTargets(temperature=1.0) if losses is None else losses)
         activations = [getattr(match.loss, "activation", None) for match in matches]
-        peers = Peers(cohort, "sigmoid" if "sigmoid" in activations else "softmax")
+        chosen = next((x for x in ("sigmoid", None, "softmax") if x in activations), None)
+        peers = Peers(cohort, chosen)
         super().__init__(cohort, peers, matches, alpha, name=name, **kwargs)
 
     @property
@@ -160,12 +161,13 @@ class Peers(BaseTeacher):
 
     Args:
         cohort: The `Cohort`.
-        activation: `"softmax"` or `"sigmoid"`, which losses with a temperature compare.
+        activation: `"softmax"` or `"sigmoid"`, which losses with a temperature compare; `None` for
+            what the students end in.
     """
 
     name = "peers"
 
-    def __init__(self, cohort: Cohort, activation: str):
+    def __init__(self, cohort: Cohort, activation: str | None):
         self.cohort = cohort
         self.activation = activation
         self.output_names = cohort.output_names
@@ -189,10 +191,12 @@ class Peers(BaseTeacher):
     def complete(self, outputs: Any, student_outputs: Any) -> dict[str, Output]:
         """For each student, the mean output of all others, without a gradient."""
         answers = {name: output.detached() for name, output in student_outputs.items()}
+        ends = {output.activation for output in answers.values()}
+        activation = self.activation or ("sigmoid" if "sigmoid" in ends else "softmax")
         means = {}
         for name in answers:
             others = [answer for other, answer in answers.items() if other != name]
-            means[name] = others[0] if len(others) == 1 else _mean(others, self.activation)
+            means[name] = others[0] if len(others) == 1 else _mean(others, activation)
         return means
 
 

@@ -39,7 +39,7 @@ class Output:
         logits: Where `values` are probabilities whose logits are known, these, of the same shape;
             else `None`.
         activation: `"softmax"` or `"sigmoid"`: what turns the logits into probabilities. `None`
-            where that isn't known.
+            where that isn't known; `_keras.OTHER_AXIS` if it went along another axis.
         mask: Which positions count, bool, shape `(batch, ...)`, or `None` for all.
         mean: Where `values` are the mean of several outputs, these; else `None`.
     """
@@ -60,6 +60,7 @@ class Output:
     @classmethod
     def from_logits(cls, logits: Tensor, activation: str) -> "Output":
         """The probabilities that `activation` makes of logits."""
+        require_last_axis(activation)
         return cls(getattr(keras.activations, activation)(logits), logits, activation)
 
     @property
@@ -97,6 +98,15 @@ class Output:
         """The same values and logits, through which no gradient flows."""
         logits = None if self.logits is None else ops.stop_gradient(self.logits)
         return dataclasses.replace(self, values=ops.stop_gradient(self.values), logits=logits)
+
+
+def require_last_axis(activation: str | None) -> None:
+    """Raises a `ValueError` if an output's activation is a softmax over another axis."""
+    if activation == _keras.OTHER_AXIS:
+        raise ValueError(
+            "A model ends in a softmax over another axis than the last, but classes are compared "
+            "along the last axis. Move them there: `Permute`, then `Softmax(axis=-1)`."
+        )
 
 
 def as_outputs(structure: Any) -> Any:

@@ -111,7 +111,7 @@ def convert(
     )
     calibrated = calibration_data.read(request.student, request.calibration)
     converter = converters.WAYS[request.way]()
-    function, samples = trace.prepared(request, converter.form(request.student), calibrated.arrays)
+    function, samples = trace.prepared(request, converter.form(request), calibrated.arrays)
     with tempfile.TemporaryDirectory() as folder:
         graph = trace.trace(request, function, pathlib.Path(folder))
         converted = converter.convert(request, graph, samples)

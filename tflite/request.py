@@ -14,6 +14,7 @@ from keras_distill.tflite.streaming import Stream
 from keras_distill.tflite.student_function import StudentFunction
 
 from keras_distill import quantization as quantization_aware
+from keras_distill.quantization.aware import quantized_by_keras
 
 #: Quantizations without integer activations.
 FLOAT = ("float32", "float16", "dynamic")
@@ -90,6 +91,7 @@ class Request:
         where = targets.get(target)
         _check_model(model)
         _check_strings(model, preprocessing, input_signature)
+        _check_keras_quantized(model)
         _check_weights(model)
         if calibration is not None and not isinstance(calibration, Calibration):
             calibration = Calibration(calibration)
@@ -197,6 +199,19 @@ def _check_strings(model, preprocessing, input_signature):
                 f"Input {getattr(spec, 'name', None)!r} of model {model.name!r} takes text, which "
                 "TFLite's operators don't: the app must turn it into ids or numbers. Cut the "
                 "student where they come in, as in `keras.Model(layer.output, student.output)`."
+            )
+
+
+def _check_keras_quantized(model):
+    """Refuses layers whose kernels Keras has turned into integers, which no operator takes so."""
+    for layer in quantized_by_keras(model):
+        if layer.quantization_mode != "int4" and not isinstance(layer, keras.layers.Embedding):
+            raise ValueError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) was quantized to "
+                f"{layer.quantization_mode} by Keras (`quantize`), in a form that TFLite has no "
+                "operators for. Convert the float student, as it was before "
+                '`student.quantize(...)`: `convert(..., quantization="int8", calibration=...)` '
+                "quantizes it."
             )
 
 

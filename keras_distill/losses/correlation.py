@@ -8,9 +8,8 @@ from keras import ops
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import not_negative, positive
 from keras_distill.hyperparameters import Hyperparameter
-from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.numerics import safe_sqrt, scalar
-from keras_distill.losses.response import check_logits, softened
+from keras_distill.losses.response import ClassLoss, check_logits, softened
 
 
 def dist(
@@ -70,7 +69,7 @@ def _centered(x, counted, axis):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class DIST(DistillationLoss):
+class DIST(ClassLoss):
     """Correlation of predictions, within each sample and, for each class, across the batch.
 
     With `Y = softmax(z / τ)` and ρ Pearson's correlation,
@@ -110,7 +109,6 @@ class DIST(DistillationLoss):
     1.7266...
     """
 
-    takes_logits = True
     between_samples = True
     uses_mask = True
     beta = Hyperparameter(not_negative)

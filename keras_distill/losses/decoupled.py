@@ -8,14 +8,13 @@ from keras import ops
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import not_negative, positive
 from keras_distill.hyperparameters import Hyperparameter
-from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.numerics import (
     bernoulli_kl_divergence,
     kl_divergence,
     scalar,
     very_negative,
 )
-from keras_distill.losses.response import check_logits, softened
+from keras_distill.losses.response import ClassLoss, check_logits, softened
 
 
 def dkd(
@@ -73,7 +72,7 @@ def target_class(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class DKD(DistillationLoss):
+class DKD(ClassLoss):
     """Decoupled knowledge distillation: the target class and the others, each weighted.
 
     `T² · [α · KL(b_t ‖ b_s) + β · KL(p̂_t ‖ p̂_s)]`, where `b = (p_y, 1 − p_y)` is how probable the
@@ -113,7 +112,6 @@ class DKD(DistillationLoss):
     """
 
     needs_labels = True
-    takes_logits = True
     alpha = Hyperparameter(not_negative)
     beta = Hyperparameter(not_negative)
     temperature = Hyperparameter(positive)

@@ -1,5 +1,6 @@
 """Losses on the logits of the two models."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras_distill.checks import fraction, one_of, positive
 from keras_distill.hyperparameters import Hyperparameter
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.numerics import bernoulli_kl_divergence, kl_divergence, safe_sqrt, scalar
+from keras_distill.outputs import as_outputs, require_last_axis
 
 
 def soft_targets(p: Tensor, q: Tensor, activation: str = "softmax") -> Tensor:
@@ -111,8 +113,61 @@ def check_logits(loss: str, y_pred: Tensor, at_least: int = 2) -> None:
         )
 
 
+class ClassLoss(DistillationLoss):
+    """Base of the losses between the probabilities that two models give to classes.
+
+    What the models end in is read from their outputs, so that decisions of their own (sigmoid)
+    aren't compared as if they excluded each other (softmax) without a word.
+    """
+
+    takes_logits = True
+    #: What turns the logits into probabilities: `"softmax"`, over the last axis, `"sigmoid"`, or
+    #: `None` for what the models end in.
+    activation: str | None = "softmax"
+    #: What the models of the present call end in.
+    ends_in: str = "softmax"
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        teacher, *given = y_true if self.needs_labels else (y_true,)
+        teacher, student = as_outputs(teacher), as_outputs(y_pred)
+        self.ends_in = self._read(*(_ends_in(x) for x in (teacher, student)))
+        y_true = (teacher, *given) if self.needs_labels else teacher
+        return super().__call__(y_true, student, sample_weight)
+
+    def _read(self, teacher: str | None, student: str | None) -> str:
+        """What both models end in; warns where that isn't what the loss compares."""
+        found = {teacher, student} - {None}
+        loss = type(self).__name__
+        if len(found) == 2 and self.activation is None:
+            warnings.warn(
+                f"The teacher ends in {teacher}, the student in {student}: `{loss}` compares them "
+                'by softmax. Say which is meant: `activation="softmax"` or "sigmoid". Of a '
+                "teacher that returns probabilities, tell what made them: "
+                '`Teacher(..., activation="sigmoid")`.',
+                stacklevel=4,
+            )
+        elif found == {"sigmoid"} and self.activation == "softmax":
+            warnings.warn(
+                f"`{loss}` compares the probabilities of a softmax over the classes, but the "
+                f"models end in a sigmoid: each output is a decision of its own. Compare those by "
+                '`SoftTargets(activation="sigmoid")`.',
+                stacklevel=4,
+            )
+        return "sigmoid" if found == {"sigmoid"} else "softmax"
+
+
+def _ends_in(outputs: Any) -> str | None:
+    """The activation that a model is known to end in, or `None`."""
+    for output in keras.tree.flatten(outputs):
+        require_last_axis(output.activation)
+        # That of a teacher's plain logits is an assumption.
+        if output.activation == "sigmoid" or output.logits is not None:
+            return output.activation
+    return None
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
-class SoftTargets(DistillationLoss):
+class SoftTargets(ClassLoss):
     """Kullback-Leibler divergence between softened outputs of teacher and student.
 
     With `activation="softmax"`: `T² · KL(softmax(z_t / T) ‖ softmax(z_s / T))`, summed over the
@@ -136,7 +191,8 @@ class SoftTargets(DistillationLoss):
             first, which frees a small student from matching the size of the teacher's logits.
             With softmax only.
         activation: What turns the logits into probabilities, `"softmax"` (one class of several)
-            or `"sigmoid"` (each output by itself).
+            or `"sigmoid"` (each output by itself). Defaults to `None`: sigmoid if a model ends in
+            it, else softmax.
         name: Name of the loss, under which `fit` reports it.
         reduction: As in `keras.losses.Loss`.
         dtype: Dtype or policy of the computation. Defaults to `keras.config.floatx()`.
@@ -157,20 +213,20 @@ class SoftTargets(DistillationLoss):
     0.4437...
     """
 
-    takes_logits = True
     temperature = Hyperparameter(positive)
 
     def __init__(
         self,
         temperature: Any = 4.0,
         standardize: bool = False,
-        activation: str = "softmax",
+        activation: str | None = None,
         name: str = "soft_targets",
         reduction: str | None = "sum_over_batch_size",
         dtype: Any = None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        one_of("activation", activation, ("softmax", "sigmoid"))
+        if activation is not None:
+            one_of("activation", activation, ("softmax", "sigmoid"))
         if standardize and activation == "sigmoid":
             raise ValueError(
                 "`standardize=True` compares logits across the classes of a softmax; it has no "
@@ -178,14 +234,15 @@ class SoftTargets(DistillationLoss):
             )
         self.temperature = temperature
         self.standardize = standardize
-        self.activation = activation
+        self.activation = "softmax" if standardize else activation
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        check_logits("SoftTargets", y_pred, at_least=2 if self.activation == "softmax" else 1)
+        activation = self.activation or self.ends_in
+        check_logits("SoftTargets", y_pred, at_least=2 if activation == "softmax" else 1)
         temperature = scalar(self.temperature, y_pred.dtype)
         p = softened(y_true, temperature, self.standardize)
         q = softened(y_pred, temperature, self.standardize)
-        return ops.square(temperature) * soft_targets(p, q, self.activation)
+        return ops.square(temperature) * soft_targets(p, q, activation)
 
     def get_config(self) -> dict:
         config = super().get_config()
@@ -237,7 +294,7 @@ class LogitMSE(DistillationLoss):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class JensenShannon(DistillationLoss):
+class JensenShannon(ClassLoss):
     """Generalized Jensen-Shannon divergence, from forward to reverse Kullback-Leibler.
 
     `β · KL(P_t ‖ M) + (1 − β) · KL(P_s ‖ M)` with `M = β P_t + (1 − β) P_s`, for 0 < β < 1. The
@@ -274,7 +331,6 @@ class JensenShannon(DistillationLoss):
     0.0895...
     """
 
-    takes_logits = True
     beta = Hyperparameter(fraction)
     temperature = Hyperparameter(positive)
 

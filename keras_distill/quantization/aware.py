@@ -82,11 +82,22 @@ def _check(model: Any, calibration: Any, learned_steps: bool) -> None:
         raise TypeError(f"`model` must be a Keras 3 model. Received: model={model!r}")
     if is_quantize_aware(model):
         raise ValueError(f"The model {model.name!r} is quantize-aware already: train it as it is.")
+    for layer in quantized_by_keras(model):
+        raise ValueError(
+            f"The layer {layer.path!r} ({type(layer).__name__}) was quantized to "
+            f"{layer.quantization_mode} by Keras (`quantize`), and its integers can't be trained. "
+            "Give the float model, as it was before `model.quantize(...)`."
+        )
     if learned_steps and calibration is None:
         raise ValueError(
             "`learned_steps=True` needs `calibration`: gradient descent changes the steps slowly, "
             "so they must start near their final sizes."
         )
+
+
+def quantized_by_keras(model: keras.Model) -> list[keras.Layer]:
+    """The layers of a model whose weights Keras' own `quantize` has rounded."""
+    return [x for x in _keras.layers_of(model) if getattr(x, "quantization_mode", None)]
 
 
 def precision(model: keras.Model) -> str:

@@ -1,6 +1,7 @@
 """Calibration: the ranges that the tensors of a quantize-aware model start from."""
 
 import collections
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ def calibrate(model: keras.Model, data: Any) -> None:
     """
     require_quantize_aware(model)
     ranges = [x for x in _keras.layers_of(model) if isinstance(x, (Range, LearnedRange))]
-    seen = collections.defaultdict(lambda: (0.0, 0.0))
+    seen = collections.defaultdict(lambda: (math.inf, -math.inf))
 
     def observe(layer: AnyRange) -> Callable[[Any], None]:
         def observer(x: Any) -> None:

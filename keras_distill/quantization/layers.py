@@ -9,12 +9,15 @@ from keras import ops
 
 from keras_distill import _keras
 from keras_distill._types import PACKAGE
-from keras_distill.quantization.ranges import fake_quantize, scaled_gradient
+from keras_distill.quantization.ranges import (
+    SMALLEST_STEP,
+    AboveZero,
+    fake_quantize,
+    scaled_gradient,
+)
 
 # Mixed into Keras layers, whose attributes it uses.
 _Layer: Any = keras.layers.Layer if TYPE_CHECKING else object
-
-_SMALLEST = 1e-12
 
 
 class QuantizedKernel(_Layer):
@@ -45,7 +48,11 @@ class QuantizedKernel(_Layer):
         if self.learned_steps:
             with _keras.unlocked(self):
                 self.step = self.add_weight(
-                    shape=self._scale_shape(), initializer="ones", name="step", autocast=False
+                    shape=self._scale_shape(),
+                    initializer="ones",
+                    name="step",
+                    autocast=False,
+                    constraint=AboveZero(),
                 )
             self.start()
 
@@ -66,14 +73,14 @@ class QuantizedKernel(_Layer):
         """Sets learned steps from the kernel: `2 mean(|w|) / sqrt(highest)`."""
         if self.learned_steps:
             mean = ops.mean(ops.abs(self.float_kernel), axis=self._reduced_axes(), keepdims=True)
-            self.step.assign(ops.maximum(2 * mean / math.sqrt(self.highest), _SMALLEST))
+            self.step.assign(ops.maximum(2 * mean / math.sqrt(self.highest), SMALLEST_STEP))
 
     def scale(self) -> Any:
         """Size of a step, float32, 1 on all axes but those of the channels."""
         if self.learned_steps:
-            return ops.maximum(self.step, _SMALLEST)
+            return ops.maximum(self.step, SMALLEST_STEP)
         greatest = ops.max(ops.abs(self.float_kernel), axis=self._reduced_axes(), keepdims=True)
-        return ops.stop_gradient(ops.maximum(greatest / self.highest, _SMALLEST))
+        return ops.stop_gradient(ops.maximum(greatest / self.highest, SMALLEST_STEP))
 
     def rounded_kernel(self) -> Any:
         """The kernel after a round trip through integers, in the layer's compute dtype."""
@@ -229,6 +236,19 @@ class ToFloat(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         return x
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class InverseRoot(keras.layers.Layer):
+    """`1 / sqrt(x)` of rounded values of at least 0: infinite at 0, with a gradient of 0 there.
+
+    The range after it clips infinity to its greatest value, as the kernels of `RSQRT` do.
+    """
+
+    def call(self, x: Any) -> Any:
+        positive = x > 0
+        root = ops.rsqrt(ops.where(positive, x, ops.ones_like(x)))
+        return ops.where(positive, root, float("inf"))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -13,7 +13,10 @@ from keras_distill import _keras
 from keras_distill._types import PACKAGE, Tensor
 
 MOMENTUM = 0.99
-_SMALLEST_SCALE = 1e-12
+#: How many times the least of some inverse square roots the greatest may be. They are of 8-bit
+#: integers, or of 16-bit ones, of which LiteRT's kernel has a table with 256 positive entries.
+_INVERSES_SPAN = 256**0.5
+SMALLEST_STEP = 1e-12
 
 
 def limits(bits: int) -> tuple[int, int]:
@@ -69,6 +72,13 @@ def scaled_gradient(x: Any, factor: Any) -> Any:
     return x * factor + ops.stop_gradient(x - x * factor)
 
 
+class AboveZero(keras.constraints.Constraint):
+    """Keeps a trained step above 0, where a gradient can make it greater again."""
+
+    def __call__(self, step: Any) -> Any:
+        return ops.maximum(step, SMALLEST_STEP)
+
+
 class AnyRange(keras.layers.Layer):
     """Rounds a tensor to the integers that a TFLite file holds for it.
 
@@ -78,12 +88,21 @@ class AnyRange(keras.layers.Layer):
     Args:
         bits: 8 or 16. With 16 bits the zero point is 0, as the kernels want it.
         tensor: Name of the layer whose output this is. Defaults to the layer's own name.
+        of_inverses: Whether the values are inverse square roots of rounded ones. Of what was
+            rounded to 0 they are infinite, which becomes the greatest value, as in the kernel.
     """
 
-    def __init__(self, bits: int = 8, tensor: str | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        bits: int = 8,
+        tensor: str | None = None,
+        of_inverses: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.bits = bits
         self.tensor = tensor or self.name
+        self.of_inverses = of_inverses
         self.supports_masking = True
         #: In calibration, a function that is called with every tensor; nothing is rounded then.
         self.observer: Callable[[Any], None] | None = None
@@ -109,11 +128,22 @@ class AnyRange(keras.layers.Layer):
         """`x` on the grid."""
         return fake_quantize(x, *self.grid(), *limits(self.bits))
 
+    def ends(self, minimum: Any, maximum: Any) -> tuple[Any, Any]:
+        """The ends of a range that holds 0 from the least and greatest value of its tensors.
+
+        Inverses that span more than their kernel can tell apart are clipped: they belong to rows
+        of next to no variance, and would leave the others too few steps.
+        """
+        if self.of_inverses:
+            maximum = ops.minimum(maximum, _INVERSES_SPAN * minimum)
+        return ops.minimum(minimum, 0.0), ops.maximum(maximum, 0.0)
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "bits": self.bits, "tensor": self.tensor}
+        config = {"bits": self.bits, "tensor": self.tensor, "of_inverses": self.of_inverses}
+        return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -153,6 +183,7 @@ class Range(AnyRange):
         tensor: Name of the layer whose output this is.
         tensors: How many tensors share the range, which spans the averages of all of them. The
             argument `index` of a call is the number of the tensor among them.
+        of_inverses: Whether the values are inverse square roots of rounded ones.
     """
 
     def __init__(self, bits: int = 8, tensor: str | None = None, tensors: int = 1, **kwargs: Any):
@@ -179,8 +210,10 @@ class Range(AnyRange):
 
     def start(self, minimum: float, maximum: float) -> None:
         """Sets the range; 0 is always part of it."""
-        self.minimum.assign(ops.full((self.tensors,), min(minimum, 0.0)))
-        self.maximum.assign(ops.full((self.tensors,), max(maximum, 0.0)))
+        for variable, end in zip(
+            (self.minimum, self.maximum), self.ends(minimum, maximum), strict=True
+        ):
+            variable.assign(ops.full((self.tensors,), end))
         self.started.assign(ops.ones((self.tensors,)))
 
     def call(self, x: Any, index: int = 0, training: bool = False) -> Any:
@@ -197,11 +230,11 @@ class Range(AnyRange):
         mine = ops.one_hot(index, self.tensors)
         momentum = ops.where(self.frozen > 0, 1.0, MOMENTUM) * self.started
         momentum = 1 - mine * (1 - momentum)
-        for variable, extreme in (
-            (self.minimum, ops.minimum(ops.min(x), 0.0)),
-            (self.maximum, ops.maximum(ops.max(x), 0.0)),
-        ):
-            variable.assign(momentum * variable + (1 - momentum) * extreme)
+        low, high = self.ends(ops.min(x), ops.max(x))
+        if self.of_inverses:  # None but of zeros.
+            high = ops.where(ops.isinf(high), ops.max(self.maximum), high)
+        for variable, end in ((self.minimum, low), (self.maximum, high)):
+            variable.assign(momentum * variable + (1 - momentum) * end)
         self.started.assign(ops.maximum(self.started, mine))
 
     def get_config(self) -> dict:
@@ -218,10 +251,13 @@ class LearnedRange(AnyRange):
     Args:
         bits: 8 or 16.
         tensor: Name of the layer whose output this is.
+        of_inverses: Whether the values are inverse square roots of rounded ones.
     """
 
     def build(self, input_shape: Any) -> None:
-        self.step = self.add_weight(shape=(), initializer="ones", name="step")
+        self.step = self.add_weight(
+            shape=(), initializer="ones", name="step", constraint=AboveZero()
+        )
         self.zero_point, self.started, self.frozen = (
             self.add_weight(
                 shape=(), initializer="zeros", trainable=False, name=name, aggregation="mean"
@@ -232,11 +268,11 @@ class LearnedRange(AnyRange):
         self.factor = 1.0 / math.sqrt(size * limits(self.bits)[1])
 
     def grid(self) -> tuple[Any, Any]:
-        return ops.maximum(self.step, _SMALLEST_SCALE), ops.convert_to_tensor(self.zero_point)
+        return ops.maximum(self.step, SMALLEST_STEP), ops.convert_to_tensor(self.zero_point)
 
     def start(self, minimum: float, maximum: float) -> None:
         """Sets step and zero point from the least and greatest value seen."""
-        step, zero_point = grid_of(min(minimum, 0.0), max(maximum, 0.0), self.bits)
+        step, zero_point = grid_of(*self.ends(minimum, maximum), self.bits)
         self.step.assign(step)
         self.zero_point.assign(zero_point)
         self.started.assign(1.0)
@@ -251,9 +287,9 @@ def grid_of(minimum: Any, maximum: Any, bits: int) -> tuple[Any, Any]:
     """Scale and zero point of a range that holds 0, as TFLite chooses them."""
     lowest, highest = limits(bits)
     if bits == 16:
-        scale = ops.maximum(ops.maximum(-minimum, maximum) / highest, _SMALLEST_SCALE)
+        scale = ops.maximum(ops.maximum(-minimum, maximum) / highest, SMALLEST_STEP)
         return scale, ops.zeros_like(scale)
-    scale = ops.maximum((maximum - minimum) / (highest - lowest), _SMALLEST_SCALE)
+    scale = ops.maximum((maximum - minimum) / (highest - lowest), SMALLEST_STEP)
     return scale, ops.clip(ops.round(lowest - minimum / scale), lowest, highest)
 
 

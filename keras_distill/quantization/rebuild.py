@@ -199,9 +199,9 @@ class Builder:
         copy(new)
         return outputs
 
-    def round(self, x: Any, name: str, step: Step) -> Any:
+    def round(self, x: Any, name: str, step: Step, of_inverses: bool = False) -> Any:
         """`x` rounded to a range of its own."""
-        return self._new_range(name, step.bits.activations)(x)
+        return self._new_range(name, step.bits.activations, of_inverses=of_inverses)(x)
 
     def fix(self, x: Any, name: str, step: Step, signed: bool = False) -> Value:
         """`x` rounded to the range that its kernel prescribes."""
@@ -298,11 +298,14 @@ class Builder:
             group.range = self._new_range(name, bits, group.shared)
         return group.range
 
-    def _new_range(self, name: str, bits: int, tensors: int = 1) -> AnyRange:
-        names = {"tensor": name, "name": self.unique(f"{name}_range")}
+    def _new_range(
+        self, name: str, bits: int, tensors: int = 1, of_inverses: bool = False
+    ) -> AnyRange:
+        options: dict[str, Any] = {"tensor": name, "name": self.unique(f"{name}_range")}
+        options["of_inverses"] = of_inverses
         if self._options.learned_steps:
-            return LearnedRange(bits, **names)
-        return Range(bits, tensors=tensors, **names)
+            return LearnedRange(bits, **options)
+        return Range(bits, tensors=tensors, **options)
 
     def _call_range(self, range: AnyRange, tensor: Any) -> Any:
         """Rounds one of the tensors that share a range."""

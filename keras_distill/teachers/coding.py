@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_distill._types import Tensor
-from keras_distill.outputs import Output
+from keras_distill.outputs import Output, require_last_axis
 from keras_distill.teachers.base import check_names, map_outputs, option_for
 
 SIGNATURE = "signature"
@@ -81,6 +81,7 @@ class Layout:
         def note(output, name):
             shape = _known_shape(output, "output" if name is None else f"output {name!r}")
             activation = None if output.logits is None else output.activation
+            require_last_axis(activation)
             count = _checked_top_k(option_for(top_k, name, None), shape, name)
             found.append((name, shape, activation, count))
 

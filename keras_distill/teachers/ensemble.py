@@ -10,7 +10,14 @@ from keras import ops
 from keras_distill import taps as tapping
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import one_of
-from keras_distill.outputs import Mean, Output, as_outputs, mean_logits, values_of
+from keras_distill.outputs import (
+    Mean,
+    Output,
+    as_outputs,
+    mean_logits,
+    require_last_axis,
+    values_of,
+)
 from keras_distill.teachers.base import BaseTeacher, Misfit, contents_of
 from keras_distill.teachers.conversion import as_teacher
 
@@ -160,6 +167,8 @@ class Ensemble(BaseTeacher):
 
     def _activation(self, parts: Sequence[Output]) -> str:
         """What turns the logits of one output of all members into probabilities."""
+        for part in parts:
+            require_last_axis(part.activation)
         found = any(part.activation == "sigmoid" for part in parts)
         is_sigmoid = found or self.activation == "sigmoid" or parts[0].shape[-1] == 1
         return "sigmoid" if is_sigmoid else "softmax"

@@ -156,6 +156,27 @@ def test_learned_range_scales_its_gradient(rng):
     assert float(got) == pytest.approx(float(plain) / np.sqrt(50 * 127), rel=1e-4)
 
 
+def test_a_learned_step_stays_above_zero_and_recovers(rng):
+    """At a rate at which one update takes it far below."""
+    x = rng.normal(0, 1, (64, 6)).astype("float32")
+    y = x @ rng.normal(0, 1, (6, 3)).astype("float32")
+    keras.utils.set_random_seed(0)
+    kernel, output = QuantizedDense(3, learned_steps=True), ranges.LearnedRange(name="output")
+    model = keras.Sequential([keras.Input((6,)), kernel, output])
+    kernel.start()
+    output.start(-4.0, 4.0)
+    model.compile(keras.optimizers.Adam(0.3), "mse", jit_compile=False)
+    seen, losses = [], []
+    for _ in range(60):
+        losses.append(float(model.train_on_batch(x, y)))
+        seen.append([float(np.min(step)) for step in (kernel.step, output.step)])
+    seen = np.array(seen)
+    assert (seen >= ranges.SMALLEST_STEP * 0.99).all()
+    assert (seen[:-10] < 1e-9).any()
+    assert (seen[-10:] > 1e-4).all()
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_kernels_are_rounded_per_channel(bits, rng):
     layer = QuantizedConv2D(5, 3, bits=bits)

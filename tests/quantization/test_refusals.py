@@ -133,12 +133,69 @@ def test_kernels_that_do_not_exist():
         ({"picture": np.zeros((9, 8, 8, 1), "float32")}, "'image'"),
         ([], "no samples"),
         (np.full((4, 8, 8, 1), np.nan, "float32"), "NaN or infinity.*'image'"),
-        (7, "must be an array"),
     ],
 )
 def test_calibration(calibration, message):
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises(ValueError, match=message):
         quantization.quantize_aware(convolutional(), calibration)
+
+
+@pytest.mark.parametrize("calibration", [7, True, convolutional])
+def test_calibration_that_is_no_data(calibration):
+    with pytest.raises(TypeError, match="`calibration` must be an array, a list or dict.*Received"):
+        quantization.quantize_aware(convolutional(), calibration)
+
+
+def quantized_by_keras(mode, *inner, shape=(6,), dtype="float32"):
+    keras.utils.set_random_seed(0)
+    x = y = keras.Input(shape, dtype=dtype)
+    for layer in inner:
+        y = layer(y, y) if isinstance(layer, layers.MultiHeadAttention) else layer(y)
+    model = keras.Model(x, y)
+    for layer in model._flatten_layers():
+        if isinstance(layer, (layers.Dense, layers.EinsumDense, layers.Embedding)):
+            layer.quantize(mode)
+    return model
+
+
+OF_KERAS = {
+    "Dense": (lambda: [layers.Dense(8, name="d"), layers.Dense(3)], (6,), "float32"),
+    "EinsumDense": (lambda: [layers.EinsumDense("ab,bc->ac", 8, name="d")], (6,), "float32"),
+    "inner EinsumDense": (lambda: [layers.MultiHeadAttention(2, 4, name="d")], (5, 6), "float32"),
+    "Embedding": (lambda: [layers.Embedding(9, 4, name="d")], (6,), "int32"),
+}
+
+
+class TestQuantizedByKeras:
+    """Its integers can't be trained, nor taken by TFLite: the float student is the way out."""
+
+    @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+    @pytest.mark.parametrize("kind", OF_KERAS)
+    def test_is_not_trained(self, kind, mode):
+        if (kind, mode) == ("Embedding", "float8"):
+            pytest.skip("Keras has no such form")
+        make, shape, dtype = OF_KERAS[kind]
+        model = quantized_by_keras(mode, *make(), shape=shape, dtype=dtype)
+        message = f"'(.*/)?d.*was quantized to {mode} by Keras.*before `model.quantize"
+        with pytest.raises(ValueError, match=message):
+            quantization.quantize_aware(model)
+
+    @pytest.mark.parametrize("kind", ["Dense", "EinsumDense", "inner EinsumDense"])
+    @pytest.mark.parametrize("mode", ["int8", "float8"])
+    def test_is_not_converted(self, kind, mode):
+        make, shape, dtype = OF_KERAS[kind]
+        model = quantized_by_keras(mode, *make(), shape=shape, dtype=dtype)
+        message = f'quantized to {mode} by Keras.*before `student.quantize.*quantization="int8'
+        with pytest.raises(ValueError, match=message):
+            tflite.convert(model)
+
+    @pytest.mark.parametrize(("kind", "mode"), [("Dense", "int4"), ("Embedding", "int8")])
+    def test_is_converted_where_operators_take_it(self, kind, mode):
+        make, shape, dtype = OF_KERAS[kind]
+        model = quantized_by_keras(mode, *make(), shape=shape, dtype=dtype)
+        x = np.random.default_rng(0).integers(0, 9, (16, *shape)).astype(dtype)
+        got = tflite.convert(model).predict(x)
+        np.testing.assert_allclose(got, model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
 
 
 def test_conversion(aware_student):

@@ -102,11 +102,30 @@ class TestDenseLayersIn16Bits:
             expected = student.predict(x, verbose=0)
             assert np.sqrt(np.mean((artifact.predict(x) - expected) ** 2)) < 0.02 * expected.std()
 
-    def test_of_aware_students_are_warned_of(self):
-        student = model_of(lambda x: layers.Dense(3, name="scores")(x), 6)
-        aware = quantization.quantize_aware(student, data(6), activation_bits=16)
-        with pytest.warns(UserWarning, match="dense layers .*scores.*CMSIS-NN"):
-            tflite.convert(aware, "micro")
+    @pytest.mark.parametrize("by_layer", [False, True])
+    def test_of_aware_students_are_convolutions(self, by_layer):
+        """Which take the trained scales of each output, bit for bit."""
+
+        def function(x):
+            x = layers.BatchNormalization()(layers.Dense(8, name="embed")(x))
+            return layers.Dense(3, name="scores")(layers.ReLU()(x))
+
+        x, student = data(6), model_of(function, 6)
+        options = {"activation_bits": 16}
+        if by_layer:
+            options = {"layers": {"scores": {"activations": 16}}}
+        aware = quantization.quantize_aware(student, x, **options)
+        expected = aware.predict(x, verbose=0)
+        for target, name in (("micro", "CONV_2D"), ("android", "FULLY_CONNECTED")):
+            io = "float32" if by_layer else None
+            artifact = tflite.convert(aware, target, io=io)
+            dense = [op for op in tflite.inspect(artifact.tflite).operators if len(op.inputs) == 3]
+            in_16_bits = [op.name for op in dense if op.inputs[0].dtype == "INT16"]
+            assert in_16_bits == [name] * (1 if by_layer else 2)
+            assert [len(op.inputs[1].scales) for op in dense] == [8, 3]
+            error = artifact.predict(x) - expected
+            assert np.sqrt(np.mean(error**2)) < 1e-3 * expected.std()
+            assert not artifact.report["warnings"]
 
 
 def test_types_in_the_report():

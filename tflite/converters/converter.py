@@ -40,9 +40,9 @@ class Converted:
 class Converter(abc.ABC):
     """A way in which a student becomes a file, for one conversion."""
 
-    def form(self, student: StudentFunction) -> StudentFunction:
-        """The function to be traced for a student."""
-        return student
+    def form(self, request: Request) -> StudentFunction:
+        """The function to be traced for the student."""
+        return request.student
 
     @abc.abstractmethod
     def convert(self, request: Request, graph: Graph, samples: Samples | None) -> Converted:

@@ -42,8 +42,8 @@ class _Tensor:
         tensor: The symbolic tensor.
         integers: Its marker, `None` for raw and float tensors.
         is_float: Whether a layer that stays float made it.
-        pending: A layer with a kernel, its input and its path, where it is still to be called,
-            for its BatchNormalization may come next.
+        pending: A layer with a kernel, its input (settled) and its path, where it is still to be
+            called, for its BatchNormalization may come next.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class _Tensor:
         tensor: Any,
         integers: Marker | None = None,
         is_float: bool = False,
-        pending: tuple[Any, Any, str] | None = None,
+        pending: tuple[Any, "_Tensor", str] | None = None,
     ):
         self.tensor = tensor
         self.integers = integers
@@ -64,6 +64,8 @@ class ExportForm:
 
     Args:
         student: A model made by `quantize_aware`.
+        for_micro: Whether TFLite Micro is to run it, whose kernels for dense layers aren't those
+            for convolutions of size 1 in all that they take.
 
     Attributes:
         model: The Functional model to be converted, with the inputs and outputs of the student.
@@ -74,7 +76,8 @@ class ExportForm:
         ValueError: If a range has seen no data yet.
     """
 
-    def __init__(self, student: keras.Model):
+    def __init__(self, student: keras.Model, for_micro: bool = False):
+        self.for_micro = for_micro
         self.markers: list[Marker] = []
         self.kernels: list[Kernel] = []
         self._names: dict[str, int] = {}
@@ -122,7 +125,8 @@ class ExportForm:
         if type(layer) is quantized.QuantizedPReLU:
             return _Tensor(self._prelu(layer, value, path))
         if isinstance(layer, quantized.QuantizedKernel):
-            return _Tensor(None, pending=(layer, self._tensor(value), path))
+            self._tensor(value)
+            return _Tensor(None, pending=(layer, value, path))
         if isinstance(layer, quantized.QuantizedBatchNormalization) and value.pending:
             return _Tensor(self._kernel(*value.pending, *layer.scale_and_offset()))
         if isinstance(layer, _AFFINE):
@@ -141,6 +145,8 @@ class ExportForm:
                 return Nearest(operation.size, name=self._unique(path.replace("/", ".")))(x)
             size = [n * k for n, k in zip(x.shape[1:3], operation.size, strict=True)]
             return keras.ops.image.resize(x, size, interpolation="nearest")
+        if type(operation) is quantized.InverseRoot:
+            return keras.ops.rsqrt(x)
         if activation_of(operation) == "hard_sigmoid":
             return self._affine(x, path, 1 / 6, 0.5, activation="relu")
         return None
@@ -192,7 +198,7 @@ class ExportForm:
     def _kernel(
         self,
         layer: Any,
-        x: Any,
+        value: _Tensor,
         path: str,
         scale: np.ndarray | None = None,
         offset: np.ndarray | None = None,
@@ -215,10 +221,10 @@ class ExportForm:
         config.update(use_bias=bias is not None, name=self._unique(path.replace("/", ".")))
         self._add_kernel(layer, path, integers, steps, kernel)
         weights = [kernel] if bias is None else [kernel, np.float32(bias)]
-        if isinstance(layer, keras.layers.Dense) and layer.bits == 4:
-            return self._dense_as_convolution(x, config, weights)
+        if isinstance(layer, keras.layers.Dense) and self._needs_convolution(layer, value):
+            return self._dense_as_convolution(value.tensor, config, weights)
         new = _without(_plain_class(layer), config)
-        y = new(x)
+        y = new(value.tensor)
         new.set_weights(weights)
         return y
 
@@ -262,8 +268,16 @@ class ExportForm:
         self.kernels.append(Kernel(f"{path}/kernel", integers, steps, 3, 8, kernel))
         return x if len(shape) == 3 else self._reshape(shape)(x)
 
+    def _needs_convolution(self, dense: Any, value: _Tensor) -> bool:
+        """Whether a dense layer has weights of 4 bits, or CMSIS-NN would want one scale for all.
+
+        Its kernel with 16-bit inputs does, as that for convolutions doesn't.
+        """
+        is_fine = value.integers is not None and value.integers.bits == 16
+        return dense.bits == 4 or (self.for_micro and is_fine)
+
     def _dense_as_convolution(self, x: Any, config: dict, weights: list) -> Any:
-        """A dense layer with weights of 4 bits, which TFLite Micro runs per channel only so."""
+        """A dense layer whose scales for each output TFLite Micro runs only so."""
         shape = x.shape[1:-1]
         x = self._reshape((int(np.prod(shape)), 1, x.shape[-1]))(x)
         kept = {key: config[key] for key in ("name", "activation", "use_bias")}

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
-from keras_distill.tflite import targets
 from keras_distill.tflite.converters import plain
 from keras_distill.tflite.converters.converter import Converted, Converter, Samples
 from keras_distill.tflite.converters.export_form import ExportForm
 from keras_distill.tflite.converters.integers import BY_BITS, GREATEST_BIAS, IntegerFile
 from keras_distill.tflite.converters.markers import Kernel, Marker
 from keras_distill.tflite.flatbuffer import File
-from keras_distill.tflite.inspect import inspect
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.student_function import StudentFunction
 from keras_distill.tflite.trace import Graph
@@ -23,32 +21,14 @@ from keras_distill.tflite.trace import Graph
 class Trained(Converter):
     """TensorFlow's converter to float32, and the trained ranges and integers in place of floats."""
 
-    def form(self, student: StudentFunction) -> StudentFunction:
-        self._form = ExportForm(student.model)
+    def form(self, request: Request) -> StudentFunction:
+        student = request.student
+        self._form = ExportForm(student.model, request.target.runtime == "micro")
         return dataclasses.replace(student, model=self._form.model, named_by=student.model)
 
     def convert(self, request: Request, graph: Graph, samples: Samples | None) -> Converted:
         float32 = plain.run(request, graph, "float32")
-        tflite = complete(self._form, float32, request.io)
-        return Converted(tflite, notes=_refused_by_cmsis(request, tflite))
-
-
-def _refused_by_cmsis(request, tflite):
-    """Dense layers with 16-bit inputs, whose scales CMSIS-NN wants to be one for all weights."""
-    layers = [
-        targets.layer_of(op.layer)
-        for op in inspect(tflite).operators
-        if op.name == "FULLY_CONNECTED"
-        and op.inputs[0].dtype == "INT16"
-        and len(op.inputs[1].scales) > 1
-    ]
-    if request.target.runtime != "micro" or not layers:
-        return ()
-    return (
-        f"dense layers {layers} have a scale for each output, which TFLite Micro's reference "
-        "kernels run and those of CMSIS-NN don't: for CMSIS-NN, write them as Conv1D or Conv2D of "
-        "size 1, or give them activations of 8 bits",
-    )
+        return Converted(complete(self._form, float32, request.io))
 
 
 def complete(form: ExportForm, tflite: bytes, io: tuple[str, str] = ("int8", "int8")) -> bytes:

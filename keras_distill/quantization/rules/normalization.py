@@ -37,15 +37,16 @@ def _layer_normalization(builder: Builder, step: Step, tensors: list) -> Any:
     operation = step.operation
     name = builder.unique(operation.name)
 
-    def rounded(x: Any, part: str) -> Any:
-        return builder.round(x, f"{name}_{part}", step)
+    def rounded(x: Any, part: str, of_inverses: bool = False) -> Any:
+        return builder.round(x, f"{name}_{part}", step, of_inverses)
 
     mean = rounded(ops.mean(x, axis=-1, keepdims=True), "mean")
     centered = rounded(layers.Subtract(name=f"{name}_centered")([x, mean]), "centered")
     square = layers.Multiply(name=f"{name}_square")([centered, centered])
     variance = rounded(ops.mean(rounded(square, "square"), axis=-1, keepdims=True), "variance")
     offset = layers.Rescaling(1.0, operation.epsilon, name=f"{name}_epsilon")(variance)
-    inverse = rounded(ops.rsqrt(rounded(offset, "epsilon")), "inverse")
+    root = quantized.InverseRoot(name=f"{name}_root")(rounded(offset, "epsilon"))
+    inverse = rounded(root, "inverse", of_inverses=True)
     normal = layers.Multiply(name=f"{name}_normal")([centered, inverse])
     if not (operation.scale or operation.center):
         return normal
@@ -74,6 +75,8 @@ def _scale_and_offset(builder: Builder, operation: Any, normal: Any) -> Any:
 def _check_layer_normalization(step: Step) -> str | None:
     if list(step.operation.axis) not in ([-1], [last_axis(step)]):
         return "Use `axis=-1`."
+    if getattr(step.operation, "rms_scaling", False):
+        return "`rms_scaling=True` has no integer form here: leave it out."
     return None
 
 
