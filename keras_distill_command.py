@@ -1,48 +1,39 @@
 """Entry point of the command `keras-distill`.
 
-It stands beside the package because importing anything inside it imports TensorFlow, and what
-TensorFlow prints meanwhile can only be held back from outside.
+It stands beside the package so that help and wrong flags are answered at once: importing anything
+inside the package runs its `__init__`, which imports TensorFlow, and that takes seconds.
 """
 
-import contextlib
-import os
+import importlib
+import importlib.util
 import sys
-import tempfile
-from collections.abc import Iterator
+import types
+from typing import Any
 
 
 def run() -> None:
     """Runs the command with the arguments of the process, and exits."""
-    with held_back_messages():
-        from keras_distill import cli
+    if "keras_distill" not in sys.modules:
+        _defer_init("keras_distill")
+    # `from keras_distill import cli` would ask the package for a name, and so run its `__init__`.
+    import keras_distill.cli as cli
+
     sys.exit(cli.main(sys.argv[1:]))
 
 
-@contextlib.contextmanager
-def held_back_messages() -> Iterator[None]:
-    """Holds back what TensorFlow's libraries print while they load.
+def _defer_init(name: str) -> None:
+    """Makes a package's modules importable; its `__init__` runs once a name of its own is used."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ImportError(f"There is no package {name}.")
+    package = importlib.util.module_from_spec(spec)
+    package.__class__ = _Deferred
+    sys.modules[name] = package
 
-    TensorFlow 2.21 prints a few lines before it reads the environment variable
-    `TF_CPP_MIN_LOG_LEVEL`. They are printed after all if loading fails, or if the variable is 0.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0" or "tensorflow" in sys.modules:
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        stderr = os.dup(2)
-        in_terminal = os.isatty(stderr)
-        if in_terminal:
-            os.write(stderr, b"Starting TensorFlow ...")
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            if in_terminal:
-                os.write(stderr, b"\r\x1b[K")
-            os.dup2(stderr, 2)
-            os.close(stderr)
+
+class _Deferred(types.ModuleType):
+    """A package whose `__init__` hasn't run yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        self.__class__ = types.ModuleType  # type: ignore[assignment]
+        return getattr(importlib.reload(self), name)

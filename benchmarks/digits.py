@@ -17,6 +17,7 @@ from common import RESULTS, gain, insert, machine, write
 from pictures import draw
 
 import keras_distill
+from keras_distill import _markdown
 from keras_distill.cli import demo
 
 SEEDS = 10
@@ -66,12 +67,16 @@ def page(results):
     """The table and what it shows, as Markdown."""
     runs, settings = results["runs"], results["settings"]
     accuracy = {name: np.array([run[name]["accuracy"] for run in runs]) for name in runs[0]}
-    rows = ["| model | accuracy, % | weights | bytes |", "| --- | --- | --- | --- |"]
-    for name, values in accuracy.items():
-        rows.append(
-            f"| {name} | {100 * values.mean():.2f} ± {100 * values.std(ddof=1):.2f} "
-            f"| {runs[0][name]['parameters']:,} | {max(run[name]['bytes'] for run in runs):,} |"
+    rows = [
+        (
+            name,
+            f"{100 * values.mean():.2f} ± {100 * values.std(ddof=1):.2f}",
+            f"{runs[0][name]['parameters']:,}",
+            f"{max(run[name]['bytes'] for run in runs):,}",
         )
+        for name, values in accuracy.items()
+    ]
+    table = _markdown.table(["model", "accuracy, %", "weights", "bytes"], rows)
     labels = accuracy["student on labels"]
     gap = 100 * (accuracy["teacher"] - labels).mean()
     gains = []
@@ -79,7 +84,8 @@ def page(results):
         points, half, _ = gain(accuracy[name], labels)
         gains.append(f"{points:.2f} ± {half:.2f} points")
         gains.append(f"{100 * points / gap:.0f} % of the gap to the teacher")
-    rows += [
+    lines = [
+        table,
         "",
         f"Mean ± standard deviation over {settings['seeds']} seeds, each of which draws "
         f"{settings['training_images']} images to train on, {settings['unlabelled_images']} whose "
@@ -88,7 +94,7 @@ def page(results):
         f"over labels alone, {gains[1]}; with the unlabelled images, in as many steps, {gains[2]}, "
         f"{gains[3]}. Reproduce it with `make bench-digits`.",
     ]
-    return "\n".join(rows)
+    return "\n".join(lines)
 
 
 def main():

@@ -30,7 +30,7 @@ from keras_distill.tflite import runtimes
 from pictures import draw
 from step_time import resnet
 
-from keras_distill import tflite
+from keras_distill import _markdown, tflite
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("export_rounds", 3, "Rounds of conversion that count.")
@@ -139,21 +139,22 @@ def measure(model):
 
 def table(results):
     """The results as Markdown."""
-    lines = [
-        "| model | file | bytes | of float32 | seconds to convert | latency over float32 | arena |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    header = ["model", "file", "bytes", "of float32", "seconds to convert"]
+    header += ["latency over float32", "arena"]
+    rows = []
     for name, model in results["models"].items():
         whole = model["files"]["float32"]["bytes"]
         for file, row in model["files"].items():
             seconds, bytes_in_arena = row["seconds to convert"], row["arena"]
-            lines.append(
-                f"| {name} | {file} | {row['bytes']:,} | {row['bytes'] / whole:.2f} "
-                f"| {'' if seconds is None else f'{seconds:.1f}'} "
-                f"| {row['latency over float32']:.2f} "
-                f"| {f'{bytes_in_arena:,}' if isinstance(bytes_in_arena, int) else 'refused'} |"
-            )
-    return "\n".join(lines)
+            cells = [
+                f"{row['bytes']:,}",
+                f"{row['bytes'] / whole:.2f}",
+                "" if seconds is None else f"{seconds:.1f}",
+                f"{row['latency over float32']:.2f}",
+                f"{bytes_in_arena:,}" if isinstance(bytes_in_arena, int) else "refused",
+            ]
+            rows.append([name, file, *cells])
+    return _markdown.table(header, rows)
 
 
 def main(_):

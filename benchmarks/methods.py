@@ -27,7 +27,7 @@ from common import DATA, RESULTS, ROOT, insert, machine, mnist, once, runs_of, w
 from pictures import draw
 
 import keras_distill
-from keras_distill import Match, losses, methods
+from keras_distill import Match, _markdown, losses, methods
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -383,20 +383,19 @@ def table(results):
         "the labels : of the loss); for losses on layers and between samples the weight or, where "
         "it did better on 5,000 other images with another seed, a tenth of it (× 0.1).",
         "",
-        "| method | setting | accuracy | gain | of the gap | beats labels alone |",
-        "|---|---|---|---|---|---|",
     ]
+    cells = []
     for name, setting, mean, deviation, wins in rows(results):
         gain, share, verdict = "", "", ""
         if wins is not None:
             gain = f"{100 * (mean - base):+.2f}"
             share = f"{(mean - base) / (teacher['accuracy'] - base):.0%}"
             verdict = "yes" if wins == seeds else f"**no** ({wins} of {seeds} seeds)"
-        lines.append(
-            f"| {name} | {setting} | {100 * mean:.2f} ± {100 * deviation:.2f} | {gain} "
-            f"| {share} | {verdict} |"
-        )
+        accuracy = f"{100 * mean:.2f} ± {100 * deviation:.2f}"
+        cells.append((name, setting, accuracy, gain, share, verdict))
+    header = ["method", "setting", "accuracy", "gain", "of the gap", "beats labels alone"]
     lines += [
+        _markdown.table(header, cells),
         "",
         "The gap is the teacher's accuracy less that of the student on labels alone. A method "
         "beats labels alone where it does so with every seed, against the same first weights and, "
@@ -415,13 +414,13 @@ def short(results):
     """A few lines of the table for a newcomer."""
     settings, teacher = results["settings"], results["teacher"]
     seeds = len(results["methods"]["labels alone"]["accuracy"])
-    lines = ["| trained on | accuracy, % |", "| --- | --- |"]
-    lines += [
-        f"| {name} | {100 * mean:.2f} ± {100 * deviation:.2f} |"
+    cells = [
+        (name, f"{100 * mean:.2f} ± {100 * deviation:.2f}")
         for name, _, mean, deviation, _ in rows(results)
         if name in SHORT
     ]
-    lines += [
+    lines = [
+        _markdown.table(["trained on", "accuracy, %"], cells),
         "",
         f"A student of {results['student']['parameters']:,} weights with "
         f"{settings['labelled_images']:,} labelled images of Fashion-MNIST, taught by a network of "

@@ -35,7 +35,7 @@ from pictures import draw
 from step_time import resnet
 
 import keras_distill
-from keras_distill import quantization, teachers, tflite
+from keras_distill import _markdown, quantization, teachers, tflite
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -217,20 +217,20 @@ def measure_reference(name, test):
 
 def table(results):
     """The results as Markdown."""
-    lines = ["| ResNet-8 | students | test accuracy | bytes |", "| --- | --- | --- | --- |"]
     others = {"the teacher: the larger model, float32": results["teacher"]} | results["references"]
-    for name, run in others.items():
-        lines.append(f"| {name} | | {100 * run['accuracy']:.2f} | {run['bytes']:,} |")
+    rows = [
+        (name, "", f"{100 * run['accuracy']:.2f}", f"{run['bytes']:,}")
+        for name, run in others.items()
+    ]
     for students, runs in results["students"].items():
         for name in runs[0]:
             values = [100 * run[name]["accuracy"] for run in runs]
             spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-            lines.append(
-                f"| {students}, {name} | {len(runs)} | {np.mean(values):.2f}{spread} "
-                f"| {runs[0][name]['bytes']:,} |"
-            )
+            mean = f"{np.mean(values):.2f}{spread}"
+            rows.append((f"{students}, {name}", len(runs), mean, f"{runs[0][name]['bytes']:,}"))
     settings = results["settings"]
-    lines += [
+    lines = [
+        _markdown.table(["ResNet-8", "students", "test accuracy", "bytes"], rows),
         "",
         f"CIFAR-10, 10,000 test images, files in LiteRT. The reference trained on labels for 500 "
         f"epochs, the students on {settings['views']} stored views of each image; the aware ones "

@@ -34,6 +34,7 @@ from keras import layers
 from pictures import draw
 
 import keras_distill
+from keras_distill import _markdown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", DATA, "Folder that holds mnist/; where there is none: downloaded.")
@@ -221,25 +222,20 @@ def spread(values):
 def table(results):
     """The results as Markdown."""
     teacher = results["teacher"]["all"]
-    lines = [
-        "| student | errors | in Hinton et al. |",
-        "| --- | --- | --- |",
-        f"| the teacher, 2 × 1,200 units | {teacher} | {TEACHER_ERRORS} |",
-    ]
+    rows = [("the teacher, 2 × 1,200 units", teacher, TEACHER_ERRORS)]
     for name, (_, published) in STUDENTS.items():
         runs = results["students"][name]
-        lines.append(f"| {name} | {spread([r['all'] for r in runs])} | {published:,} |")
+        rows.append((name, spread([r["all"] for r in runs]), f"{published:,}"))
         if name in MOVED_ERRORS:
-            lines.append(
-                f"| {name}, biases moved | {spread([r['moved']['all'] for r in runs])} "
-                f"| {MOVED_ERRORS[name]:,} |"
-            )
+            moved = spread([r["moved"]["all"] for r in runs])
+            rows.append((f"{name}, biases moved", moved, f"{MOVED_ERRORS[name]:,}"))
     students, settings = results["students"], results["settings"]
     labels, distilled = (
         np.mean([run["all"] for run in students[name]]) for name in ("on labels", "distilled")
     )
     threes = spread([run["moved"]["by digit"][3] for run in students["distilled without 3"]])
-    lines += [
+    lines = [
+        _markdown.table(["student", "errors", "in Hinton et al."], rows),
         "",
         f"Errors of 10,000 test images, mean ± standard deviation of "
         f"{len(students['distilled'])} students of 2 × 800 units; each took "

@@ -27,7 +27,7 @@ from int8 import accuracy, freeze_last
 from pictures import draw
 
 import keras_distill
-from keras_distill import quantization, tflite
+from keras_distill import _markdown, quantization, tflite
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", DATA, "Folder of both datasets.")
@@ -188,10 +188,7 @@ def measure(build, teacher, train, test, seed):
 
 def table(results):
     """Mean and standard deviation over seeds, in percent; bytes below."""
-    lines = [
-        f"| student | trained | {' | '.join(COLUMNS)} |",
-        "| --- | --- |" + " --- |" * len(COLUMNS),
-    ]
+    rows = []
     for name, task in results["students"].items():
         for objective, runs in task["runs"].items():
             cells = []
@@ -199,26 +196,23 @@ def table(results):
                 values = [100 * run[column]["accuracy"] for run in runs]
                 deviation = np.std(values, ddof=1) if len(values) > 1 else 0
                 cells.append(f"{np.mean(values):.2f} ± {deviation:.2f}")
-            lines.append(f"| {name} | {objective} | {' | '.join(cells)} |")
+            rows.append([name, objective, *cells])
         every = [run for runs in task["runs"].values() for run in runs]
         sizes = [f"{max(run[column]['bytes'] for run in every):,} bytes" for column in COLUMNS]
-        lines.append(f"| {name} | size of the file | {' | '.join(sizes)} |")
-    return "\n".join(lines)
+        rows.append([name, "size of the file", *sizes])
+    return _markdown.table(["student", "trained", *COLUMNS], rows)
 
 
 def losses(results):
     """What each kind of file gains over the float one of the same seed, in points."""
-    lines = [
-        f"| points above the float file | trained | {' | '.join(COLUMNS[1:])} |",
-        "| --- | --- |" + " --- |" * len(COLUMNS[1:]),
-    ]
+    rows = []
     for name, task in results["students"].items():
         for objective, runs in task["runs"].items():
             accuracy = {column: [run[column]["accuracy"] for run in runs] for column in COLUMNS}
-            cells = (gain(accuracy[column], accuracy["float"])[:2] for column in COLUMNS[1:])
-            cells = " | ".join(f"{points:+.2f} ± {half:.2f}" for points, half in cells)
-            lines.append(f"| {name} | {objective} | {cells} |")
-    return "\n".join(lines)
+            gains = (gain(accuracy[column], accuracy["float"])[:2] for column in COLUMNS[1:])
+            cells = (f"{points:+.2f} ± {half:.2f}" for points, half in gains)
+            rows.append([name, objective, *cells])
+    return _markdown.table(["points above the float file", "trained", *COLUMNS[1:]], rows)
 
 
 def page(results):

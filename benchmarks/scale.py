@@ -34,6 +34,7 @@ from common import RESULTS, insert, machine, peak_memory, write
 from pictures import draw
 
 import keras_distill
+from keras_distill import _markdown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 3, "Number of runs of each case.")
@@ -130,22 +131,19 @@ def _free_ports(count):
 
 def table(results):
     """The results as Markdown."""
-    lines = [
-        "| what grows | to | microseconds an example | least to most | peak MiB of a process |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    header = ["what grows", "to", "microseconds an example", "least to most"]
+    header += ["peak MiB of a process"]
+    rows = []
     for name, cases in results["cases"].items():
         key = {"teacher": "width", "classes, stored": "classes"}.get(name, name)
         for case in cases:
             times = {"width": f"{(case[key] / 512) ** 2:.0f} ×"}.get(key, f"{case[key]:,}")
             seconds = [1e6 * value for value in case["seconds"]]
-            lines.append(
-                f"| {name} | {times} | {statistics.median(seconds):.1f} "
-                f"| {min(seconds):.1f} to {max(seconds):.1f} "
-                f"| {statistics.median(case['MiB']):,.0f} |"
-            )
-    lines += ["", f"Medians of {len(case['seconds'])} runs of each case, in turn."]
-    return "\n".join(lines)
+            spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
+            memory = f"{statistics.median(case['MiB']):,.0f}"
+            rows.append((name, times, f"{statistics.median(seconds):.1f}", spread, memory))
+    table = _markdown.table(header, rows)
+    return f"{table}\n\nMedians of {len(case['seconds'])} runs of each case, in turn."
 
 
 def main(_):

@@ -38,6 +38,7 @@ from keras import layers
 from pictures import draw
 
 import keras_distill
+from keras_distill import _markdown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("part", [], "A part to measure anew; the others keep their results.")
@@ -347,36 +348,36 @@ def memory_by_way():
 def table(results):
     """The results as Markdown."""
     rounds = results["settings"]["rounds"]
-    lines = [
-        f"Seconds of a step, divided by those of the floor (medians of {rounds} rounds):",
-        "",
-        "| models | " + " | ".join(WAYS) + " |",
-        "| --- |" + " --- |" * len(WAYS),
-    ]
+    rows = []
     for case in results["steps"]:
         ways = {name: f"{row['over floor']:.2f}" for name, row in case["ways"].items()}
         ways["floor"] = f"1 ({1000 * case['ways']['floor']['seconds']:.3g} ms)"
         cells = [ways.get(name, "") for name in WAYS]
         title = case["pair"] + ", two layers" * case["has_taps"] + ", XLA" * case["jit"]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    lines += ["", "ResNet-56 teaching ResNet-8:", "", "| | ratio |", "| --- | --- |"]
+        rows.append([title, *cells])
+    ratios = []
     for losses, ways in results["epoch and validation"].items():
         for name in list(ways)[1:]:
-            lines.append(
-                f"| epoch and validation, {losses}: {name} over Distiller "
-                f"| {ways[name]['over Distiller']:.2f} |"
-            )
+            title = f"epoch and validation, {losses}: {name} over Distiller"
+            ratios.append((title, f"{ways[name]['over Distiller']:.2f}"))
     stored_answers = results["stored answers"]
     name, row = list(stored_answers.items())[1]
-    lines.append(
-        f"| floor that augments, over {name}, epochs of {stored_answers['steps in an epoch']} "
-        f"steps | {1 / row['over floor, augmenting']:.2f} |"
+    title = (
+        f"floor that augments, over {name}, epochs of {stored_answers['steps in an epoch']} steps"
     )
+    ratios.append((title, f"{1 / row['over floor, augmenting']:.2f}"))
     memory = results["peak memory, MiB"]
     ratio = memory["Distiller"] / memory["floor"]
-    lines.append(f"| peak memory of the process, Distiller over floor | {ratio:.3f} |")
+    ratios.append(("peak memory of the process, Distiller over floor", f"{ratio:.3f}"))
     imports = results["import, seconds"]
-    lines += [
+    lines = [
+        f"Seconds of a step, divided by those of the floor (medians of {rounds} rounds):",
+        "",
+        _markdown.table(["models", *WAYS], rows),
+        "",
+        "ResNet-56 teaching ResNet-8:",
+        "",
+        _markdown.table(["", "ratio"], ratios),
         "",
         f"`import keras_distill` takes {imports['keras_distill behind it']:.2f} s longer than "
         f"`import keras` ({imports['keras']:.1f} s).",

@@ -31,6 +31,7 @@ from keras import layers
 from pictures import draw
 
 import keras_distill
+from keras_distill import _markdown
 from keras_distill.teachers import store
 
 FLAGS = flags.FLAGS
@@ -153,9 +154,8 @@ def table(results):
         ),
         *((f"bytes per example, {name}", f"{size:.0f}") for name, size in sizes.items()),
     ]
-    lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows), ""]
-    return "\n".join(lines) + (
-        f"\nMedians of {settings['rounds']} rounds ({settings['rounds of writing']} of writing), "
+    return _markdown.table(["", ""], rows) + (
+        f"\n\nMedians of {settings['rounds']} rounds ({settings['rounds of writing']} of writing), "
         f"taken in turns, of convolutional networks on {settings['examples']:,} images of 32×32 "
         f"({settings['examples written']:,} written) on {results['machine']['cores']} CPU cores. "
         "Reproduce it with `make bench-stored-teacher`."

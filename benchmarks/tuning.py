@@ -22,7 +22,7 @@ from common import DATA, RESULTS, ROOT, gain, insert, machine, uci_har, write
 from pictures import draw
 
 import keras_distill
-from keras_distill import tuning
+from keras_distill import _markdown, tuning
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", DATA, "Folder that holds UCI HAR.")
@@ -124,6 +124,11 @@ def page(results):
     over_labels = "{:+.2f} ± {:.2f} points: {}".format(
         *gain(accuracy["chosen"], accuracy["student on labels"])
     )
+    cells = [("teacher", f"{rows['teacher']['accuracy']:.2%}")]
+    cells += [
+        (name, f"{np.mean(values):.2%} ± {np.std(values, ddof=1):.2%}")
+        for name, values in accuracy.items()
+    ]
     settings, best = results["settings"], results["best"]
     validation = results["validation accuracy"]
     lines = [
@@ -134,13 +139,7 @@ def page(results):
         f"defaults {validation['defaults']:.2%}). Test accuracy, trained anew with "
         f"{settings['seeds']} other seeds, mean ± standard deviation:",
         "",
-        "| | accuracy |",
-        "| --- | --- |",
-        f"| teacher | {rows['teacher']['accuracy']:.2%} |",
-        *(
-            f"| {name} | {np.mean(values):.2%} ± {np.std(values, ddof=1):.2%} |"
-            for name, values in accuracy.items()
-        ),
+        _markdown.table(["", "accuracy"], cells),
         "",
         f"Chosen over defaults: {points:+.2f} ± {half:.2f} points (half the 95 % interval of the "
         f"paired differences): {verdict}. Chosen over labels alone: {over_labels}. Reproduce it "

@@ -2,12 +2,13 @@
 
 import importlib
 
-from keras_distill import callbacks, losses, methods, teachers
+from keras_distill import callbacks, losses, methods, quantization, teachers
 from keras_distill._version import __version__
 from keras_distill.distiller import Distiller
 from keras_distill.match import Match
 from keras_distill.mutual import MutualDistiller
 
+# What a saved model may hold is imported here, so that `keras.saving.load_model` knows it.
 __all__ = [
     "Distiller",
     "Match",
@@ -16,11 +17,12 @@ __all__ = [
     "callbacks",
     "losses",
     "methods",
+    "quantization",
     "teachers",
 ]
 
 # Loaded on first use: each brings heavy dependencies that training alone doesn't need.
-_LAZY = ("data", "evaluation", "legacy", "quantization", "tflite", "tuning")
+_LAZY = ("data", "evaluation", "legacy", "tflite", "tuning")
 
 
 def __getattr__(name):

@@ -1,22 +1,22 @@
 """The command `keras-distill`: what the library does, from a shell.
 
-Each command is a module of this package with a docstring, which is its help, a function
-`define(flags)`, which declares its flags, and a function `main(flags, arguments, console)`, which
-returns what `--json` prints.
+Each command is a module of this package. Its docstring is its help, `command_flags` declares its
+flags, and its function `main(flags, arguments, console)` returns what `--json` prints. The module
+imports TensorFlow, so it is imported only to run the command: help and wrong flags come first.
 """
 
+import ast
 import difflib
 import importlib
 import json
-import os
+import pathlib
 import re
 import sys
 from inspect import cleandoc
 
 from absl import flags as absl_flags
-from rich.console import Console
 
-from keras_distill.cli import messages
+from keras_distill.cli import command_flags, messages
 
 COMMANDS = ("demo", "train", "store", "export", "evaluate", "report", "tune", "inspect")
 USAGE = 2
@@ -32,7 +32,8 @@ def main(argv: list[str]) -> int:
         argv: The arguments, without the name of the program.
 
     Returns:
-        Exit code: 0, or 2 if a flag, a file or the data are wrong, or 130 after Ctrl-C.
+        Exit code: 0, or 2 if a flag, a file or the data are wrong or an exported file doesn't
+        compute what its model does, or 130 after Ctrl-C.
     """
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage())
@@ -54,14 +55,20 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
 
 
-def _run(name, arguments):
-    command = importlib.import_module(f"keras_distill.cli.{name}")
-    flags = _flags(command)
+def _run(name: str, arguments: list[str]) -> int:
+    flags = command_flags.of(name)
     try:
         rest = flags([name, *arguments])[1:]
-        if flags["help"].value:
-            print(_help(name, command, flags))
-            return 0
+    except absl_flags.Error as error:
+        return _fail(f"keras-distill {name}", one_line(error))
+    if flags["help"].value:
+        print(_help(name, flags))
+        return 0
+    with messages.held_back():
+        command = importlib.import_module(f"keras_distill.cli.{name}")
+    from rich.console import Console
+
+    try:
         # With --json, standard output is for machines alone.
         console = Console(stderr=flags["json"].value, highlight=False)
         with messages.to_stderr(flags["verbosity"].value):
@@ -83,57 +90,40 @@ def one_line(error: BaseException) -> str:
     if inside:
         return inside.group(1).strip()
     if text.startswith("Graph execution error:"):
-        # Behind the places in the code, and before those in the graph, it says what is wrong.
+        # What is wrong stands after the places in the code, and before those in the graph.
         return text.split("\n\t [[")[0].strip().split("\n")[-1]
     text = re.sub(r"^Exception encountered when calling [^\n]+\n", "", text.strip())
     return text.strip().split("\n")[0]
 
 
-def _is_expected(error):
+def _is_expected(error: Exception) -> bool:
     # Loaded by whatever could have raised them.
     errors = sys.modules.get("tensorflow.python.framework.errors_impl")
-    return isinstance(error, EXPECTED) or (errors and isinstance(error, errors.OpError))
+    return isinstance(error, EXPECTED) or (errors is not None and isinstance(error, errors.OpError))
 
 
-def _fail(prefix, message):
+def _fail(prefix: str, message: str) -> int:
     print(f"{prefix}: {message}", file=sys.stderr)
     return USAGE
 
 
-def _flags(command):
-    """The flags of a command, and those that all commands have."""
-    flags = absl_flags.FlagValues()
-    flags.set_gnu_getopt()
-    command.define(flags)
-    common = {"flag_values": flags, "module_name": "all commands"}
-    absl_flags.DEFINE_bool("help", False, "Show this help.", short_name="h", **common)
-    absl_flags.DEFINE_bool("json", False, "Print the result as JSON, all else to stderr.", **common)
-    absl_flags.DEFINE_integer(
-        "verbosity",
-        0,
-        "-1: warnings, 0: information, 1: also tracebacks, and what TensorFlow says.",
-        **common,
-    )
-    absl_flags.DEFINE_string("flagfile", None, "File with flags, one on each line.", **common)
-    return flags
-
-
-def _usage():
+def _usage() -> str:
     lines = ["usage: keras-distill COMMAND [--flag=value ...]", ""]
     for name in COMMANDS:
-        lines.append(f"  {name:10}{_summary(name)}")
+        summary = _docstring(name).split("\n")[0].split(": ", 1)[1]
+        lines.append(f"  {name:10}{summary}")
     lines += ["", "keras-distill COMMAND --help tells more."]
     return "\n".join(lines)
 
 
-def _summary(name):
-    """The first line of a command's help, read without loading what the command needs."""
-    with open(os.path.join(os.path.dirname(__file__), f"{name}.py"), encoding="utf-8") as file:
-        return file.readline().strip('"\n').split(": ", 1)[1]
+def _docstring(name: str) -> str:
+    """A command's help, read without importing what the command needs."""
+    source = pathlib.Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    return cleandoc(ast.get_docstring(ast.parse(source)) or "")
 
 
-def _help(name, command, flags):
-    lines = [cleandoc(command.__doc__), "", "flags:"]
+def _help(name: str, flags: absl_flags.FlagValues) -> str:
+    lines = [_docstring(name), "", "flags:"]
     for flag_name in sorted(flags):
         flag = flags[flag_name]
         if flag_name != flag.name:

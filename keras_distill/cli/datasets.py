@@ -1,8 +1,9 @@
-"""The flags that say which data a command works on."""
+"""The data that a command works on."""
 
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -10,38 +11,18 @@ from absl import flags as absl_flags
 
 from keras_distill import data
 
-
-def define(flags):
-    """Declares the flags that `load` reads."""
-    to = {"flag_values": flags}
-    absl_flags.DEFINE_string(
-        "data",
-        None,
-        "Labelled examples: a folder with one folder of images per class, an .npz file with arrays "
-        "x and y (or x_train, y_train, x_test, ...), a .csv or .tsv file, or the name of a dataset "
-        "of TensorFlow Datasets.",
-        **to,
-    )
-    absl_flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps its data.", **to)
-    absl_flags.DEFINE_bool("download", True, "Whether it may download what isn't there.", **to)
-    absl_flags.DEFINE_float(
-        "holdout", 0.1, "Share held out for validation, and for test, where there is none.", **to
-    )
-    absl_flags.DEFINE_list("image_size", None, "HEIGHT,WIDTH to which images are resized.", **to)
-    absl_flags.DEFINE_string("label_column", None, "Column of a table to predict.", **to)
-    absl_flags.DEFINE_string(
-        "text_column", None, "Column of a table that is the input, a text. Default: all are.", **to
-    )
-    absl_flags.DEFINE_string(
-        "prepare",
-        None,
-        "MODULE:FUNCTION applied to each example, (x, y) -> (x, y), in the data pipeline.",
-        **to,
-    )
-    absl_flags.DEFINE_integer("seed", 0, "Seed of splits, order, views and weights.", **to)
+#: Flags by the argument of `data.load` that they are given as, where the names differ.
+_FLAGS = {
+    "target": "--label_column",
+    "text": "--text_column",
+    "task": "--task",
+    "image_size": "--image_size",
+    "validation": "--validation_data",
+    "test": "--test_data",
+}
 
 
-def load(flags: Any) -> data.Data:
+def load(flags: absl_flags.FlagValues) -> data.Data:
     """The data that the flags name.
 
     Raises:
@@ -62,9 +43,12 @@ def load(flags: Any) -> data.Data:
             image_size=size and tuple(map(int, size)),
             target=flags.label_column,
             text=flags.text_column,
+            task=flags.task,
+            validation=flags.validation_data,
+            test=flags.test_data,
         )
     except ValueError as error:
-        raise ValueError(_with_flags(str(error))) from error
+        raise ValueError(with_flags(str(error))) from error
     if flags.prepare is not None:
         prepare = function(flags.prepare)
         parts = (loaded.train, loaded.validation, loaded.test)
@@ -73,14 +57,14 @@ def load(flags: Any) -> data.Data:
     return loaded
 
 
-def _with_flags(message):
+def with_flags(message: str) -> str:
     """A message of `data.load` that names flags in place of its arguments."""
-    for argument, flag in (("target", "--label_column"), ("text", "--text_column")):
+    for argument, flag in _FLAGS.items():
         message = message.replace(f"`{argument}`", flag).replace(f" {argument}=", f" {flag}=")
     return message
 
 
-def function(name):
+def function(name: str) -> Callable[..., Any]:
     """The function that `module:function` names, modules of the working directory included.
 
     Raises:

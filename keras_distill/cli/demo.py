@@ -8,6 +8,8 @@ exports the distilled one for phones and microcontrollers, and shows all side by
 
 import math
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,23 +34,20 @@ TRAINING_IMAGES = 400
 COPIES = 4
 
 
-def define(flags):
-    """Declares the command's flags."""
-    to = {"flag_values": flags}
-    absl_flags.DEFINE_string("output", "runs/demo", "Folder for models and files.", **to)
-    absl_flags.DEFINE_integer("seed", 0, "Seed of split, weights and order.", **to)
-
-
-def main(flags, arguments, console):
+def main(
+    flags: absl_flags.FlagValues, arguments: Sequence[str], console: Console
+) -> dict[str, Any]:
     """Runs the demo and returns its comparison."""
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; flags begin with --.")
     if pathlib.Path(flags.output).is_file():
         raise ValueError(f"--output={flags.output} is a file: name a folder.")
-    return demo(flags.output, flags.seed, console).to_dict()
+    return {**demo(flags.output, flags.seed, console).to_dict()}
 
 
-def demo(folder, seed=0, console=None):
+def demo(
+    folder: str | pathlib.Path, seed: int = 0, console: Console | None = None
+) -> evaluation.Comparison:
     """Distils a digit classifier, exports it, proves the files and shows all side by side.
 
     Args:
@@ -92,7 +91,9 @@ def demo(folder, seed=0, console=None):
     return result
 
 
-def train_all(x, y, seed=0, progress=None):
+def train_all(
+    x: np.ndarray, y: np.ndarray, seed: int = 0, progress: Progress | None = None
+) -> tuple[keras.Model, keras.Model, keras.Model]:
     """Trains the teacher, the student on labels alone and the same student distilled.
 
     All see the same images, with shifted copies of each, for the same number of epochs; the two
@@ -110,8 +111,8 @@ def train_all(x, y, seed=0, progress=None):
     return teacher, on_labels, distilled
 
 
-def digits(seed=0):
-    """Handwritten digits: a few to train on, as where labels are dear, and the rest held out.
+def digits(seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Handwritten digits: a few to train on, as where labels are scarce, and the rest held out.
 
     Args:
         seed: Seed by which they are drawn.
@@ -132,8 +133,8 @@ def digits(seed=0):
     return x_train, y_train, (x_test, y_test)
 
 
-def shifted(x, y, seed):
-    """Images with copies of each behind them, moved by up to one pixel, and their labels."""
+def shifted(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images followed by copies of each, moved by up to one pixel, and their labels."""
     moves = np.random.default_rng(seed).integers(-1, 2, (COPIES, len(x), 2))
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows, columns = (1 + moves[..., i, None] + np.arange(8) for i in (0, 1))
@@ -142,7 +143,7 @@ def shifted(x, y, seed):
     return np.concatenate([x, *moved]), np.tile(y, COPIES + 1)
 
 
-def make_models(seed):
+def make_models(seed: int) -> tuple[keras.Model, keras.Model, keras.Model]:
     """The teacher and two students, which start from the same weights."""
     keras.utils.set_random_seed(seed)
     teacher, one, other = make_teacher(), make_student(), make_student()
@@ -150,7 +151,7 @@ def make_models(seed):
     return teacher, one, other
 
 
-def make_teacher():
+def make_teacher() -> keras.Model:
     """The large model, which learns best but is too large to ship."""
     return keras.Sequential(
         [
@@ -167,7 +168,7 @@ def make_teacher():
     )
 
 
-def make_student():
+def make_student() -> keras.Model:
     """The small model that is to be shipped."""
     return keras.Sequential(
         [
@@ -183,7 +184,7 @@ def make_student():
     )
 
 
-def _block(width):
+def _block(width: int) -> tuple[keras.layers.Layer, ...]:
     return (
         layers.Conv2D(width, 3, padding="same", use_bias=False),
         layers.BatchNormalization(momentum=0.9),
@@ -191,7 +192,9 @@ def _block(width):
     )
 
 
-def train(model, x, y, progress, title):
+def train(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, progress: Progress | None, title: str
+) -> None:
     """Trains a model, or a distiller, on the budget that all of the demo's models have."""
     compile_for(model, math.ceil(len(y) / BATCH_SIZE))
     model.fit(
@@ -204,7 +207,7 @@ def train(model, x, y, progress, title):
     )
 
 
-def compile_for(model, steps):
+def compile_for(model: keras.Model, steps: int) -> None:
     """Compiles a model, or a distiller, for so many steps in each of the epochs."""
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, steps * EPOCHS)),
@@ -213,7 +216,7 @@ def compile_for(model, steps):
     )
 
 
-def _summary(result):
+def _summary(result: evaluation.Comparison) -> Table:
     """The comparison in a line for each candidate."""
     titles = {
         "accuracy": "accuracy",
@@ -227,7 +230,8 @@ def _summary(result):
     for title in titles.values():
         table.add_column(title, justify="right", no_wrap=True)
     for row in result.rows:
-        cells = [tables.METRICS[x][1](row[x]) if row.get(x) else "" for x in titles]
+        values: dict[str, Any] = {**row}
+        cells = [tables.METRICS[x][1](values[x]) if values.get(x) else "" for x in titles]
         table.add_row(row["name"], *cells)
     table.caption = (
         f"On {result.samples:,} held-out digits. Agreement: same answer as the teacher. MACs: "
@@ -238,7 +242,7 @@ def _summary(result):
     return table
 
 
-def _progress(console):
+def _progress(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description:24}"),
         BarColumn(bar_width=20),
@@ -252,10 +256,10 @@ def _progress(console):
 class _Bar(keras.callbacks.Callback):
     """One bar for one training."""
 
-    def __init__(self, progress, title, epochs):
+    def __init__(self, progress: Progress, title: str, epochs: int):
         super().__init__()
         self.progress = progress
         self.task = progress.add_task(title, total=epochs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.progress.update(self.task, advance=1)

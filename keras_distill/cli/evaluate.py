@@ -3,41 +3,52 @@
   keras-distill evaluate teacher=teacher.keras distilled=student.keras phone=kit/student.tflite \\
       --data=fashion_mnist
 
-Each candidate is NAME=FILE: a .keras or a .tflite file, run in its own runtime. Those called
+Each candidate is NAME=FILE: a .keras file, a .tflite file, which runs in its target's own runtime,
+or the folder of a SavedModel. Those called
 "teacher" and "student on labels" are what the others are measured by: agreement with the teacher,
 and how much of the gap between the two is recovered.
 """
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
+from rich.console import Console
 
 from keras_distill import evaluation, tflite
 from keras_distill.cli import datasets, models
 
 
-def define(flags):
-    """Declares the command's flags."""
-    datasets.define(flags)
-    to = {"flag_values": flags}
-    absl_flags.DEFINE_enum("split", "test", ["test", "validation"], "Part of the data.", **to)
-    absl_flags.DEFINE_integer(
-        "latency_runs", 0, "How often each candidate is timed on this host.", **to
-    )
-
-
-def main(flags, arguments, console):
+def main(
+    flags: absl_flags.FlagValues, arguments: Sequence[str], console: Console
+) -> dict[str, Any]:
     """Compares the files named in `arguments`."""
     comparison = compare(flags, arguments, flags.latency_runs, flags.split)
     console.print(comparison)
-    return comparison.to_dict()
+    return {**comparison.to_dict()}
 
 
-def compare(flags, arguments, latency_runs, split="test"):
-    """The `Comparison` of the files named in `arguments`, on the data that the flags name."""
+def compare(
+    flags: absl_flags.FlagValues,
+    arguments: Sequence[str],
+    latency_runs: int,
+    split: str = "test",
+) -> evaluation.Comparison:
+    """The `Comparison` of the files named in `arguments`, on the data that the flags name.
+
+    Args:
+        flags: The flags of the data.
+        arguments: `NAME=FILE` or `FILE` for each candidate.
+        latency_runs: How often each is timed.
+        split: `"test"` or `"validation"`.
+
+    Raises:
+        ValueError: If a file or the data don't exist or don't fit together.
+    """
     if not arguments:
         raise ValueError("name the candidates: NAME=FILE.keras or NAME=FILE.tflite.")
-    candidates = {}
+    candidates: dict[str, Any] = {}
     for name, candidate in map(_candidate, arguments):
         if name in candidates:
             raise ValueError(f"two candidates are called {name!r}: name them, NAME=FILE.")
@@ -48,12 +59,13 @@ def compare(flags, arguments, latency_runs, split="test"):
     return evaluation.compare(
         candidates,
         getattr(loaded, split).batch(256),
+        task=flags.task,
         class_names=loaded.class_names,
         latency_runs=latency_runs,
     )
 
 
-def _candidate(argument):
+def _candidate(argument: str) -> tuple[str, Any]:
     name, _, file = argument.partition("=")
     if not file:
         name, file = pathlib.Path(argument).stem, argument
@@ -61,4 +73,8 @@ def _candidate(argument):
         return name, models.load(file)
     if file.endswith(".tflite"):
         return name, tflite.load(file)
-    raise ValueError(f"{argument!r} must be NAME=FILE.keras or NAME=FILE.tflite.")
+    if pathlib.Path(file).is_dir():
+        return name, models.load_foreign(file)
+    raise ValueError(
+        f"{argument!r} must be NAME=FILE.keras, NAME=FILE.tflite or NAME=FOLDER of a SavedModel."
+    )

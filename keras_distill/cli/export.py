@@ -5,40 +5,24 @@
 
 Integer types are calibrated on the training part of --data. The file is then run in the target's
 own runtime beside the Keras model on the test part, and the differences, the size, the memory and
-the operators are printed and kept in the folder as report.json and report.md.
+the operators are printed and kept in the folder as report.json and report.md. Unless the verdict is
+"pass", the exit code is 2.
 """
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
+from rich.console import Console
 
-from keras_distill import tflite
+from keras_distill import quantization, tflite
 from keras_distill.cli import datasets, models
 
 
-def define(flags):
-    """Declares the command's flags."""
-    datasets.define(flags)
-    to = {"flag_values": flags}
-    absl_flags.DEFINE_string("output", None, "New folder for the file and its kit.", **to)
-    absl_flags.DEFINE_string("target", "android", "android, micro, ethos-u55-128, ...", **to)
-    absl_flags.DEFINE_string(
-        "quantization", "int8", "float32, float16, dynamic, int8, int16x8 or int4.", **to
-    )
-    absl_flags.DEFINE_string(
-        "io", None, "Type of inputs and outputs: float32, int8, uint8 or int16.", **to
-    )
-    absl_flags.DEFINE_enum(
-        "postprocessing",
-        None,
-        ["softmax", "sigmoid", "argmax"],
-        "What to do with the outputs.",
-        **to,
-    )
-    absl_flags.DEFINE_integer("samples", 500, "Examples to calibrate on and to verify on.", **to)
-
-
-def main(flags, arguments, console):
+def main(
+    flags: absl_flags.FlagValues, arguments: Sequence[str], console: Console
+) -> dict[str, Any]:
     """Converts, verifies and saves the model."""
     if len(arguments) != 1:
         raise ValueError("name one model: keras-distill export FILE.keras.")
@@ -48,25 +32,50 @@ def main(flags, arguments, console):
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output={folder} isn't empty: name a new folder.")
     student = models.load(arguments[0])
+    trained = "float32" if quantization.is_quantize_aware(student) else "int8"
     loaded = datasets.load(flags)
     artifact = tflite.convert(
         student,
         target=flags.target,
-        quantization=flags.quantization,
+        quantization=flags.quantization or trained,
         io=flags.io,
         calibration=tflite.Calibration(
             loaded.train.take(flags.samples).map(lambda x, y: x).batch(1), samples=flags.samples
         ),
+        recurrent=flags.recurrent,
         postprocessing=flags.postprocessing,
-        labels=loaded.class_names,
+        labels=_labels(flags.labels) or loaded.class_names,
+        max_flash=flags.max_flash,
+        max_arena=flags.max_arena,
     )
     verified = artifact.verify(loaded.test.batch(64), count=flags.samples)
-    artifact.save(folder)
+    package = {} if flags.package is None else {"package": flags.package}
+    artifact.save(folder, flags.name, **package)
     console.print(str(artifact.report), markup=False, soft_wrap=True)
     console.print(f"Written to {folder}")
-    if verified["verdict"] != "pass":
-        raise ValueError(
-            f"the file doesn't compute what the student does (verdict: {verified['verdict']}): see "
-            f"the verification in {folder / 'report.md'}."
-        )
-    return artifact.report
+    _require_proof(verified, folder)
+    return {**artifact.report}
+
+
+def _labels(text: str | None) -> list[str] | None:
+    """Names of the classes from a flag: a file with one on each line, or the names themselves."""
+    if text is None:
+        return None
+    path = pathlib.Path(text)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _require_proof(verified: dict[str, Any], folder: pathlib.Path) -> None:
+    """Raises `ValueError`, and so makes the exit code 2, unless the file passed."""
+    verdict = verified["verdict"]
+    if verdict == "pass":
+        return
+    found = {
+        "fail": "the file doesn't compute what the student does",
+        "not judged": "the file couldn't be proven: the runtime on this host has a known fault",
+        "not run": "the file couldn't be proven: the runtime on this host lacks an operator",
+    }.get(verdict, "the file couldn't be proven")
+    raise ValueError(
+        f"{found} (verdict: {verdict}). See the verification in {folder / 'report.md'}."
+    )

@@ -7,19 +7,18 @@ Prints operators with shapes and types, weights, multiply-accumulates, bytes by 
 and signatures. With --target the exit code is 2 where the target can't run the file.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from absl import flags as absl_flags
+from rich.console import Console
 
 from keras_distill import tflite
 
 
-def define(flags):
-    """Declares the command's flags."""
-    absl_flags.DEFINE_string(
-        "target", None, "Target that must take the file: android, micro, ...", flag_values=flags
-    )
-
-
-def main(flags, arguments, console):
+def main(
+    flags: absl_flags.FlagValues, arguments: Sequence[str], console: Console
+) -> dict[str, Any]:
     """Prints the contents of the file."""
     if len(arguments) != 1:
         raise ValueError("name one file: keras-distill inspect FILE.tflite.")

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from typing import Any, Self
 
 import keras
 
@@ -13,7 +14,7 @@ class BetweenBatches(keras.callbacks.Callback):
     then swallowed, or ends the process. A second Ctrl-C is heard at once, as always.
     """
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.heard = False
         # Threads aren't told of Ctrl-C; elsewhere it may be ignored, or the caller's to handle.
         self.listens = (
@@ -24,22 +25,22 @@ class BetweenBatches(keras.callbacks.Callback):
             signal.signal(signal.SIGINT, self._hear)
         return self
 
-    def __exit__(self, error, *_):
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self.listens:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if error is None:
             self._raise()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._raise()
 
-    def on_test_batch_end(self, batch, logs=None):
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._raise()
 
-    def _hear(self, *_):
+    def _hear(self, *_: object) -> None:
         self.heard = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _raise(self):
+    def _raise(self) -> None:
         if self.heard:
             raise KeyboardInterrupt

@@ -8,12 +8,17 @@ import zipfile
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import layers
 
+from keras_distill import teachers
 from keras_distill.cli import datasets
+from keras_distill.distiller import Distiller
+from keras_distill.mutual import MutualDistiller
+from keras_distill.teachers import BaseTeacher
 
 
-def build(name: str, spec: Any, outputs: int, weights: Any = None) -> keras.Model:
+def build(name: str, spec: tf.TensorSpec, outputs: int, weights: str | None = None) -> keras.Model:
     """The model that a flag names, checked against the data.
 
     Args:
@@ -46,24 +51,72 @@ def build(name: str, spec: Any, outputs: int, weights: Any = None) -> keras.Mode
     return model
 
 
-def load(path: Any) -> keras.Model:
-    """The model of a `.keras` file.
+def is_file(name: str) -> bool:
+    """Whether a flag names a trained model, and not one to be built and trained."""
+    return name.endswith((".keras", ".tflite")) or pathlib.Path(name).is_dir()
+
+
+def load(path: str | pathlib.Path) -> keras.Model:
+    """The model of a `.keras` file; the student, if the file holds a `Distiller`.
 
     Raises:
-        ValueError: If there is no such file, or it can't be read.
+        ValueError: If there is no such file, it can't be read, or it holds several students.
     """
     if not pathlib.Path(path).is_file():
         raise ValueError(f"There is no file {path}.")
     try:
-        return keras.saving.load_model(path)
+        model = keras.saving.load_model(path)
     except (OSError, KeyError, ValueError) as error:
         # What is wrong inside a model, such as an unknown class, Keras says itself.
         if isinstance(error, ValueError) and zipfile.is_zipfile(path):
             raise
         raise ValueError(f"{path} is not a model of Keras.") from error
+    if isinstance(model, MutualDistiller):
+        names = ", ".join(student.name for student in model.students)
+        raise ValueError(
+            f"{path} holds several students ({names}): save the one that you mean, as in "
+            "`mutual.students[0].save(...)`, and give its file."
+        )
+    return model.student if isinstance(model, Distiller) else model
 
 
-def _application(name, shape, outputs, weights):
+def load_teacher(
+    path: str, spec: tf.TensorSpec, outputs: int | None = None
+) -> keras.Model | BaseTeacher:
+    """The teacher in a file, checked against the data where it tells what it reads.
+
+    Args:
+        path: Path of a `.keras` or `.tflite` file, or the folder of a SavedModel.
+        spec: `tf.TensorSpec` of one input.
+        outputs: Number of classes, or of values to regress. `None`: any.
+
+    Raises:
+        ValueError: If there is no such file, or it doesn't fit the data.
+    """
+    if path.endswith(".keras"):
+        model = load(path)
+        check(model, path, spec, outputs)
+        return model
+    return load_foreign(path)
+
+
+def load_foreign(path: str) -> BaseTeacher:
+    """The teacher in a `.tflite` file or the folder of a SavedModel.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    file = teachers.LiteRT(path) if path.endswith(".tflite") else teachers.SavedModel(path)
+    try:
+        file.require_logits(True)
+    except ValueError:  # It answers with probabilities.
+        return teachers.Teacher(file, from_logits=False)
+    return file
+
+
+def _application(
+    name: str, shape: tf.TensorShape, outputs: int, weights: str | None
+) -> keras.Model:
     """A model of `keras.applications` with a new head, reading pixels from 0 to 255."""
     function = getattr(keras.applications, name, None)
     if not inspect.isfunction(function):
@@ -86,7 +139,7 @@ def _application(name, shape, outputs, weights):
     return keras.Model(pixels, layers.Dense(outputs)(x), name=name.lower())
 
 
-def check(model, name, spec, outputs=None):
+def check(model: Any, name: str, spec: tf.TensorSpec, outputs: int | None = None) -> None:
     """Raises `ValueError` unless the model reads such inputs and, if said, gives such outputs."""
     if isinstance(getattr(model, "input_shape", None), tuple):
         reads, gives = model.input_shape[1:], model.output_shape[1:]

@@ -8,10 +8,13 @@ writes report.html (one file that needs nothing else), report.md and report.json
 
 import csv
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
+from rich.console import Console
 
-from keras_distill.cli import evaluate, runs, train
+from keras_distill.cli import evaluate, models, runs
 
 CANDIDATES = {
     "teacher": "teacher.keras",
@@ -20,28 +23,20 @@ CANDIDATES = {
 }
 
 
-def define(flags):
-    """Declares the command's flags."""
-    to = {"flag_values": flags}
-    absl_flags.DEFINE_string("output", None, "Folder for the report. Default: in the run's.", **to)
-    absl_flags.DEFINE_string("title", None, "Title. Default: the run's folder.", **to)
-    absl_flags.DEFINE_integer(
-        "latency_runs", 0, "How often each candidate is timed on this host.", **to
-    )
-
-
-def main(flags, arguments, console):
+def main(
+    flags: absl_flags.FlagValues, arguments: Sequence[str], console: Console
+) -> dict[str, Any]:
     """Writes the report of the run."""
     if not arguments:
         raise ValueError("name the run: keras-distill report FOLDER.")
     folder = pathlib.Path(arguments[0])
-    settings = runs.settings(folder, train)
+    settings = runs.settings(folder, "train")
     files = {name: folder / file for name, file in CANDIDATES.items()}
-    if settings.teacher.endswith(".keras"):
+    if models.is_file(settings.teacher):
         files["teacher"] = pathlib.Path(settings.teacher)
     if not files["student distilled"].is_file():
         raise ValueError(f"the run in {folder} isn't finished: --resume it first.")
-    named = [f"{name}={file}" for name, file in files.items() if file.is_file()]
+    named = [f"{name}={file}" for name, file in files.items() if file.exists()]
     comparison = evaluate.compare(settings, [*named, *arguments[1:]], flags.latency_runs)
     written = comparison.report(
         pathlib.Path(flags.output or folder / "report"),
@@ -61,7 +56,8 @@ def main(flags, arguments, console):
     return {"folder": str(written)}
 
 
-def _history(path):
+def _history(path: pathlib.Path) -> dict[str, list[float]]:
+    """The history of a training by metric, of which Keras' logger writes one row for each epoch."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: [float(row[name]) for row in rows] for name in rows[0] if name != "epoch"}

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from keras_distill._files import write_text
-from keras_distill.cli import interrupts, messages
+from keras_distill.cli import command_flags, interrupts, messages
 
 SETTINGS = "settings.flags"
 # Flags of the moment, which aren't settings of the run.
@@ -32,10 +32,18 @@ class Run:
         folder: Its `pathlib.Path`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: pathlib.Path):
         self.folder = folder
 
-    def train(self, name, build, epochs, dataset, steps, validation):
+    def train(
+        self,
+        name: str,
+        build: Callable[[], keras.Model],
+        epochs: int,
+        dataset: Callable[[Any], tf.data.Dataset],
+        steps: int,
+        validation: tf.data.Dataset,
+    ) -> keras.Model:
         """Trains one model of the run, from where an interrupted run left it.
 
         Args:
@@ -82,17 +90,17 @@ class Run:
         save_model(model, path)
         return model
 
-    def resumable(self):
+    def resumable(self) -> bool:
         """Whether an epoch, a model or a trial is there to go on from."""
         kept = [*self.folder.glob("*.keras"), *self.folder.glob("*.journal")]
         return bool(kept) or any(map(_epochs_done, self.folder.glob("checkpoints/*")))
 
-    def write(self, name, result):
+    def write(self, name: str, result: Any) -> None:
         """Writes a dict as JSON, whole or not at all."""
         write_text(self.folder / name, json.dumps(result, indent=2) + "\n")
 
 
-def choose(flags: Any, command: str, arguments: Sequence[str] = ()) -> "Run":
+def choose(flags: absl_flags.FlagValues, command: str, arguments: Sequence[str] = ()) -> Run:
     """The run that `--output` or `--resume` names. Nothing is written yet.
 
     Args:
@@ -124,7 +132,7 @@ def choose(flags: Any, command: str, arguments: Sequence[str] = ()) -> "Run":
 
 
 @contextlib.contextmanager
-def recorded(run, flags, command):
+def recorded(run: Run, flags: absl_flags.FlagValues, command: str) -> Iterator[None]:
     """Keeps settings and log in the folder, and tells how to go on after Ctrl-C.
 
     A new run that fails before the end of its first epoch leaves no folder.
@@ -152,19 +160,12 @@ def recorded(run, flags, command):
             shutil.rmtree(run.folder)
 
 
-def define(flags):
-    """Declares the flags that `choose` reads."""
-    to = {"flag_values": flags}
-    absl_flags.DEFINE_string("output", None, "New folder of the run. Default: in runs/.", **to)
-    absl_flags.DEFINE_string("resume", None, "Folder of a run to go on with.", **to)
-
-
-def settings(folder, command):
+def settings(folder: pathlib.Path, command: str) -> absl_flags.FlagValues:
     """The flags that a run was started with.
 
     Args:
         folder: Folder of the run.
-        command: Module of its command.
+        command: Name of its command.
 
     Raises:
         ValueError: If the folder holds no run.
@@ -172,35 +173,36 @@ def settings(folder, command):
     path = folder / SETTINGS
     if not path.is_file():
         raise ValueError(f"there is no run in {folder}: {path} is missing.")
-    flags = absl_flags.FlagValues()
-    command.define(flags)
+    flags = command_flags.settings(command)
     flags(["settings", f"--flagfile={path}"])
     return flags
 
 
-def write_settings(path, flags, names):
+def write_settings(path: pathlib.Path, flags: absl_flags.FlagValues, names: Iterable[str]) -> None:
     """Writes those of the flags that are settings as a file for `--flagfile`."""
     lines = [flags[name].serialize() for name in sorted(names) if _is_setting(flags, name)]
     write_text(path, "\n".join(line for line in lines if line) + "\n")
 
 
-def save_model(model, path):
+def save_model(model: keras.Model, path: pathlib.Path) -> None:
     """Saves a model, whole or not at all."""
     partial = path.with_name(f"partial-{path.name}")
     model.save(partial)
     os.replace(partial, path)
 
 
-def _is_setting(flags, name):
-    return name == flags[name].name and name not in MOMENTARY and flags[name].value is not None
+def _is_setting(flags: absl_flags.FlagValues, name: str) -> bool:
+    flag = flags[name]
+    is_left_alone = flag.value is None or (flag.boolean and flag.value == flag.default)
+    return name == flag.name and name not in MOMENTARY and not is_left_alone
 
 
-def _epochs_done(checkpoint):
+def _epochs_done(checkpoint: pathlib.Path) -> int:
     path = checkpoint / "training_metadata.json"
     return json.loads(path.read_text())["epoch"] if path.is_file() else 0
 
 
-def _events(folder):
+def _events(folder: pathlib.Path) -> list[keras.callbacks.Callback]:
     """The callback that writes TensorBoard events, where TensorBoard is installed."""
     if importlib.util.find_spec("tensorboard") is None:
         logging.warning("no TensorBoard events: pip install keras-distill[tensorboard]")
@@ -211,16 +213,16 @@ def _events(folder):
 class _Log(keras.callbacks.Callback):
     """One line in the log after each epoch."""
 
-    def __init__(self, name, epochs):
+    def __init__(self, name: str, epochs: int):
         super().__init__()
         self.name = name
         self.epochs = epochs
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.start = time.monotonic()
 
-    def on_epoch_end(self, epoch, logs=None):
-        values = ", ".join(f"{key} {value:.4g}" for key, value in logs.items())
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        values = ", ".join(f"{key} {value:.4g}" for key, value in (logs or {}).items())
         seconds = math.ceil(time.monotonic() - self.start)
         logging.info(
             "%s: epoch %d of %d, %d s: %s", self.name, epoch + 1, self.epochs, seconds, values

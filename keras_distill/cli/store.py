@@ -4,45 +4,46 @@
   keras-distill train --data=fashion_mnist --teacher=teacher.keras --student=nets:small \\
       --answers=answers
 
-With --views and --augment several augmented views of each example are answered, each redrawn for
-the student from its seed. Interrupted, the command goes on where it was when it is run again. A
-folder with answers of another teacher, other data or other settings is refused.
+With --views and --augment the teacher's outputs for several augmented views of each example are
+stored, each of which is redrawn for the student from its seed. Interrupted, the command goes on
+where it was when it is run again. A folder with outputs of another teacher, other data or other
+settings is refused.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from absl import flags as absl_flags
+from rich.console import Console
 
 from keras_distill import data, teachers
-from keras_distill.cli import datasets, models, train
+from keras_distill.cli import datasets, image_views, models
+from keras_distill.cli.plan import store_settings
 
 
-def define(flags):
-    """Declares the command's flags."""
-    datasets.define(flags)
-    train.define_answers(flags)
-    to = {"flag_values": flags}
-    absl_flags.DEFINE_string("teacher", None, "The teacher: a .keras file.", **to)
-    absl_flags.DEFINE_string("output", None, "Folder for the answers.", **to)
-    absl_flags.DEFINE_list("augment", [], "As for `train`.", **to)
-    absl_flags.DEFINE_float("temperature", None, "Of the loss that will read them.", **to)
-    absl_flags.DEFINE_integer("batch_size", 128, "Views answered at once.", lower_bound=1, **to)
-
-
-def main(flags, arguments, console):
-    """Writes the answers."""
+def main(
+    flags: absl_flags.FlagValues, arguments: Sequence[str], console: Console
+) -> dict[str, Any]:
+    """Writes the outputs."""
     if arguments:
         raise ValueError(f"unexpected argument {arguments[0]!r}; flags begin with --.")
     if flags.teacher is None or flags.output is None:
         raise ValueError("say which teacher and where to: --teacher=FILE.keras --output=FOLDER.")
-    teacher = models.load(flags.teacher)
+    if not models.is_file(flags.teacher):
+        raise ValueError(
+            f"--teacher={flags.teacher} must be a .keras or .tflite file, or the folder of a "
+            "SavedModel: `train` makes one."
+        )
     examples = datasets.load(flags).train
-    models.check(teacher, flags.teacher, examples.element_spec[0])
-    augment = train.augmentation(flags.augment, examples.element_spec[0].shape)
+    teacher = models.load_teacher(flags.teacher, examples.element_spec[0])
+    augment = image_views.augmentation(flags.augment, examples.element_spec[0].shape)
+    views = None if augment is None else data.Augmentation(augment)
     try:
         stored = teachers.store(
             teacher,
             examples,
             flags.output,
-            **train.store_settings(flags, augment and data.Augmentation(augment)),
+            **store_settings(flags, views),
             verbose=0 if flags.json else 1,
         )
     except KeyboardInterrupt:

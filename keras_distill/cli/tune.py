@@ -9,37 +9,30 @@ early. The test data are never looked at. After Ctrl-C, --resume goes on with th
 """
 
 import logging as python_logging
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 from absl import logging
+from rich.console import Console
 
-from keras_distill.cli import interrupts, runs, train
-
-SPACE = {
-    "temperature": (1.0, 16.0, "log"),
-    "alpha": (0.0, 1.0),
-    "learning_rate": (1e-4, 3e-2, "log"),
-}
+from keras_distill.cli import command_flags, interrupts, named_losses, runs
+from keras_distill.cli.command_flags import SEARCH_SPACE
+from keras_distill.cli.plan import Plan
 
 
-def define(flags):
-    """Declares the command's flags."""
-    train.define(flags)
-    to = {"flag_values": flags}
-    absl_flags.DEFINE_integer("trials", 20, "Trials in all.", lower_bound=1, **to)
-    absl_flags.DEFINE_list("search", list(SPACE), f"What to search, of {', '.join(SPACE)}.", **to)
-
-
-def main(flags, arguments, console):
+def main(
+    flags: absl_flags.FlagValues, arguments: Sequence[str], console: Console
+) -> dict[str, Any]:
     """Searches, and returns the best values."""
     run = runs.choose(flags, "tune", arguments)
-    unknown = set(flags.search) - set(SPACE)
+    unknown = set(flags.search) - set(SEARCH_SPACE)
     if unknown or not flags.search:
-        raise ValueError(f"--search must be of {', '.join(SPACE)}, not {sorted(unknown)}.")
-    plan = train.Plan(flags)
+        raise ValueError(f"--search must be of {', '.join(SEARCH_SPACE)}, not {sorted(unknown)}.")
+    plan = Plan(flags)
     temperature = flags.temperature
     if "temperature" in flags.search:
-        temperature = temperature or train.default_temperature(flags, plan.classes)
+        temperature = temperature or named_losses.default_temperature(flags, plan.classes)
         if temperature is None:
             raise ValueError(
                 "--search: the loss between the outputs has no temperature. Say what else: "
@@ -61,13 +54,13 @@ def main(flags, arguments, console):
     }
 
 
-def _search(plan, run, flags, start):
-    from keras_distill import tuning  # Optuna is an extra; --help does without.
+def _search(plan: Plan, run: runs.Run, flags: absl_flags.FlagValues, start: dict[str, Any]) -> Any:
+    from keras_distill import tuning  # Optuna is an extra: wrong flags are told without it.
 
     python_logging.getLogger("optuna").setLevel(python_logging.WARNING)
     teacher, batches = plan.taught(plan.teacher(run))
 
-    def build(**values):
+    def build(**values: float) -> Any:
         logging.info("trying %s", ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
         values = start | values
         distiller = plan.distiller(teacher, values["temperature"], values["alpha"])
@@ -78,7 +71,7 @@ def _search(plan, run, flags, start):
             build,
             batches(0),
             plan.validation_batches(),
-            space={name: SPACE[name] for name in flags.search},
+            space={name: SEARCH_SPACE[name] for name in flags.search},
             trials=flags.trials,
             epochs=flags.epochs,
             monitor="val_accuracy" if plan.classes else "val_loss",
@@ -90,7 +83,5 @@ def _search(plan, run, flags, start):
         )
     for name, value in search.best.items():
         flags[name].value = value
-    of_train = absl_flags.FlagValues()
-    train.define(of_train)
-    runs.write_settings(run.folder / "best.flags", flags, of_train)
+    runs.write_settings(run.folder / "best.flags", flags, command_flags.settings("train"))
     return search

@@ -126,20 +126,27 @@ class Mixer:
         return keras.tree.map_structure(mixed, images), shares[0]
 
 
-def random_shift(steps: int) -> Step:
-    """A step that shifts a signal in time by up to `steps` either way, padding it with zeros.
+def random_shift(steps: int, fill: float = 0.0) -> Step:
+    """A step that shifts a signal in time by up to `steps` either way.
 
     Args:
         steps: Largest shift along the first axis, in time steps.
+        fill: What fills the steps that become free, in the unit of the data. It should be silence:
+            0 in a waveform, but `math.log(1e-6)`, about -13.8, in the spectrograms of
+            `keras_distill.data.log_mel`, where 0 is loud. Defaults to `0.0`.
 
     Returns:
         A function `(x, seed) -> x` for `Augmentation`, on examples of shape `(time, ...)`.
+
+    Example:
+
+    >>> shift = keras_distill.data.random_shift(8, fill=math.log(1e-6))
     """
 
     def shift(x, seed):
         by = tf.random.stateless_uniform([], seed, -steps, steps + 1, dtype=tf.int32)
         rest = [[0, 0]] * (x.shape.rank - 1)
-        padded = tf.pad(x, [[steps, steps], *rest])
+        padded = tf.pad(x, [[steps, steps], *rest], constant_values=tf.cast(fill, x.dtype))
         shifted = padded[steps - by : steps - by + tf.shape(x)[0]]
         return tf.ensure_shape(shifted, x.shape)
 

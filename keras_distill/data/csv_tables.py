@@ -1,16 +1,25 @@
-"""Labeled examples from CSV and TSV files."""
+"""Labeled examples from CSV and TSV files, which may be compressed by gzip."""
 
 import csv
+import gzip
 import os
 import pathlib
+import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.data import classes
 from keras_distill.data.splits import Data, hold_out
 
 #: A column with more distinct texts isn't taken for a category.
 MAX_CATEGORIES = 100
+
+
+def is_table(path: pathlib.Path) -> bool:
+    """Whether a path is that of a CSV or TSV file, by its name."""
+    return path.name.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz"))
 
 
 def from_table(
@@ -19,35 +28,35 @@ def from_table(
     text: str | None = None,
     holdout: float = 0.1,
     seed: int = 0,
+    *,
+    task: str | None = None,
+    validation: str | os.PathLike | None = None,
+    test: str | os.PathLike | None = None,
 ) -> Data:
     """`load` for a CSV or TSV file."""
     path = pathlib.Path(path)
-    columns = read_table(path)
-    named = {"target": target} if text is None else {"target": target, "text": text}
-    for argument, name in named.items():
-        if name not in columns:
-            raise ValueError(
-                f"`{argument}` must name a column of {path}: {', '.join(columns)}. "
-                f"Received: {argument}={name!r}"
-            )
+    files = {"train": path}
+    files |= {n: pathlib.Path(p) for n, p in (("validation", validation), ("test", test)) if p}
+    columns, ends = _read(list(files.values()))
+    _check_named(columns, path, {"target": target, **({} if text is None else {"text": text})})
     y = columns.pop(str(target))
-    class_names = None
-    blank = np.char.strip(y) == "" if y.dtype.kind == "U" else np.isnan(y)
-    if blank.any():
-        line = int(np.flatnonzero(blank)[0]) + 2
-        raise ValueError(f"{path}, line {line}: the column {target!r} is blank.")
-    if y.dtype.kind == "U":
-        class_names, y = np.unique(y, return_inverse=True)
-        class_names, y = tuple(class_names.tolist()), y.astype("int32")
-    order = np.random.default_rng(seed).permutation(len(y))
-    size = round(holdout * len(y))
-    validation, rest = hold_out((order,), size, path)
-    test, rest = hold_out(rest, size, path)
-    if text is None:
-        x = _encode(columns, rest[0], path)
-    else:
-        x = columns[text]
-    parts = [tf.data.Dataset.from_tensor_slices((x[i], y[i])) for (i,) in (rest, validation, test)]
+    _check_blank(y, str(target), list(files.values()), ends)
+    where = f"The column {target!r} of {path}"
+    y, class_names = _labels(y, task, slice(ends[0]), where)
+    if class_names is None and task is None:
+        classes.warn_of_integers(y, where)
+    rest: tuple = (np.random.default_rng(seed).permutation(ends[0]),)
+    size = round(holdout * ends[0])
+    places = {n: np.arange(a, b) for n, a, b in zip(files, [0, *ends], ends, strict=False)}
+    for name in ("validation", "test"):
+        if name not in files:
+            (places[name],), rest = hold_out(rest, size, path)
+    places["train"] = rest[0]
+    x = _encode(columns, places["train"], path) if text is None else columns[text]
+    parts = [
+        tf.data.Dataset.from_tensor_slices((x[i], y[i]))
+        for i in (places[name] for name in ("train", "validation", "test"))
+    ]
     return Data(*parts, class_names)
 
 
@@ -55,33 +64,65 @@ def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The columns of a CSV or TSV file by name: float32 with NaN for blanks, or texts.
 
     Args:
-        path: Path of the file, whose first line names the columns.
+        path: Path of the file, whose first line names the columns: `.csv` or `.tsv`, and with
+            `.gz` behind it if it is compressed by gzip.
 
     Returns:
         A dict of arrays of the same length. A column is numeric if all its values are.
 
     Raises:
-        ValueError: If the file doesn't exist, is empty, or a line has a different number of values.
+        ValueError: If the file doesn't exist, is empty, isn't UTF-8, or a line has a different
+            number of values.
     """
-    path = pathlib.Path(path)
+    return _read([pathlib.Path(path)])[0]
+
+
+def _read(paths: Sequence[pathlib.Path]) -> tuple[dict[str, np.ndarray], list[int]]:
+    """The columns of several files, one file after another, and where each file ends."""
+    header: list[str] = []
+    rows: list[list[str]] = []
+    ends = []
+    for path in paths:
+        names, found = _lines(path)
+        header = header or names
+        if sorted(names) != sorted(header):
+            raise ValueError(
+                f"{path} has the columns {', '.join(names)}, but {paths[0]} has "
+                f"{', '.join(header)}."
+            )
+        order = [names.index(name) for name in header]
+        rows.extend([row[i] for i in order] for row in found)
+        ends.append(len(rows))
+    columns = zip(header, zip(*rows, strict=True), strict=True)
+    return {name: _column(values) for name, values in columns}, ends
+
+
+def _lines(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
+    """The names of a file's columns, and its lines."""
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        header = next(reader, [])
-        rows = []
-        for row in reader:
-            if len(row) != len(header):
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: {len(row)} values where the first line "
-                    f"names {len(header)} columns."
-                )
-            rows.append(row)
+    is_compressed = path.suffix.lower() == ".gz"
+    delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+    opened = gzip.open if is_compressed else open
+    rows = []
+    try:
+        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            header = next(reader, [])
+            for row in reader:
+                if len(row) != len(header):
+                    raise ValueError(
+                        f"{path}, line {reader.line_num}: {len(row)} values where the first line "
+                        f"names {len(header)} columns."
+                    )
+                rows.append(row)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} isn't text in UTF-8: {error}. Convert it first.") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error, csv.Error) as error:
+        raise ValueError(f"{path} can't be read as a table: {error}") from error
     if not rows:
         raise ValueError(f"{path} holds no examples.")
-    return {
-        name: _column(values) for name, values in zip(header, zip(*rows, strict=True), strict=True)
-    }
+    return header, rows
 
 
 def _column(values: tuple[str, ...]) -> np.ndarray:
@@ -89,6 +130,43 @@ def _column(values: tuple[str, ...]) -> np.ndarray:
         return np.array([float(v) if v.strip() else np.nan for v in values], "float32")
     except ValueError:
         return np.array(values)
+
+
+def _check_named(
+    columns: Mapping[str, np.ndarray], path: pathlib.Path, named: Mapping[str, str | None]
+) -> None:
+    for argument, name in named.items():
+        if name not in columns:
+            raise ValueError(
+                f"`{argument}` must name a column of {path}: {', '.join(columns)}. "
+                f"Received: {argument}={name!r}"
+            )
+
+
+def _check_blank(
+    y: np.ndarray, target: str, paths: Sequence[pathlib.Path], ends: Sequence[int]
+) -> None:
+    blank = np.char.strip(y) == "" if y.dtype.kind == "U" else np.isnan(y)
+    if blank.any():
+        row = int(np.flatnonzero(blank)[0])
+        file = int(np.searchsorted(ends, row, side="right"))
+        line = row - [0, *ends][file] + 2
+        raise ValueError(f"{paths[file]}, line {line}: the column {target!r} is blank.")
+
+
+def _labels(
+    y: np.ndarray, task: str | None, known: slice, where: str
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Classes as indices and their names, or values and `None`."""
+    is_text = y.dtype.kind == "U"
+    if is_text and task == "regression":
+        raise ValueError(
+            f"{where} holds texts, which are classes. Received: task='regression', which needs "
+            "numbers."
+        )
+    if is_text or task == "classification":
+        return classes.encode(y, known, where)
+    return y, None
 
 
 def _encode(columns: dict[str, np.ndarray], training: np.ndarray, path: pathlib.Path) -> np.ndarray:

@@ -8,10 +8,13 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.data import classes
 from keras_distill.data.splits import Data, hold_out
 
 
-def from_npz(path: str | os.PathLike, holdout: float = 0.1, seed: int = 0) -> Data:
+def from_npz(
+    path: str | os.PathLike, holdout: float = 0.1, seed: int = 0, task: str | None = None
+) -> Data:
     """`load` for an NPZ file."""
     path = pathlib.Path(path)
     arrays = _arrays(path)
@@ -20,10 +23,13 @@ def from_npz(path: str | os.PathLike, holdout: float = 0.1, seed: int = 0) -> Da
     for name in ("train", "validation", "test"):
         keys = (first, first.replace("x", "y")) if name == "train" else (f"x_{name}", f"y_{name}")
         if name == "train" or keys[0] in arrays:
-            pairs[name] = _pair(path, arrays, *keys)
+            x, y = _pair(path, arrays, *keys)
+            pairs[name] = x, _as(task, y, f"{path}: {keys[1]}")
     order = np.random.default_rng(seed).permutation(len(pairs["train"][0]))
     rest = tuple(part[order] for part in pairs["train"])
-    classes = _classes(path, pairs)
+    class_names = _classes(path, pairs)
+    if class_names is None and task is None:
+        classes.warn_of_integers(pairs["train"][1], f"{path}: {first.replace('x', 'y')}")
     for name in ("validation", "test"):
         if name not in pairs:
             pairs[name], rest = hold_out(rest, round(holdout * len(order)), path)
@@ -31,7 +37,7 @@ def from_npz(path: str | os.PathLike, holdout: float = 0.1, seed: int = 0) -> Da
     parts = [
         tf.data.Dataset.from_tensor_slices(pairs[name]) for name in ("train", "validation", "test")
     ]
-    return Data(*parts, classes)
+    return Data(*parts, class_names)
 
 
 def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -61,6 +67,18 @@ def _pair(
     if labels.dtype.kind in "iub" and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     return arrays[x], labels
+
+
+def _as(task: str | None, y: np.ndarray, where: str) -> np.ndarray:
+    """Labels as the numbers that the task takes: integers are classes, floats are values."""
+    if task == "regression":
+        return y.astype("float32")
+    if task == "classification" and y.dtype.kind == "f":
+        wrong = y[y != np.floor(y)]
+        if wrong.size:
+            raise ValueError(f"{where} holds {wrong[0]:g}, which isn't the index of a class.")
+        return y.astype("int64")
+    return y
 
 
 def _classes(path: pathlib.Path, pairs: dict[str, tuple]) -> tuple[str, ...] | None:

@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+from typing import Any
 
-from keras_distill.data.csv_tables import from_table
+from keras_distill.data.classes import check_task
+from keras_distill.data.csv_tables import from_table, is_table
 from keras_distill.data.image_folders import from_folder
 from keras_distill.data.npz import from_npz
 from keras_distill.data.splits import Data
@@ -20,6 +22,9 @@ def load(
     image_size: tuple[int, int] | None = None,
     target: str | None = None,
     text: str | None = None,
+    task: str | None = None,
+    validation: str | os.PathLike | None = None,
+    test: str | os.PathLike | None = None,
 ) -> Data:
     """Loads labeled examples for training, validation and test.
 
@@ -33,23 +38,32 @@ def load(
               `validation/` and `test/` beside it;
             - the path of an `.npz` file with arrays `x`, `y`, or `x_train`, `y_train` and, if it
               has them, `x_validation`, `y_validation`, `x_test`, `y_test`;
-            - the path of a `.csv` or `.tsv` file whose first line names the columns;
+            - the path of a `.csv` or `.tsv` file whose first line names the columns, which may
+              be compressed by gzip (`.csv.gz`);
             - the name of a dataset of TensorFlow Datasets, such as `"cifar10"`.
         holdout: Share of the training examples held out for each split that is missing.
         seed: Seed of the random splits of files.
         data_dir: Folder in which TensorFlow Datasets keeps its data. Defaults to its own choice.
         download: Whether TensorFlow Datasets may download a dataset that isn't there.
         image_size: `(height, width)` to which images are resized. Defaults to `None`: they keep
-            their size.
+            their size, and those of a folder must all have that of the first.
         target: For a table, the name of the column to predict. Texts are classes, numbers are
-            regressed.
+            regressed unless `task` says otherwise.
         text: For a table, the name of the column that holds the input text, the only input.
             Defaults to `None`: all columns but the target are inputs. Numbers are standardized,
             blanks filled with the median and marked, texts one-hot encoded, all by the training
             part.
+        task: For a table or an NPZ file, `"classification"` or `"regression"`: whether labels
+            are classes or values. Defaults to `None`: texts, and the integers of an NPZ file, are
+            classes, other numbers are values. A warning tells of values that look like classes:
+            at most 20 distinct integers.
+        validation: For a table, the path of a second table to validate on, with the same columns.
+            Defaults to `None`: a share of the training examples is held out.
+        test: Likewise, to test on.
 
     Returns:
-        `Data`.
+        `Data`. Images are uint8 from 0 to 255, arrays keep their dtype, tables without `text` are
+        float32.
 
     Raises:
         ValueError: If the source doesn't exist or can't be read as labeled examples. The message
@@ -63,11 +77,26 @@ def load(
     """
     if not 0 < holdout < 0.5:
         raise ValueError(f"`holdout` must be between 0 and 0.5. Received: holdout={holdout!r}")
+    check_task(task)
     path = pathlib.Path(source)
+    if is_table(path):
+        return from_table(
+            path, target, text, holdout, seed, task=task, validation=validation, test=test
+        )
+    given = {"validation": validation, "test": test}
+    if path.suffix == ".npz":
+        _refuse(given, source, "tables; an NPZ file has arrays for it")
+        return from_npz(path, holdout, seed, task)
+    _refuse({**given, "task": task}, source, "tables and NPZ files" if task else "tables")
     if path.is_dir():
         return from_folder(path, holdout, seed, image_size)
-    if path.suffix == ".npz":
-        return from_npz(path, holdout, seed)
-    if path.suffix in (".csv", ".tsv"):
-        return from_table(path, target, text, holdout, seed)
     return from_tfds(str(source), holdout, data_dir, download, image_size)
+
+
+def _refuse(given: dict[str, Any], source: Any, takers: str) -> None:
+    """Raises `ValueError` if an argument is given that doesn't apply to the source."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` is for {takers}, not for {str(source)!r}. Received: {name}={value!r}"
+            )

@@ -14,6 +14,7 @@ from keras_distill import samples
 from keras_distill.distiller import Distiller
 from keras_distill.evaluation.macs import Opaque, multiply_accumulates
 from keras_distill.inputs import entries_for
+from keras_distill.mutual import MutualDistiller
 from keras_distill.outputs import values_of
 from keras_distill.teachers import BaseTeacher
 
@@ -65,10 +66,16 @@ def as_candidate(model: Any, name: str) -> Candidate:
 
     Raises:
         TypeError: If it is none of these.
-        ValueError: If there is no such file, or its content doesn't match its name.
+        ValueError: If there is no such file, its content doesn't match its name, or it holds
+            several students.
     """
     if isinstance(model, (str, os.PathLike)):
         model = _load(model)
+    if isinstance(model, MutualDistiller):
+        raise ValueError(
+            f"The candidate {name!r} is a `MutualDistiller` of several students "
+            f"({', '.join(model.output_names)}): compare its `.students`, each under its name."
+        )
     if isinstance(model, keras.Model):
         return Model(model)
     if isinstance(model, BaseTeacher):

@@ -3,15 +3,17 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+import rich.console
 import rich.table
 
 from keras_distill import samples
 from keras_distill.evaluation import (
     disagreements,
+    gains,
     intervals,
     latency,
     metrics,
@@ -54,6 +56,8 @@ class ComparisonDict(TypedDict):
 @dataclasses.dataclass
 class Comparison:
     """Candidates side by side. `compare` makes it; `print` shows it as a table.
+
+    `print` divides tables wider than 80 columns into several, one below the other.
 
     Attributes:
         rows: One dict for each candidate: `"name"`, `"runs"`, the metrics and the costs by name,
@@ -132,7 +136,8 @@ class Comparison:
             folder: Folder to write to. It is created if it doesn't exist.
             title: Title of the report.
             histories: Dict from names to what `fit` returned (or its `history` dict), for the
-                training curves. A curve with the name of a candidate has that candidate's color.
+                training curves. A list holds the histories of several runs. A curve with the name
+                of a candidate has that candidate's color, others have colors of their own.
             settings: Dict of the settings (temperature, alpha, seed, ...) that the candidates were
                 made with, to be shown.
             show: Function from one sample's input to what is shown for it: a string, an image of
@@ -161,11 +166,13 @@ class Comparison:
             ) from error
         return write_report(self, folder, title, histories, settings, show)
 
-    def __rich__(self) -> rich.table.Table:
-        return self.table()
+    def __rich_console__(
+        self, console: rich.console.Console, options: rich.console.ConsoleOptions
+    ) -> Iterator[rich.table.Table]:
+        yield from tables.fitting(self.rows, self.notes, options.max_width)
 
     def __str__(self) -> str:
-        return tables.as_text(self.table())
+        return tables.as_text(*tables.fitting(self.rows, self.notes))
 
 
 def compare(
@@ -253,7 +260,10 @@ def compare(
     draws, few = _draws(scored.scores, resamples)
     notes += few
     if found_teacher and baseline in runs:
-        notes += _add_gap(rows, draws, tasks.MAIN_METRICS[scored.task], found_teacher, baseline)
+        metric = tasks.MAIN_METRICS[scored.task]
+        notes += gains.add_recovered_gap(rows, draws, metric, found_teacher, baseline)
+        students = _students(runs, teacher, baseline)
+        notes += gains.notes_on_students(rows, draws, metric, baseline, students)
     _add_intervals(rows, scored.scores, draws)
     if latency_runs:
         _add_latency(rows, runs, x, latency_runs, found_teacher)
@@ -274,6 +284,12 @@ def _runs(model: Any, name: str) -> list[Candidate]:
     if not models:
         raise ValueError(f"The candidate {name!r} is an empty list.")
     return [as_candidate(one, name) for one in models]
+
+
+def _students(runs: scoring.Runs, teacher: str, baseline: str) -> list[str]:
+    """Names of the candidates that may have been distilled: neither of these two, nor a file."""
+    models = (name for name, candidates in runs.items() if candidates[0].runtime == "keras")
+    return [name for name in models if name not in (teacher, baseline)]
 
 
 def _rows(runs: scoring.Runs, scores: dict, x: Any) -> tuple[list, list[str]]:
@@ -307,38 +323,6 @@ def _draws(scores: dict, resamples: int) -> tuple[dict[str, dict], list[str]]:
         each = [intervals.bootstrap(s.sums, s.from_sums, resamples) for s in runs]
         draws[name] = {m: np.mean([run[m] for run in each], axis=0) for m in each[0]}
     return draws, []
-
-
-def _add_gap(
-    rows: list, draws: dict[str, dict], metric: str, teacher: str, baseline: str
-) -> list[str]:
-    """Adds the share of the gap between baseline and teacher that each candidate recovers.
-
-    Returns:
-        Notes that say why there is no share, or no interval of it.
-    """
-    by_name = {row["name"]: row for row in rows}
-    low, high = by_name[baseline][metric], by_name[teacher][metric]
-    title = tables.title(metric)
-    if high <= low:
-        return [f"{teacher!r} has no better {title} than {baseline!r}: no gap to recover."]
-    uncertain = False
-    for name, row in by_name.items():
-        if name in (teacher, baseline):
-            continue
-        row["gap_recovered"] = (row[metric] - low) / (high - low)
-        if draws:
-            gap = draws[teacher][metric] - draws[baseline][metric]
-            # The interval of a ratio is useless if its denominator may be 0.
-            uncertain = np.quantile(gap, 0.025) <= 0
-            if not uncertain:
-                draws[name]["gap_recovered"] = (draws[name][metric] - draws[baseline][metric]) / gap
-    if not uncertain:
-        return []
-    return [
-        f"The gap in {title} between {baseline!r} and {teacher!r} may be 0 on so few samples: the "
-        "recovered share has no interval."
-    ]
 
 
 def _add_intervals(rows: list, scores: dict, draws: dict[str, dict]) -> None:

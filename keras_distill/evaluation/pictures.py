@@ -87,25 +87,37 @@ def trade_off(
     return _picture(draw, (5.4, 4.6))
 
 
-def curves(histories: Mapping[str, Mapping], metric: str, palette: Mapping[str, str]) -> str:
-    """A metric by epoch for each history: on the training data dashed, on validation data solid."""
+def curves(
+    histories: Mapping[str, Sequence[Mapping]], metric: str, palette: Mapping[str, str]
+) -> str:
+    """A metric by epoch for each run: on the training data dashed, on validation data solid.
+
+    Args:
+        histories: Dict from names to a history for each run.
+        metric: Name of the metric on the training data.
+        palette: Dict from names to colors.
+    """
 
     def draw(figure):
         axes = figure.subplots()
-        for name, history in histories.items():
-            color = palette.get(name, "#8a949e")
-            for key, line in ((metric, "--"), (f"val_{metric}", "-")):
-                if key in history:
-                    values = history[key]
-                    label = f"{name}, {'validation' if key != metric else 'training'}"
-                    epochs = range(1, len(values) + 1)
-                    marker = "o" if len(values) == 1 else None
-                    axes.plot(epochs, values, line, color=color, marker=marker, label=label)
+        for name, runs in histories.items():
+            for run, history in enumerate(runs):
+                for key, line in ((metric, "--"), (f"val_{metric}", "-")):
+                    if key in history:
+                        _curve(axes, history[key], line, palette[name])
+                        if not run:
+                            kind = "validation" if key != metric else "training"
+                            axes.lines[-1].set_label(f"{name}, {kind}")
         axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False)
 
     return _picture(draw, (5.4, 4.6))
+
+
+def _curve(axes, values, line, color):
+    marker = "o" if len(values) == 1 else None
+    axes.plot(range(1, len(values) + 1), values, line, color=color, marker=marker)
 
 
 def confusion(matrix: np.ndarray, title: str, class_names: Sequence[str] | None) -> str:

@@ -34,10 +34,12 @@ def write_report(
     show: Callable[[Any], Any] | None,
 ) -> pathlib.Path:
     """Writes the files of `Comparison.report`, whose arguments it takes."""
-    histories = {n: getattr(h, "history", h) for n, h in (histories or {}).items()}
+    curves = _histories(histories or {})
     facts = {
         "title": title,
-        "histories": tables.plain(histories),
+        "histories": tables.plain(
+            {n: runs[0] if len(runs) == 1 else runs for n, runs in curves.items()}
+        ),
         "settings": tables.plain(settings or {}),
         "versions": versions(),
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -45,7 +47,7 @@ def write_report(
     html = _environment().get_template("report.html").render(
         comparison=comparison,
         lines=tables.lines(comparison.rows),
-        pictures=_pictures(comparison, histories),
+        pictures=_pictures(comparison, curves),
         per_class=_per_class(comparison),
         disagreements=_disagreements(comparison, show),
         **facts,
@@ -59,6 +61,21 @@ def write_report(
             "report.json": json.dumps(stored, indent=1, allow_nan=False, default=str) + "\n",
         },
     )
+
+
+def _histories(histories: Mapping[str, Any]) -> dict[str, list[dict[str, list[float]]]]:
+    """The `history` dicts of each name's runs."""
+    found: dict[str, list] = {}
+    for name, runs in histories.items():
+        runs = runs if isinstance(runs, (list, tuple)) else [runs]
+        found[name] = [getattr(run, "history", run) for run in runs]
+        for run in found[name]:
+            if not isinstance(run, Mapping):
+                raise TypeError(
+                    "`histories` must be a dict from names to what `fit` returned, its `history`, "
+                    f"or lists of these. Received for {name!r}: {type(run).__name__}"
+                )
+    return found
 
 
 def versions() -> dict[str, str]:
@@ -85,7 +102,7 @@ def _environment():
 def _pictures(comparison, histories):
     """The pictures by section: pairs of (alternative text, data URI)."""
     names = [row["name"] for row in comparison.rows]
-    palette = pictures.colors(names, comparison.teacher)
+    palette = pictures.colors([*dict.fromkeys([*names, *histories])], comparison.teacher)
     metric = tasks.MAIN_METRICS[comparison.task]
     found = {"trade_off": [], "curves": [], "confusion": [], "reliability": []}
     for cost, title in _COSTS.items():
@@ -97,7 +114,8 @@ def _pictures(comparison, histories):
         if len(points) > 1:
             drawn = pictures.trade_off(points, palette, title, tables.title(metric))
             found["trade_off"].append((f"{tables.title(metric)} against {title}", drawn))
-    keys = dict.fromkeys(key.removeprefix("val_") for h in histories.values() for key in h)
+    runs = (run for each in histories.values() for run in each)
+    keys = dict.fromkeys(key.removeprefix("val_") for run in runs for key in run)
     for key in keys:
         found["curves"].append((f"{key} by epoch", pictures.curves(histories, key, palette)))
     for name, scores in comparison.scores.items():

@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
@@ -12,6 +13,9 @@ import rich.markup
 import rich.table
 
 from keras_distill import _markdown
+
+#: Columns of a terminal.
+WIDTH = 80
 
 
 class Row(TypedDict, total=False):
@@ -151,20 +155,54 @@ def as_rich(rows: Sequence[Row], notes: Sequence[str]) -> rich.table.Table:
     table = rich.table.Table(
         box=rich.box.SIMPLE_HEAD, caption="\n".join(notes), caption_justify="left"
     )
-    table.add_column("")
-    for row in rows:
-        table.add_column(rich.markup.escape(row["name"]), justify="right")
-    for name, cells in lines(rows):
-        table.add_row(name, *("\n".join(filter(None, cell)).replace("[", "\\[") for cell in cells))
+    table.add_column("", no_wrap=True)
+    body = [
+        [name, *("\n".join(filter(None, cell)) for cell in cells)] for name, cells in lines(rows)
+    ]
+    for i, row in enumerate(rows, 1):
+        widest = max(len(part) for cells in body for part in cells[i].split("\n"))
+        title = textwrap.fill(row["name"], max(widest, 10), break_long_words=False)
+        table.add_column(rich.markup.escape(title), justify="right", no_wrap=True)
+    for cells in body:
+        table.add_row(*(cell.replace("[", "\\[") for cell in cells))
     return table
 
 
-def as_text(table: rich.table.Table) -> str:
-    """A table as plain text, as wide as it needs to be."""
+def fitting(
+    rows: Sequence[Row], notes: Sequence[str], width: int = WIDTH
+) -> list[rich.table.Table]:
+    """The table, divided into several with fewer candidates each where it is too wide.
+
+    Args:
+        rows: The rows of a comparison.
+        notes: Its notes, which are put below the last table.
+        width: Number of characters in a line.
+    """
+    tables = []
+    rest = list(rows)
+    while rest:
+        # At least one, however wide it is.
+        fits = (n for n in range(len(rest), 1, -1) if _width(as_rich(rest[:n], ())) <= width)
+        count = next(fits, 1)
+        shown, rest = rest[:count], rest[count:]
+        tables.append(as_rich(shown, () if rest else notes))
+    return tables
+
+
+def _width(table: rich.table.Table) -> int:
+    """Columns that a table needs, its caption aside."""
+    table.caption, caption = None, table.caption
     console = rich.console.Console(file=io.StringIO(), width=10_000)
-    width = max(80, console.measure(table).maximum)
+    width = console.measure(table).maximum
+    table.caption = caption
+    return width
+
+
+def as_text(*tables: rich.table.Table) -> str:
+    """Tables as plain text, as wide as they need to be, and at least 80 columns."""
     file = io.StringIO()
-    rich.console.Console(file=file, width=width).print(table)
+    for table in tables:
+        rich.console.Console(file=file, width=max(WIDTH, _width(table))).print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 

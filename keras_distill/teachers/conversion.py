@@ -54,7 +54,10 @@ def _loaded(path):
     if path.suffix == ".tflite":
         return LiteRT(path)
     if path.suffix == ".keras":
-        return KerasTeacher(keras.models.load_model(path))
+        model = keras.saving.load_model(path)
+        # Of a saved `Distiller`, the student teaches.
+        student = getattr(model, "student", None)
+        return KerasTeacher(student if isinstance(student, keras.Model) else model)
     if manifest_path(path).is_file():
         return Stored(path)
     return SavedModel(path)

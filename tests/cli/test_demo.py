@@ -12,7 +12,9 @@ from keras_distill import tflite
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import keras_distill_command
-with keras_distill_command.held_back_messages():
+keras_distill_command._defer_init("keras_distill")
+import keras_distill.cli.messages as messages
+with messages.held_back():
     from keras_distill.cli import demo
 demo.EPOCHS = 2
 keras_distill_command.run()

@@ -80,3 +80,69 @@ def test_evaluate_says_what_is_wrong(trained, capsys):
         err = capsys.readouterr().err
         assert says in err
         assert err.count("\n") == 1
+
+
+def test_export_takes_names_and_limits(trained, workplace, capsys):
+    model = str(trained / "student.keras")
+    (workplace / "words.txt").write_text("\n".join(f"number {i}" for i in range(10)) + "\n")
+    arguments = [model, "--data=digits.npz", "--verbosity=-1", "--quantization=float32"]
+    kit = ["--labels=words.txt", "--name=digit reader", "--package=org.example.digits"]
+    assert cli.main(["export", *arguments, *kit, "--output=app", "--max_flash=1MB"]) == 0
+    report = json.loads((workplace / "app" / "report.json").read_text())
+    assert report["labels"] == [f"number {i}" for i in range(10)]
+    sources = "".join(path.read_text() for path in (workplace / "app").rglob("*.kt"))
+    assert "package org.example.digits" in sources
+    assert (workplace / "app" / "digit_reader.tflite").is_file() or list(
+        (workplace / "app").rglob("digit*.tflite")
+    )
+    capsys.readouterr()
+    for flags, says in [
+        (["--max_flash=1KB"], "flash: "),
+        (["--max_flash=much"], "`max_flash` must be a number of bytes"),
+        (["--max_arena=1KB", "--target=micro", "--quantization=int8"], "arena: "),
+        (["--max_arena=1KB"], "`max_arena` is for microcontrollers"),
+        (["--labels=a,b"], "`labels` has 2 names for the 10 classes"),
+        (["--recurrent=never"], "--recurrent"),
+    ]:
+        assert cli.main(["export", *arguments, *flags, "--output=k3"]) == 2
+        err = capsys.readouterr().err
+        assert says in err
+        assert err.count("\n") == 1
+    assert not (workplace / "k3").exists()
+
+
+def test_export_unrolls(workplace, capsys):
+    import keras
+
+    layers = [keras.layers.Reshape((8, 8)), keras.layers.GRU(4), keras.layers.Dense(10)]
+    keras.Sequential([keras.Input((8, 8, 1)), *layers]).save("gru.keras")
+    arguments = ["gru.keras", "--data=digits.npz", "--target=micro", "--samples=50"]
+    assert cli.main(["export", *arguments, "--recurrent=unroll", "--output=unrolled"]) == 0
+    report = json.loads((workplace / "unrolled" / "report.json").read_text())
+    assert "WHILE" not in report["operators"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "says"),
+    [
+        ("fail", "the file doesn't compute what the student does (verdict: fail)"),
+        ("not judged", "couldn't be proven: the runtime on this host has a known fault"),
+        ("not run", "couldn't be proven: the runtime on this host lacks an operator"),
+    ],
+)
+def test_a_file_that_is_not_proven_is_exit_code_2(verdict, says, trained, monkeypatch, capsys):
+    verify = tflite.Artifact.verify
+
+    def found(artifact, *arguments, **settings):
+        report = verify(artifact, *arguments, **settings)
+        report["verdict"] = verdict
+        return report
+
+    monkeypatch.setattr(tflite.Artifact, "verify", found)
+    output = f"not_proven_{verdict}"
+    arguments = [str(trained / "student.keras"), "--data=digits.npz", f"--output={output}"]
+    assert cli.main(["export", *arguments, "--quantization=float32", "--verbosity=-1"]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert f"{output}/report.md" in err
+    assert err.count("\n") == 1

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from keras_distill import cli
+
 ROOT = pathlib.Path(__file__).parents[2]
 IMPORT = """
 import os
@@ -45,18 +47,81 @@ def test_importing_the_package_changes_no_file_descriptor(level):
     assert process.returncode == 0, process.stderr
 
 
-def test_the_command_holds_back_what_tensorflow_prints_while_it_starts():
-    process = python("import keras_distill_command as c; c.run()", "--help")
-    assert process.returncode == 0
-    assert process.stdout.startswith("usage: keras-distill")
+COMMAND = "import keras_distill_command as c; c.run()"
+WITHOUT_TENSORFLOW = """
+import sys
+import time
+import keras_distill_command
+
+def forbidden(name, *_):
+    if name.partition(".")[0] in ("tensorflow", "keras", "rich"):
+        raise AssertionError(f"{name} is imported")
+
+class Finder:
+    find_spec = staticmethod(forbidden)
+
+sys.meta_path.insert(0, Finder)
+for arguments in (["--help"], ["--version"], *([name, "--help"] for name in sys.argv[1:])):
+    sys.argv[1:] = arguments
+    begin = time.process_time()
+    try:
+        keras_distill_command.run()
+    except SystemExit as stopped:
+        assert stopped.code == 0
+    assert time.process_time() - begin < 1
+"""
+
+
+def test_help_of_every_command_imports_no_tensorflow():
+    process = python(WITHOUT_TENSORFLOW, *cli.COMMANDS)
+    assert process.returncode == 0, process.stderr
     assert process.stderr == ""
+    assert process.stdout.startswith("usage: keras-distill")
+    for name in cli.COMMANDS:
+        assert f"`keras-distill {name}`" in process.stdout
+
+
+def test_wrong_flags_are_told_before_tensorflow_is_imported():
+    process = python(COMMAND, "train", "--epoch=3")
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert "Did you mean: epochs" in process.stderr
+
+
+def test_the_command_holds_back_what_tensorflow_prints_while_it_starts(tmp_path):
+    process = python(COMMAND, "inspect", str(tmp_path / "none.tflite"))
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.count("\n") == 1
+    assert "none.tflite" in process.stderr
+
+
+def test_the_package_is_whole_once_its_names_are_used():
+    program = """
+import sys
+import keras_distill_command
+sys.argv[1:] = ["--version"]
+try:
+    keras_distill_command.run()
+except SystemExit:
+    pass
+assert "tensorflow" not in sys.modules
+import keras_distill
+assert keras_distill.Distiller.__name__ == "Distiller"
+assert keras_distill.data.load
+assert "tuning" in dir(keras_distill)
+"""
+    process = python(program)
+    assert process.returncode == 0, process.stderr
 
 
 def test_what_was_held_back_is_printed_if_the_start_fails():
     program = """
 import os
 import keras_distill_command
-with keras_distill_command.held_back_messages():
+keras_distill_command._defer_init("keras_distill")
+import keras_distill.cli.messages as messages
+with messages.held_back():
     os.write(2, b"held back")
     raise ImportError("no library")
 """

@@ -1,14 +1,17 @@
 """Runs: what they leave, Ctrl-C and going on, and what is wrong with the settings."""
 
 import contextlib
+import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -197,6 +200,56 @@ def test_models_that_read_text(tmp_path):
     assert [row["accuracy"] for row in rows] == [1, 1]
 
 
+def test_a_log_says_when_and_what(trained):
+    for line in (trained / "log.txt").read_text().splitlines():
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (warning: )?[^\d\s].*", line)
+
+
+@pytest.fixture
+def kinds(workplace):
+    """Integer classes in a table of three files, the first one compressed."""
+    parts = {"kinds.csv.gz": range(200), "kinds_validation.csv": range(30), "test.csv": range(60)}
+    for name, numbers in parts.items():
+        lines = ["a,b,kind", *(f"{i % 3 + 0.1 * (i % 7)},{-(i % 3)},{i % 3}" for i in numbers)]
+        text = "\n".join(lines).encode()
+        (workplace / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    arguments = ["--data=kinds.csv.gz", "--label_column=kind", "--test_data=test.csv"]
+    arguments += ["--validation_data=kinds_validation.csv", *SMALL[1:3], "--learning_rate=0.05"]
+    return [*arguments, "--batch_size=20", "--epochs=8", "--json"]
+
+
+def test_the_task_of_integers_in_a_table(kinds, capsys):
+    assert cli.main(["train", *kinds, "--task=classification", "--output=kinds"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert (result["task"], result["samples"]) == ("classification", 60)
+    assert [row["accuracy"] for row in result["candidates"]] == [1, 1]
+    assert "200 examples to train on, 30 to validate, 60 to test" in err
+    assert "distinct integers" not in err
+    assert "--task=classification" in (Path("kinds") / "settings.flags").read_text()
+    assert cli.main(["report", "kinds", "--output=kinds_page", "--verbosity=-1"]) == 0
+
+
+def test_integers_that_are_regressed_are_told(kinds, capsys):
+    assert cli.main(["train", *kinds, "--epochs=1", "--output=values"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["task"] == "regression"
+    assert "'kind' of kinds.csv.gz holds 3 distinct integers (0, 1, 2), which are regressed" in err
+    assert err.count("distinct integers") == 1
+
+
+def test_bytes_that_are_not_rescaled_are_told(tfds_dir, tmp_path, capsys):
+    arguments = ["--data=mnist", f"--data_dir={tfds_dir}", "--nodownload", *SMALL[1:3]]
+    arguments += ["--epochs=1", "--batch_size=500"]
+    assert cli.main(["train", *arguments, f"--output={tmp_path / 'r'}"]) == 0
+    err = capsys.readouterr().err
+    for role in ("student", "teacher"):
+        assert err.count(f"The {role} gets bytes from 0 to 255 and doesn't rescale them") == 1
+    arguments += ["--prepare=nets_for_test:scaled", "--verbosity=-1"]
+    assert cli.main(["train", *arguments, f"--output={tmp_path / 'scaled'}"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -222,6 +275,8 @@ def test_models_that_read_text(tmp_path):
         (["--augment=spin"], "--augment must be of crop, flip, randaugment, not 'spin'"),
         (["--mix=mixup", "--answers=none"], "--answers are of single images"),
         (["--image_size=32"], "--image_size must be HEIGHT,WIDTH"),
+        (["--test_data=t.csv"], "--test_data is for tables; an NPZ file has arrays"),
+        (["--task=ranking"], "--task"),
         (["--prepare=nets_for_test:no"], "no function 'no'"),
     ],
 )

@@ -3,12 +3,14 @@
 import contextlib
 import json
 import signal
+import warnings
 
+import numpy as np
 import pytest
 
 import keras_distill
 from keras_distill import cli
-from keras_distill.cli import train
+from keras_distill.cli.plan import Plan
 
 DATA = ["--data=digits.npz", "--verbosity=-1"]
 STUDENT = "--student=nets_for_test:small"
@@ -26,6 +28,7 @@ def test_tune_leaves_flags_for_train(searched, capsys):
     lines = (searched / "best.flags").read_text().split()
     flags = dict(line.split("=") for line in lines if "=" in line)
     assert {"--data", "--teacher", "--student", "--alpha"} < flags.keys()
+    assert not [line for line in lines if line.startswith("--no")]
     assert 1 <= float(flags["--temperature"]) <= 16
     assert 1e-4 <= float(flags["--learning_rate"]) <= 3e-2
     assert cli.main(["train", f"--flagfile={searched / 'best.flags'}", "--output=tuned"]) == 0
@@ -60,7 +63,7 @@ def test_ctrl_c_that_is_swallowed_stops_a_search(trained, capsys, monkeypatch):
 @pytest.mark.parametrize(("loss", "search"), [("DIST", "alpha"), ("LogitMSE", "alpha")])
 def test_what_is_not_searched_is_left_to_the_loss(trained, monkeypatch, loss, search):
     seen = []
-    monkeypatch.setattr(train.Plan, "distiller", recorded(train.Plan.distiller, seen))
+    monkeypatch.setattr(Plan, "distiller", recorded(Plan.distiller, seen))
     arguments = [*DATA, f"--teacher={trained / 'teacher.keras'}", STUDENT, "--epochs=1"]
     arguments += [f"--loss={loss}", f"--search={search}", "--trials=1", f"--output=tune_{loss}"]
     assert cli.main(["tune", *arguments]) == 0
@@ -69,7 +72,7 @@ def test_what_is_not_searched_is_left_to_the_loss(trained, monkeypatch, loss, se
 
 def test_a_search_starts_from_the_temperature_of_the_loss(trained, monkeypatch):
     seen = []
-    monkeypatch.setattr(train.Plan, "distiller", recorded(train.Plan.distiller, seen))
+    monkeypatch.setattr(Plan, "distiller", recorded(Plan.distiller, seen))
     arguments = [*DATA, f"--teacher={trained / 'teacher.keras'}", STUDENT, "--epochs=1"]
     arguments += ["--loss=DIST", "--search=temperature", "--trials=1", "--output=tune_from_1"]
     assert cli.main(["tune", *arguments]) == 0
@@ -120,6 +123,15 @@ def test_report(trained, capsys):
     assert len(written["histories"]["student distilled"]["soft_targets"]) == 8
     assert written["settings"]["learning_rate"] == 0.01
     assert "<title>Digits" in (trained.parent / "page" / "report.html").read_text()
+
+
+def test_a_report_raises_no_warnings(trained):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        flags = ["--output=quiet", "--latency_runs=2", "--verbosity=1"]
+        with np.errstate(all="raise", under="ignore"):
+            assert cli.main(["report", str(trained), *flags]) == 0
 
 
 def test_report_says_what_is_wrong(capsys, workplace):

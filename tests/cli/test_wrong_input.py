@@ -122,6 +122,7 @@ def test_wrong_files_and_data(arguments, says, files, capsys):
 @pytest.mark.parametrize("command", ["train", "store", "tune"])
 def test_an_unreadable_image_is_named(command, images, trained, capsys):
     arguments = ["--data=images", "--output=out", "--holdout=0.01"]
+    arguments += ["--prepare=nets_for_test:scaled"]
     if command == "store":
         arguments += ["--teacher=run/teacher.keras"]
     else:

@@ -1,5 +1,7 @@
 """Views and mixtures that obey a seed."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -149,3 +151,17 @@ def test_signal_steps(rng):
     dropped = data.Augmentation(data.random_unknown(0.2))(tokens, 1).numpy()
     assert abs((dropped[:9000] == 1).mean() - 0.2) < 0.02
     assert (dropped[9000:] == 0).all()
+
+
+def test_shifts_are_filled_with_silence():
+    """Of a log-mel spectrogram, whose silence is the logarithm of what is added to its energy."""
+    silence = data.log_mel(8000, seconds=0.5, bands=4)(np.zeros(4000, "float32")).numpy()
+    np.testing.assert_allclose(silence, math.log(1e-6), rtol=1e-6)
+    sound = np.zeros((30, 4), "float32")
+    shift = data.Augmentation(data.random_shift(4, fill=math.log(1e-6)))
+    shifted = np.stack([shift(sound, s).numpy() for s in range(40)])
+    filled = (shifted != 0).all(-1)
+    assert set(filled.sum(1)) == set(range(5))
+    np.testing.assert_array_equal(shifted[filled], np.float32(math.log(1e-6)))
+    whole = data.Augmentation(data.random_shift(2, fill=7))(np.zeros(9, "int16"), 1)
+    assert whole.dtype == "int16"

@@ -1,6 +1,8 @@
 """Examples by name, from every kind of source, and what is wrong with them said in one line."""
 
 import csv
+import gzip
+import warnings
 
 import numpy as np
 import pytest
@@ -160,7 +162,7 @@ def test_npz(tmp_path, digits):
 
 
 def test_npz_of_real_values_is_regression(tmp_path, digits):
-    np.savez(tmp_path / "r.npz", x=digits[0], y=digits[1].astype("float32"))
+    np.savez(tmp_path / "r.npz", x=digits[0], y=digits[1].astype("float32") + 0.5)
     assert data.load(tmp_path / "r.npz").class_names is None
 
 
@@ -291,3 +293,144 @@ def test_table_says_what_is_wrong(tmp_path, lines, target, says):
     with pytest.raises(ValueError, match=says) as error:
         data.load(path, target=target)
     assert "t.csv" in one_line(error)
+
+
+@pytest.fixture
+def iris(tmp_path):
+    """Classes 0, 1 and 2 that two numbers tell apart."""
+    lines = [(i % 3 + 0.1 * (i % 7), -(i % 3), i % 3) for i in range(150)]
+    return write_table(tmp_path / "iris.csv", ("a", "b", "kind"), lines)
+
+
+def test_integers_of_a_table_are_regressed_with_a_warning(iris):
+    with pytest.warns(UserWarning, match=r"'kind' of .*iris.csv holds 3 distinct integers") as said:
+        loaded = data.load(iris, target="kind")
+    assert loaded.class_names is None
+    assert 'task="classification"' in str(said[0].message)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert data.load(iris, target="kind", task="regression").class_names is None
+        assert data.load(iris, target="a").class_names is None
+
+
+def test_the_task_makes_classes_of_integers(tmp_path, iris):
+    loaded = data.load(iris, target="kind", task="classification")
+    assert loaded.class_names == ("0", "1", "2")
+    for x, y in read_all(loaded):
+        assert y.dtype == "int32"
+        np.testing.assert_array_equal(np.unique(x[:, 1])[2 - y], x[:, 1])
+    path = write_table(tmp_path / "t.csv", ("a", "y"), [(i, 5 + 2 * (i % 2)) for i in range(40)])
+    loaded = data.load(path, target="y", task="classification")
+    assert loaded.class_names == ("5", "7")
+    assert set(rows(loaded.train)[1]) == {0, 1}
+
+
+def test_the_task_of_arrays(tmp_path):
+    x, y = np.arange(60.0), np.arange(60) % 3
+    np.savez(tmp_path / "f.npz", x=x, y=y.astype("float64"))
+    with pytest.warns(UserWarning, match="f.npz: y holds 3 distinct integers"):
+        assert data.load(tmp_path / "f.npz").class_names is None
+    loaded = data.load(tmp_path / "f.npz", task="classification")
+    assert loaded.class_names == ("0", "1", "2")
+    np.savez(tmp_path / "i.npz", x=x, y=y)
+    loaded = data.load(tmp_path / "i.npz", task="regression")
+    assert loaded.class_names is None
+    assert rows(loaded.test)[1].dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"target": "a", "task": "classification"}, "holds 0.1, which isn't a class"),
+        ({"target": "kind", "task": "ranking"}, "`task` must be one of"),
+        ({"target": "name", "task": "regression"}, "holds texts, which are classes"),
+        ({"target": "kind", "test": "none.csv"}, "no file none.csv"),
+    ],
+)
+def test_the_task_says_what_is_wrong(tmp_path, arguments, says):
+    lines = [(i + 0.1, i % 3, "xy"[i % 2]) for i in range(30)]
+    path = write_table(tmp_path / "t.csv", ("a", "kind", "name"), lines)
+    with pytest.raises(ValueError, match=says) as error:
+        data.load(path, **arguments)
+    one_line(error)
+
+
+def test_tasks_and_files_are_for_tables(folder, tmp_path):
+    for arguments in ({"task": "regression"}, {"test": tmp_path / "t.csv"}):
+        with pytest.raises(ValueError, match=f"`{next(iter(arguments))}` is for tables"):
+            data.load(folder, **arguments)
+    np.savez(tmp_path / "a.npz", x=np.zeros(9), y=np.zeros(9))
+    with pytest.raises(ValueError, match="`test` is for tables; an NPZ file has arrays"):
+        data.load(tmp_path / "a.npz", test=tmp_path / "t.csv")
+
+
+def test_a_table_in_three_files(tmp_path):
+    parts = {"train": range(40), "validation": range(40, 50), "test": range(50, 70)}
+    paths = {}
+    for name, numbers in parts.items():
+        # The columns may stand in another order; "00" is a text among texts.
+        lines = [(i, "xy"[i % 2], "00" if name == "test" else "red") for i in numbers]
+        header = ("number", "y", "color")
+        if name == "test":
+            header, lines = header[::-1], [line[::-1] for line in lines]
+        paths[name] = write_table(tmp_path / f"{name}.tsv", header, lines)
+    loaded = data.load(
+        paths["train"], target="y", validation=paths["validation"], test=paths["test"]
+    )
+    assert loaded.class_names == ("x", "y")
+    found = dict(zip(parts, read_all(loaded), strict=True))
+    mean, std = np.arange(40).mean(), np.arange(40).std()
+    for name, (x, y) in found.items():
+        numbers = np.sort(np.array(parts[name]))
+        order = np.argsort(x[:, 0])
+        np.testing.assert_allclose(x[order, 0], (numbers - mean) / std, rtol=1e-5)
+        np.testing.assert_array_equal(y[order], numbers % 2)
+        # What training doesn't show is no category of its own.
+        np.testing.assert_array_equal(x[:, 1:].sum(1), name != "test")
+    only_test = data.load(paths["train"], target="y", test=paths["test"], holdout=0.2)
+    assert [len(y) for _, y in read_all(only_test)] == [32, 8, 20]
+
+
+def test_a_table_in_several_files_says_what_is_wrong(tmp_path):
+    train = write_table(tmp_path / "t.csv", ("a", "y"), [(i, "xy"[i % 2]) for i in range(20)])
+    for header, line, says in [
+        (("a", "z"), (1, "x"), r"o.csv has the columns a, z, but .*t.csv has a, y"),
+        (("a", "y"), (1, "q"), "holds the class q, which the training data lack"),
+        (("a", "y"), (1, " "), r"o.csv, line 2: the column 'y' is blank"),
+        (("a", "y"), (1,), r"o.csv, line 2: 1 values"),
+    ]:
+        other = write_table(tmp_path / "o.csv", header, [line])
+        with pytest.raises(ValueError, match=says) as error:
+            data.load(train, target="y", test=other)
+        one_line(error)
+
+
+def test_compressed_tables_are_those_that_they_hold(tmp_path, data_dir):
+    from staging import complete_lines
+
+    text = complete_lines(data_dir / "california_housing" / "housing.csv.gz")
+    (tmp_path / "housing.csv").write_text(text)
+    (tmp_path / "housing.csv.gz").write_bytes(gzip.compress(text.encode()))
+    whole, packed = (data.load(tmp_path / f"housing.csv{end}", target="median_income").test
+                     for end in ("", ".gz"))  # fmt: skip
+    for a, b in zip(rows(whole), rows(packed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_tables_that_cannot_be_read_are_named(tmp_path):
+    path = write_table(tmp_path / "t.csv", ("a", "y"), [(i, "x") for i in range(99)])
+    content = path.read_bytes()
+    (tmp_path / "latin.csv").write_bytes(content + "1,größe\n".encode("latin-1"))
+    (tmp_path / "text.csv.gz").write_bytes(content)
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(content)[:40])
+    for name, says in [
+        ("latin.csv", "latin.csv isn't text in UTF-8"),
+        ("text.csv.gz", "text.csv.gz can't be read as a table"),
+        ("cut.csv.gz", "cut.csv.gz can't be read as a table"),
+    ]:
+        with pytest.raises(ValueError, match=says) as error:
+            data.load(tmp_path / name, target="y")
+        one_line(error)
+    path.write_bytes(b"\xef\xbb\xbf" + content)  # As Excel begins a file.
+    assert list(data.read_table(path)) == ["a", "y"]

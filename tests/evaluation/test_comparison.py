@@ -1,8 +1,10 @@
+import io
 import json
 
 import keras
 import numpy as np
 import pytest
+import rich.console
 import tensorflow as tf
 from scipy import special
 from sklearn import metrics as sk
@@ -359,3 +361,77 @@ def test_classes_instead_of_scores_are_refused(held_out):
     picked = keras_distill.teachers.Function(lambda x: tf.argmax(tf.reshape(x, (-1, 64)), -1))
     with pytest.raises(ValueError, match="returns integers, such as the classes that argmax picks"):
         compare({"a": picked}, held_out)
+
+
+def test_the_distilled_student_is_measured_by_the_one_on_labels(comparison, candidates, held_out):
+    better = "'distilled' isn't"
+    assert not [note for note in comparison.notes if note.startswith(better)]
+    models = {
+        "teacher": candidates["teacher"],
+        "student on labels": candidates["distilled"],
+        "distilled": candidates["student on labels"][0],
+        "copy": candidates["distilled"],
+    }
+    result = compare(models, held_out)
+    accuracy = {row["name"]: row["accuracy"] for row in result.rows}
+    gain = 100 * (accuracy["distilled"] - accuracy["student on labels"])
+    said = [note for note in result.notes if "better than 'student on labels'" in note]
+    assert [note.split(" better")[0] for note in said] == ["'distilled' isn't", "'copy' isn't"]
+    assert f"accuracy {gain:+.2f} points, 95 % interval -" in said[0]
+    assert said[1].endswith("accuracy +0.00 points.")
+    advice = result.notes[result.notes.index(said[1]) + 1]
+    assert advice.startswith("What to try where distillation doesn't help: check that the teacher")
+    # The other way round it is better, and nothing is said.
+    models["distilled"], models["student on labels"] = models["copy"], models["distilled"]
+    assert not [n for n in compare(models, held_out).notes if "better than" in n]
+
+
+def test_tables_fit_into_80_columns(comparison):
+    for text in (str(comparison), printed(comparison)):
+        assert max(map(len, text.splitlines())) <= 80
+        for found in comparison.rows:
+            assert f"{100 * found['accuracy']:.2f} %" in text
+            assert f"{found['parameters']:,}" in text
+        assert all(name in text for name in ("teacher", "distilled", "int8 micro"))
+
+
+def printed(comparison):
+    file = io.StringIO()
+    rich.console.Console(file=file, width=80).print(comparison)
+    return file.getvalue()
+
+
+@pytest.fixture
+def distilled(candidates):
+    def made(losses=None):
+        keras.utils.set_random_seed(1)
+        student = keras.models.clone_model(candidates["distilled"])
+        distiller = keras_distill.Distiller(student, candidates["teacher"], losses)
+        distiller.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return distiller
+
+    return made
+
+
+def test_whatever_was_saved_is_compared(candidates, held_out, distilled, tmp_path):
+    x, y = held_out
+    aware = keras_distill.quantization.quantize_aware(candidates["distilled"], x[:50])
+    hint = keras_distill.Match(keras_distill.losses.Hint(), 2, 2, adapter="auto")
+    with_adapter = distilled([keras_distill.losses.SoftTargets(), hint])
+    with_adapter.fit(x[:64], y[:64], verbose=0)
+    models = {"aware": aware, "compiled": distilled(), "adapter": with_adapter}
+    for name, model in models.items():
+        model.save(tmp_path / f"{name}.keras")
+    paths = {name: tmp_path / f"{name}.keras" for name in models}
+    result = compare({"teacher": candidates["teacher"], **paths}, held_out)
+    for found, model in zip(result.rows[1:], models.values(), strict=True):
+        scores = getattr(model, "student", model).predict(x, verbose=0)
+        assert found["accuracy"] == sk.accuracy_score(y, scores.argmax(-1))
+
+
+def test_several_students_in_one_file_are_named(candidates, held_out, tmp_path):
+    one, other = (keras.models.clone_model(candidates["distilled"]) for _ in range(2))
+    one.name, other.name = "one", "other"
+    keras_distill.MutualDistiller([one, other]).save(tmp_path / "both.keras")
+    with pytest.raises(ValueError, match=r"several students \(one, other\): compare its"):
+        compare({"both": tmp_path / "both.keras"}, held_out)

@@ -122,3 +122,32 @@ def test_an_image_keeps_its_values():
     uri = pictures.image(x)
     stored = image.imread(io.BytesIO(base64.b64decode(uri.split(",")[1])))
     np.testing.assert_allclose(stored[..., 0], x, atol=1 / 255)
+
+
+def test_curves_have_the_colors_of_their_candidates(comparison, tmp_path, monkeypatch):
+    drawn = []
+    curve = pictures._curve
+
+    def recorded(axes, values, line, color):
+        drawn.append((list(values), line, color))
+        return curve(axes, values, line, color)
+
+    monkeypatch.setattr(pictures, "_curve", recorded)
+    histories = {
+        "distilled": [{"loss": [3.0, 1.0], "val_loss": [3.0, 2.0]}, {"loss": [4.0, 2.0]}],
+        "another run": {"loss": [5.0]},
+        "and another": {"loss": [6.0]},
+    }
+    comparison.report(tmp_path, histories=histories)
+    stored = json.loads((tmp_path / "report.json").read_text())["histories"]
+    assert stored == histories
+    names = [row["name"] for row in comparison.rows]
+    own = pictures.colors(names, "teacher")["distilled"]
+    assert drawn[:3] == [
+        ([3.0, 1.0], "--", own), ([3.0, 2.0], "-", own), ([4.0, 2.0], "--", own)
+    ]  # fmt: skip
+    others = {color for _, _, color in drawn[3:]}
+    assert len(others) == 2
+    assert not others & set(pictures.colors(names, "teacher").values())
+    with pytest.raises(TypeError, match="`histories` must be .* Received for 'x': float"):
+        comparison.report(tmp_path, histories={"x": [1.0]})

@@ -1,0 +1,125 @@
+"""Whatever the project saved, the command reads: quantize-aware students, distillers, files."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill
+from keras_distill import cli, tflite
+
+DATA = ["--data=digits.npz", "--verbosity=-1"]
+
+
+@pytest.fixture(scope="module")
+def saved(workplace, trained, digits):
+    """Files of all kinds made of the trained student and teacher, in the folder `saved`."""
+    folder = workplace / "saved"
+    folder.mkdir()
+    student = keras.saving.load_model(trained / "student.keras")
+    teacher = keras.saving.load_model(trained / "teacher.keras")
+    aware = keras_distill.quantization.quantize_aware(student, digits[0][:100])
+    aware.save(folder / "aware.keras")
+    hint = keras_distill.Match(
+        keras_distill.losses.Hint(), "hidden", "hidden", adapter="auto", weight=0.1
+    )
+    distiller = keras_distill.Distiller(
+        student, teacher, [keras_distill.losses.SoftTargets(2.0), hint]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(keras.optimizers.SGD(0.0), loss, metrics=["accuracy"])
+    distiller.fit(digits[0][:64], digits[1][:64], verbose=0)
+    distiller.save(folder / "distiller.keras")
+    other = keras.models.clone_model(student)
+    other.name = "other"
+    keras_distill.MutualDistiller([student, other]).save(folder / "mutual.keras")
+    soft = keras.Sequential([teacher, keras.layers.Softmax()])
+    soft.export(folder / "soft", verbose=False)
+    (folder / "soft.tflite").write_bytes(tflite.convert(soft).tflite)
+    (folder / "teacher.tflite").write_bytes(tflite.convert(teacher).tflite)
+    return folder
+
+
+def candidates(capsys, *arguments):
+    assert cli.main([*arguments, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)["candidates"]
+
+
+def test_evaluate_reads_all_of_them(saved, trained, capsys):
+    files = [f"teacher={trained / 'teacher.keras'}", f"student={trained / 'student.keras'}"]
+    names = ("aware.keras", "distiller.keras", "soft", "soft.tflite", "teacher.tflite")
+    files += [f"{name}={saved / name}" for name in names]
+    rows = {row["name"]: row for row in candidates(capsys, "evaluate", *files, *DATA)}
+    assert rows["distiller.keras"]["accuracy"] == rows["student"]["accuracy"]
+    assert abs(rows["aware.keras"]["accuracy"] - rows["student"]["accuracy"]) < 0.05
+    for name in ("soft", "soft.tflite", "teacher.tflite"):
+        assert rows[name]["agreement"] == 1
+        assert rows[name]["kl"] < 1e-6
+
+
+@pytest.mark.parametrize("name", ["aware.keras", "distiller.keras"])
+def test_export_reads_them(name, saved, workplace, capsys):
+    output = workplace / f"kit_{name}"
+    arguments = [str(saved / name), *DATA, "--target=micro", f"--output={output}"]
+    assert cli.main(["export", *arguments]) == 0, capsys.readouterr().err
+    report = json.loads((output / "report.json").read_text())
+    assert report["quantization"] == "int8"
+    assert report["verification"]["verdict"] == "pass"
+
+
+def test_a_fresh_process_reads_a_quantize_aware_student(saved, workplace):
+    """Nothing but the command itself has been imported, by which Keras could know its classes."""
+    program = "import keras_distill_command as c; c.run()"
+    arguments = ["evaluate", str(saved / "aware.keras"), *DATA]
+    process = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "aware" in process.stdout
+    program = "import sys, keras_distill, keras; keras.saving.load_model(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", program, str(saved / "aware.keras")], check=True)
+
+
+def test_several_students_are_named(saved, capsys):
+    for command in (["export", "--output=none"], ["evaluate"]):
+        name = str(saved / "mutual.keras")
+        assert cli.main([command[0], name, *command[1:], *DATA]) == 2
+        err = capsys.readouterr().err
+        assert "holds several students (" in err
+        assert "`mutual.students[0].save(...)`" in err
+
+
+@pytest.mark.parametrize("name", ["aware.keras", "distiller.keras", "soft", "soft.tflite"])
+def test_they_teach(name, saved, workplace, capsys):
+    run = f"from_{name}"
+    arguments = [*DATA, f"--teacher={saved / name}", "--student=nets_for_test:small"]
+    arguments += ["--epochs=6", "--learning_rate=0.02", "--alpha=0", f"--output={run}"]
+    rows = candidates(capsys, "train", *arguments)
+    assert rows[0]["name"] == "teacher"
+    assert rows[1]["agreement"] > 0.8
+    assert not (workplace / run / "teacher.keras").exists()
+    teacher = keras_distill.teachers.as_teacher(
+        saved / name, from_logits=not name.startswith("soft")
+    )
+    assert teacher.answer(np.zeros((1, 8, 8, 1), "float32"), ())[0] is not None
+    assert cli.main(["report", run, "--output=page"]) == 0
+
+
+def test_a_file_that_is_no_image_of_the_data(saved, capsys):
+    np.savez("wide.npz", x=np.zeros((100, 9, 9, 1), "float32"), y=np.arange(100) % 10)
+    arguments = ["--data=wide.npz", "--student=nets_for_test:small", "--output=out"]
+    assert cli.main(["train", f"--teacher={saved / 'soft.tflite'}", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_store_reads_a_file(saved, capsys):
+    arguments = [*DATA, f"--teacher={saved / 'teacher.tflite'}", "--output=answers_of_a_file"]
+    assert cli.main(["store", *arguments, "--json"]) == 0, capsys.readouterr().err
+    assert cli.main(["store", *DATA, "--teacher=nets_for_test:large", "--output=x"]) == 2
+    assert "must be a .keras or .tflite file" in capsys.readouterr().err
