@@ -21,16 +21,16 @@ from keras_distill import _markdown
 from keras_distill.cli import demo
 
 SEEDS = 10
-UNLABELLED = 700
-MORE = f"distilled, with {UNLABELLED} unlabelled images"
+UNLABELED = 700
+MORE = f"distilled, with {UNLABELED} unlabeled images"
 
 
 def run(seed):
     """Accuracy of each candidate, and bytes of the files, for one seed."""
     x, y, (others, classes) = demo.digits(seed)
-    unlabelled, test = others[:UNLABELLED], (others[UNLABELLED:], classes[UNLABELLED:])
+    unlabeled, test = others[:UNLABELED], (others[UNLABELED:], classes[UNLABELED:])
     teacher, on_labels, distilled = demo.train_all(x, y, seed)
-    more = distilled_on_more(teacher, x, y, unlabelled, seed)
+    more = distilled_on_more(teacher, x, y, unlabeled, seed)
     candidates = {
         "teacher": teacher, "student on labels": on_labels, "distilled": distilled, MORE: more
     }  # fmt: skip
@@ -45,11 +45,11 @@ def run(seed):
     }
 
 
-def distilled_on_more(teacher, x, y, unlabelled, seed):
+def distilled_on_more(teacher, x, y, unlabeled, seed):
     """The student that starts and trains as the demo's, with images without labels beside."""
     _, _, student = demo.make_models(seed)
-    images = np.concatenate([x, unlabelled])
-    labels = np.concatenate([y, np.full(len(unlabelled), -1)])
+    images = np.concatenate([x, unlabeled])
+    labels = np.concatenate([y, np.full(len(unlabeled), -1)])
     images, labels = demo.shifted(images, labels, seed)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(labels), seed=seed)
     distiller = keras_distill.Distiller(
@@ -88,10 +88,10 @@ def page(results):
         table,
         "",
         f"Mean ± standard deviation over {settings['seeds']} seeds, each of which draws "
-        f"{settings['training_images']} images to train on, {settings['unlabelled_images']} whose "
+        f"{settings['training_images']} images to train on, {settings['unlabeled_images']} whose "
         f"labels aren't used, and holds out the other {settings['held_out']}; bytes of the largest "
         f"file. Distillation gains {gains[0]} (half the 95 % interval of the paired differences) "
-        f"over labels alone, {gains[1]}; with the unlabelled images, in as many steps, {gains[2]}, "
+        f"over labels alone, {gains[1]}; with the unlabeled images, in as many steps, {gains[2]}, "
         f"{gains[3]}. Reproduce it with `make bench-digits`.",
     ]
     return "\n".join(lines)
@@ -109,8 +109,8 @@ def main():
         "epochs": demo.EPOCHS,
         "batch_size": demo.BATCH_SIZE,
         "training_images": demo.TRAINING_IMAGES,
-        "unlabelled_images": UNLABELLED,
-        "held_out": len(demo.digits()[2][1]) - UNLABELLED,
+        "unlabeled_images": UNLABELED,
+        "held_out": len(demo.digits()[2][1]) - UNLABELED,
         "shifted_copies": demo.COPIES,
         "temperature": demo.TEMPERATURE,
         "alpha": demo.ALPHA,

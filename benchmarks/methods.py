@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py
 
-Every method gets the same student, the same labelled images in the same order, the same number of
+Every method gets the same student, the same labeled images in the same order, the same number of
 steps and, for each seed, the same first weights. Its settings are those that its paper gives. The
 weights of losses on layers and between samples depend on the layers' sizes: for them, images held
 out choose between the published weight and a tenth of it. The teacher has seen 20 times as many
@@ -40,7 +40,7 @@ flags.DEFINE_string("runs", str(ROOT / "runs" / "methods"), "Folder for the teac
 flags.DEFINE_integer("seeds", 3, "Number of runs for each method.")
 
 SETTINGS = {
-    "labelled_images": 1000,
+    "labeled_images": 1000,
     "epochs": 40,
     "batch_size": 64,
     "optimizer": "Adam, 0.01, cosine decay to 0",
@@ -48,7 +48,7 @@ SETTINGS = {
     "teacher_epochs": 6,
 }
 STAGES = ["stage1", "stage2", "stage3"]
-STEPS = SETTINGS["epochs"] * -(-SETTINGS["labelled_images"] // SETTINGS["batch_size"])
+STEPS = SETTINGS["epochs"] * -(-SETTINGS["labeled_images"] // SETTINGS["batch_size"])
 
 
 # The methods. Each gives the weights of labels and losses as published; what counts is their ratio.
@@ -74,12 +74,12 @@ def dist(student, teacher):
     return [Match(losses.DIST(2.0, 2.0, 4.0))]
 
 
-def soft_targets_unlabelled(student, teacher):
+def soft_targets_unlabeled(student, teacher):
     """as above, and the teacher's other images without their labels"""
     return soft_targets(student, teacher)
 
 
-def dist_unlabelled(student, teacher):
+def dist_unlabeled(student, teacher):
     """as above, and the teacher's other images without their labels"""
     return dist(student, teacher)
 
@@ -132,7 +132,7 @@ def similarity_preserving(student, teacher, scale):
 
 def contrastive(student, teacher, scale):
     """embedding, all other samples; 1 : 0.8"""
-    loss = losses.Contrastive(samples=SETTINGS["labelled_images"])
+    loss = losses.Contrastive(samples=SETTINGS["labeled_images"])
     return [Match(loss, student="embedding", weight=0.8 * scale)]
 
 
@@ -147,11 +147,11 @@ def soft_targets_and_attention(student, teacher, scale):
 METHODS = {
     "labels alone": None,
     "`SoftTargets`": soft_targets,
-    "`SoftTargets`, more images": soft_targets_unlabelled,
+    "`SoftTargets`, more images": soft_targets_unlabeled,
     "`SoftTargets`, standardized": soft_targets_standardized,
     "`DKD`": dkd,
     "`DIST`": dist,
-    "`DIST`, more images": dist_unlabelled,
+    "`DIST`, more images": dist_unlabeled,
     "`LogitMSE`": logit_mse,
     "`JensenShannon`": jensen_shannon,
     "`Hint`": hint,
@@ -168,7 +168,7 @@ METHODS = {
 SHORT = ("labels alone", "`Hint`", "`SoftTargets`", "`DIST`", "`DIST`, more images")
 
 #: Methods that see all of the teacher's images.
-UNLABELLED = (soft_targets_unlabelled, dist_unlabelled)
+UNLABELED = (soft_targets_unlabeled, dist_unlabeled)
 
 #: Methods whose weight suits the sizes of the layers compared.
 TUNED = (
@@ -277,7 +277,7 @@ def compiled(method, scale, seed, teacher, answers):
     model = student = a_student()
     if method is not None:
         matches = method(student, teacher, *([scale] if method in TUNED else []))
-        source, missing = (teacher, -1) if method in UNLABELLED else (answers, None)
+        source, missing = (teacher, -1) if method in UNLABELED else (answers, None)
         model = keras_distill.Distiller(student, source, matches, alpha=0.5, missing_label=missing)
     schedule = keras.optimizers.schedules.CosineDecay(0.01, STEPS)
     model.compile(keras.optimizers.Adam(schedule), cross_entropy(), steps_per_execution=16)
@@ -305,13 +305,13 @@ def accuracy_of(method, scale, seed, teacher, answers, train, test):
 
 def examples(method, train, seed):
     """What a method trains on in an epoch, as many batches whatever it is."""
-    x, y = (part[: SETTINGS["labelled_images"]] for part in train)
+    x, y = (part[: SETTINGS["labeled_images"]] for part in train)
     batches = -(-len(x) // SETTINGS["batch_size"])
-    if method in UNLABELLED:
+    if method in UNLABELED:
         x, _ = (part[: SETTINGS["teacher_images"]] for part in train)
         y = np.concatenate([y, np.full(len(x) - len(y), -1, y.dtype)])
     data = tf.data.Dataset.from_tensor_slices((x, y))
-    if method is not None and method not in UNLABELLED:
+    if method is not None and method not in UNLABELED:
         data = keras_distill.teachers.keyed(data)
     return data.shuffle(len(x), seed=seed).batch(SETTINGS["batch_size"]).take(batches)
 
@@ -325,7 +325,7 @@ def run_all(folder):
     """All runs that aren't done yet; returns the results."""
     train, test = mnist("fashion_mnist", FLAGS.data)
     teacher = trained_teacher(train, folder)
-    answers = Answers(teacher, train[0][: SETTINGS["labelled_images"]])
+    answers = Answers(teacher, train[0][: SETTINGS["labeled_images"]])
     validation = tuple(part[-5000:] for part in train)
     path = folder / "runs.json"
 
@@ -375,7 +375,7 @@ def table(results):
     base = np.mean(results["methods"]["labels alone"]["accuracy"])
     teacher, student = results["teacher"], results["student"]
     lines = [
-        f"Fashion-MNIST: {settings['labelled_images']:,} labelled images, {settings['epochs']} "
+        f"Fashion-MNIST: {settings['labeled_images']:,} labeled images, {settings['epochs']} "
         f"epochs, batches of {settings['batch_size']}, {settings['optimizer']}. The teacher has "
         f"{teacher['parameters']:,} parameters, saw {settings['teacher_images']:,} images and "
         f"reaches {teacher['accuracy']:.2%}; the student has {student['parameters']:,}. Test "
@@ -400,7 +400,7 @@ def table(results):
         "The gap is the teacher's accuracy less that of the student on labels alone. A method "
         "beats labels alone where it does so with every seed, against the same first weights and, "
         "where the images are the same, their order. All take the same number of steps; with more "
-        f"images, the {settings['teacher_images'] - settings['labelled_images']:,} others that the "
+        f"images, the {settings['teacher_images'] - settings['labeled_images']:,} others that the "
         "teacher saw come without their labels.",
         "",
         "```bash",
@@ -423,7 +423,7 @@ def short(results):
         _markdown.table(["trained on", "accuracy, %"], cells),
         "",
         f"A student of {results['student']['parameters']:,} weights with "
-        f"{settings['labelled_images']:,} labelled images of Fashion-MNIST, taught by a network of "
+        f"{settings['labeled_images']:,} labeled images of Fashion-MNIST, taught by a network of "
         f"{teacher['parameters']:,} that saw {settings['teacher_images']:,} and reaches "
         f"{100 * teacher['accuracy']:.2f} %; mean ± standard deviation over {seeds} seeds. With "
         "more images, the others that the teacher saw come without their labels. "

@@ -66,8 +66,8 @@ def main(source, weights="imagenet", size=96, seed=0, epochs=12, labels=500, dat
     shape, classes = data.train.element_spec[0].shape, len(data.class_names)
     augment = layers.RandomFlip("horizontal")
     images = data.train.shuffle(10_000, seed=seed, reshuffle_each_iteration=False).enumerate()
-    labelled = images.take(labels).map(lambda i, example: example).cache()
-    labelled = keras_distill.data.batches(labelled, 32, augment=augment, seed=seed)
+    labeled = images.take(labels).map(lambda i, example: example).cache()
+    labeled = keras_distill.data.batches(labeled, 32, augment=augment, seed=seed)
     partly = images.map(lambda i, example: (example[0], tf.where(i < labels, example[1], -1)))
     partly = keras_distill.data.batches(partly.cache(), 64, augment=augment, seed=seed)
     test = data.test.batch(256).cache()
@@ -85,14 +85,14 @@ def main(source, weights="imagenet", size=96, seed=0, epochs=12, labels=500, dat
 
     teacher, backbone = pretrained(shape, classes, weights, size)
     backbone.trainable = False
-    fit(teacher, labelled, 1e-2, 5)
+    fit(teacher, labeled, 1e-2, 5)
     unfreeze(backbone)
-    accuracy["teacher"] = fit(teacher, labelled, 3e-4, 10)
+    accuracy["teacher"] = fit(teacher, labeled, 3e-4, 10)
 
     student = small(shape, classes)
     initial = student.get_weights()
-    repeats = -(-len(partly) // len(labelled))  # As many steps as the distilled student has.
-    accuracy["student on labels"] = fit(student, labelled, 3e-3, epochs * repeats)
+    repeats = -(-len(partly) // len(labeled))  # As many steps as the distilled student has.
+    accuracy["student on labels"] = fit(student, labeled, 3e-3, epochs * repeats)
     student.set_weights(initial)
     distiller = keras_distill.Distiller(
         student, teacher, keras_distill.losses.SoftTargets(2.0), alpha=0.1, missing_label=-1

@@ -6,6 +6,7 @@ an HTML comment, run but not shown. A block with a title is a file of that name.
 the lines that call `keras-distill` are run.
 """
 
+import gzip
 import pathlib
 import re
 import shlex
@@ -51,6 +52,9 @@ def namespace(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images, labels = digits
     np.savez("digits.npz", x=images, y=labels)
+    table = ["a,b,kind", *(f"{i % 3 + 0.1 * (i % 7):.1f},{i % 5},{i % 3}" for i in range(150))]
+    pathlib.Path("iris.csv.gz").write_bytes(gzip.compress("\n".join(table).encode()))
+    pathlib.Path("iris_test.csv").write_text("\n".join(table[:61]))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     teacher = network(16, "teacher")
     teacher.compile("adam", loss, metrics=["accuracy"])
