@@ -134,7 +134,8 @@ def _keeps_magnitude(layer: Any) -> bool:
 
 
 def _layers_in_order(model: Any) -> Iterator[Any]:
-    for layer in model.layers:
+    # Of a Functional model, operations such as `x / 255` too.
+    for layer in getattr(model, "operations", model.layers):
         if reads_of(layer) is None:
             yield layer
         else:

@@ -54,7 +54,7 @@ def test_weights_on_bytes_are_told(make):
         lambda: of(layers.Normalization(), layers.Conv2D(2, 3)),
         lambda: of(layers.BatchNormalization(), layers.Conv2D(2, 3)),
         lambda: of(layers.Conv2D(2, 3), layers.BatchNormalization(), layers.ReLU()),
-        lambda: of(of(layers.Rescaling(1 / 255)), layers.Conv2D(2, 3)),
+        lambda: of(keras.Sequential([layers.Rescaling(1 / 255)]), layers.Conv2D(2, 3)),
         lambda: of(layers.Lambda(lambda x: x / 255)),
         functional,
         Own,

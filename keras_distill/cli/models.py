@@ -15,6 +15,7 @@ from keras_distill import teachers
 from keras_distill.cli import datasets
 from keras_distill.distiller import Distiller
 from keras_distill.mutual import MutualDistiller
+from keras_distill.outputs import values_of
 from keras_distill.teachers import BaseTeacher
 
 
@@ -93,11 +94,9 @@ def load_teacher(
     Raises:
         ValueError: If there is no such file, or it doesn't fit the data.
     """
-    if path.endswith(".keras"):
-        model = load(path)
-        check(model, path, spec, outputs)
-        return model
-    return load_foreign(path)
+    teacher = load(path) if path.endswith(".keras") else load_foreign(path)
+    check(teacher, path, spec, outputs)
+    return teacher
 
 
 def load_foreign(path: str) -> BaseTeacher:
@@ -141,12 +140,29 @@ def _application(
 
 def check(model: Any, name: str, spec: tf.TensorSpec, outputs: int | None = None) -> None:
     """Raises `ValueError` unless the model reads such inputs and, if said, gives such outputs."""
-    if isinstance(getattr(model, "input_shape", None), tuple):
+    if isinstance(model, BaseTeacher):
+        gives = _shape_for_zeros(model, name, spec)
+    elif isinstance(getattr(model, "input_shape", None), tuple):
         reads, gives = model.input_shape[1:], model.output_shape[1:]
         fits = len(reads) == len(spec.shape) and all(
             a in (b, None) for a, b in zip(reads, spec.shape, strict=True)
         )
         if not fits:
             raise ValueError(f"{name} reads inputs of shape {reads}; the data have {spec.shape}.")
-        if outputs not in (None, gives[-1]):
-            raise ValueError(f"{name} gives {gives[-1]} outputs; the data need {outputs}.")
+    else:
+        return
+    if outputs not in (None, gives[-1]):
+        raise ValueError(f"{name} gives {gives[-1]} outputs; the data need {outputs}.")
+
+
+def _shape_for_zeros(teacher: BaseTeacher, name: str, spec: tf.TensorSpec) -> tuple:
+    """Shape of a teacher's output for zeros of the data's shape, without the batch axis."""
+    zeros = tf.zeros((1, *(size or 1 for size in spec.shape)), spec.dtype)
+    try:
+        values = values_of(teacher.combine(teacher.answer(zeros)[0]))
+        return tuple(keras.tree.flatten(values)[0].shape[1:])
+    except (tf.errors.OpError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} doesn't read inputs of shape {spec.shape} and type {spec.dtype.name}, which "
+            "the data have; --prepare can change them."
+        ) from error

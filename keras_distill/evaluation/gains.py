@@ -42,11 +42,13 @@ def add_recovered_gap(
             continue
         row["gap_recovered"] = (row[metric] - low) / (high - low)
         if draws:
-            gap = draws[teacher][metric] - draws[baseline][metric]
+            gap = _apart(draws, metric, teacher, baseline)
             # The interval of a ratio is useless if its denominator may be 0.
             uncertain = np.quantile(gap, 0.025) <= 0
             if not uncertain:
-                draws[name]["gap_recovered"] = (draws[name][metric] - draws[baseline][metric]) / gap
+                above = _apart(draws, metric, name, baseline)
+                nothing = np.full_like(gap, np.nan)  # Where a draw has no gap.
+                draws[name]["gap_recovered"] = np.divide(above, gap, out=nothing, where=gap != 0)
     if not uncertain:
         return []
     return [
@@ -77,7 +79,7 @@ def notes_on_students(
         gain = values[name] - values[baseline]
         found = None
         if draws:
-            found = intervals.percentiles(draws[name][metric] - draws[baseline][metric])
+            found = intervals.percentiles(_apart(draws, metric, name, baseline))
         if gain > 0 and (found is None or found[0] > 0):
             continue
         between = "" if found is None else f", 95 % interval {_range(metric, found)}"
@@ -85,6 +87,12 @@ def notes_on_students(
         gained = f"{tables.title(metric)} {_points(metric, gain)}{between}"
         notes.append(f"{name!r} {verb} better than {baseline!r}: {gained}.")
     return [*notes, _WHAT_TO_TRY] if notes else []
+
+
+def _apart(draws: Mapping[str, Mapping], metric: str, name: str, other: str) -> np.ndarray:
+    """By how much one candidate is above another in each draw; NaN where both are infinite."""
+    with np.errstate(invalid="ignore"):
+        return draws[name][metric] - draws[other][metric]
 
 
 def _points(metric: str, gain: float) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 import keras_distill
 from keras_distill import cli, tflite
+from keras_distill.outputs import values_of
 
 DATA = ["--data=digits.npz", "--verbosity=-1"]
 
@@ -39,7 +40,6 @@ def saved(workplace, trained, digits):
     soft = keras.Sequential([teacher, keras.layers.Softmax()])
     soft.export(folder / "soft", verbose=False)
     (folder / "soft.tflite").write_bytes(tflite.convert(soft).tflite)
-    (folder / "teacher.tflite").write_bytes(tflite.convert(teacher).tflite)
     return folder
 
 
@@ -50,23 +50,27 @@ def candidates(capsys, *arguments):
 
 def test_evaluate_reads_all_of_them(saved, trained, capsys):
     files = [f"teacher={trained / 'teacher.keras'}", f"student={trained / 'student.keras'}"]
-    names = ("aware.keras", "distiller.keras", "soft", "soft.tflite", "teacher.tflite")
+    names = ("aware.keras", "distiller.keras", "soft", "soft.tflite")
     files += [f"{name}={saved / name}" for name in names]
     rows = {row["name"]: row for row in candidates(capsys, "evaluate", *files, *DATA)}
     assert rows["distiller.keras"]["accuracy"] == rows["student"]["accuracy"]
     assert abs(rows["aware.keras"]["accuracy"] - rows["student"]["accuracy"]) < 0.05
-    for name in ("soft", "soft.tflite", "teacher.tflite"):
+    for name in ("soft", "soft.tflite"):
         assert rows[name]["agreement"] == 1
         assert rows[name]["kl"] < 1e-6
 
 
-@pytest.mark.parametrize("name", ["aware.keras", "distiller.keras"])
-def test_export_reads_them(name, saved, workplace, capsys):
+@pytest.mark.parametrize(
+    ("name", "quantization"), [("aware.keras", "int8"), ("distiller.keras", "float32")]
+)
+def test_export_reads_them(name, quantization, saved, workplace, capsys):
     output = workplace / f"kit_{name}"
-    arguments = [str(saved / name), *DATA, "--target=micro", f"--output={output}"]
+    arguments = [str(saved / name), *DATA, f"--output={output}", "--samples=50"]
+    if name != "aware.keras":  # It has its own.
+        arguments.append(f"--quantization={quantization}")
     assert cli.main(["export", *arguments]) == 0, capsys.readouterr().err
     report = json.loads((output / "report.json").read_text())
-    assert report["quantization"] == "int8"
+    assert report["quantization"] == quantization
     assert report["verification"]["verdict"] == "pass"
 
 
@@ -95,31 +99,68 @@ def test_several_students_are_named(saved, capsys):
         assert "`mutual.students[0].save(...)`" in err
 
 
-@pytest.mark.parametrize("name", ["aware.keras", "distiller.keras", "soft", "soft.tflite"])
-def test_they_teach(name, saved, workplace, capsys):
-    run = f"from_{name}"
-    arguments = [*DATA, f"--teacher={saved / name}", "--student=nets_for_test:small"]
-    arguments += ["--epochs=6", "--learning_rate=0.02", "--alpha=0", f"--output={run}"]
-    rows = candidates(capsys, "train", *arguments)
-    assert rows[0]["name"] == "teacher"
-    assert rows[1]["agreement"] > 0.8
-    assert not (workplace / run / "teacher.keras").exists()
+@pytest.fixture(scope="module")
+def taught(saved, workplace):
+    """Trains the student by a teacher, and returns the rows of the comparison by name."""
+
+    def train(teacher, output):
+        flags = [*DATA, f"--teacher={teacher}", "--student=nets_for_test:small", "--epochs=2"]
+        flags += ["--learning_rate=0.02", "--alpha=0", f"--output={output}"]
+        assert cli.main(["train", *flags]) == 0
+        rows = json.loads((workplace / output / "comparison.json").read_text())["candidates"]
+        assert not (workplace / output / "teacher.keras").exists()
+        return {row["name"]: row for row in rows}
+
+    return train
+
+
+def test_files_teach_as_the_model_does_that_they_were_made_of(taught, saved, trained):
+    live = taught(trained / "teacher.keras", "by_model")
+    for name in ("soft", "soft.tflite"):
+        rows = taught(saved / name, f"by_{name}")
+        for row in ("teacher", "student distilled"):
+            assert rows[row]["accuracy"] == pytest.approx(live[row]["accuracy"], abs=0.02)
+        assert cli.main(["report", f"by_{name}", f"--output=page_{name}"]) == 0
+
+
+def test_what_was_distilled_teaches(taught, saved, trained):
+    live = taught(trained / "student.keras", "by_student")
+    for name, tolerance in (("aware.keras", 0.1), ("distiller.keras", 0.02)):
+        rows = taught(saved / name, f"by_{name}")
+        for row in ("teacher", "student distilled"):
+            expected = pytest.approx(live[row]["accuracy"], abs=tolerance)
+            assert rows[row]["accuracy"] == expected
+
+
+@pytest.mark.parametrize("name", ["aware.keras", "distiller.keras", "soft.tflite", "soft"])
+def test_paths_are_teachers(name, saved, digits):
     teacher = keras_distill.teachers.as_teacher(
         saved / name, from_logits=not name.startswith("soft")
     )
-    assert teacher.answer(np.zeros((1, 8, 8, 1), "float32"), ())[0] is not None
-    assert cli.main(["report", run, "--output=page"]) == 0
+    outputs = teacher.combine(teacher.answer(digits[0][:4])[0])
+    assert tuple(keras.tree.flatten(values_of(outputs))[0].shape) == (4, 10)
 
 
-def test_a_file_that_is_no_image_of_the_data(saved, capsys):
+def test_a_file_that_does_not_fit_the_data(saved, capsys):
     np.savez("wide.npz", x=np.zeros((100, 9, 9, 1), "float32"), y=np.arange(100) % 10)
-    arguments = ["--data=wide.npz", "--student=nets_for_test:small", "--output=out"]
-    assert cli.main(["train", f"--teacher={saved / 'soft.tflite'}", *arguments]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    np.savez("few.npz", x=np.zeros((100, 8, 8, 1), "float32"), y=np.arange(100) % 3)
+    arguments = ["--student=nets_for_test:small", "--output=out"]
+    for name in ("soft.tflite", "soft"):
+        for data, says in [
+            ("wide.npz", "doesn't read inputs of shape (9, 9, 1) and type float32"),
+            ("few.npz", "gives 10 outputs; the data need 3"),
+        ]:
+            teacher = f"--teacher={saved / name}"
+            assert cli.main(["train", teacher, f"--data={data}", *arguments]) == 2
+            err = capsys.readouterr().err
+            assert says in err
+            assert err.count("\n") == 1
+    assert cli.main(["evaluate", str(saved / "soft"), "--data=wide.npz"]) == 2
+    assert "doesn't read inputs of shape (9, 9, 1)" in capsys.readouterr().err
 
 
 def test_store_reads_a_file(saved, capsys):
-    arguments = [*DATA, f"--teacher={saved / 'teacher.tflite'}", "--output=answers_of_a_file"]
+    arguments = [*DATA, f"--teacher={saved / 'soft.tflite'}", "--output=answers_of_a_file"]
     assert cli.main(["store", *arguments, "--json"]) == 0, capsys.readouterr().err
     assert cli.main(["store", *DATA, "--teacher=nets_for_test:large", "--output=x"]) == 2
     assert "must be a .keras or .tflite file" in capsys.readouterr().err

@@ -2,13 +2,15 @@ import base64
 import io
 import json
 import re
+import warnings
 import xml.etree.ElementTree as ET
 
+import keras
 import numpy as np
 import pytest
 from matplotlib import image
 
-from keras_distill.evaluation import compare, pictures
+from keras_distill.evaluation import compare, gains, pictures
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +153,44 @@ def test_curves_have_the_colors_of_their_candidates(comparison, tmp_path, monkey
     assert not others & set(pictures.colors(names, "teacher").values())
     with pytest.raises(TypeError, match="`histories` must be .* Received for 'x': float"):
         comparison.report(tmp_path, histories={"x": [1.0]})
+
+
+@pytest.mark.parametrize("task", ["perfect", "one class", "segmentation", "constant", "values"])
+def test_reports_raise_no_warnings(task, rng, tmp_path):
+    """Neither NumPy's, such as "divide by zero encountered", nor matplotlib's."""
+    x = rng.normal(size=(60, 4, 4, 1)).astype("float32")
+    y = (x.mean((1, 2, 3)) > 0).astype(int)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(2)]
+    if task == "perfect":
+        layers = [keras.layers.Lambda(lambda x: 1000 * keras.ops.mean(x, (1, 2)) * [[-1.0, 1.0]])]
+    elif task == "one class":
+        y = np.zeros(60, int)
+    elif task == "segmentation":
+        layers, y = [keras.layers.Conv2D(3, 1)], (x[..., 0] > 9).astype(int)
+    else:
+        layers[-1] = keras.layers.Dense(1)
+        y = np.ones(60, "float32") if task == "constant" else x.sum((1, 2, 3))
+    models = {
+        name: keras.Sequential([keras.Input((4, 4, 1)), *layers])
+        for name in ("teacher", "student on labels", "distilled")
+    }
+    with warnings.catch_warnings(), np.errstate(all="raise", under="ignore"):
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        result = compare(models, (x, y), latency_runs=2)
+        history = {"loss": [1.0], "val_loss": [float("nan")]}
+        result.report(tmp_path, histories={"distilled": [history, history]})
+        str(result)
+
+
+def test_a_draw_without_a_gap_has_no_share():
+    """The gap is sure, but now and then a test set is drawn on which there is none."""
+    rows = [{"name": n, "accuracy": a} for n, a in (("t", 0.9), ("b", 0.7), ("s", 0.8))]
+    draws = {row["name"]: {"accuracy": np.full(100, row["accuracy"])} for row in rows}
+    draws["t"]["accuracy"][0] = draws["b"]["accuracy"][0]
+    with np.errstate(all="raise"):
+        assert gains.add_recovered_gap(rows, draws, "accuracy", "t", "b") == []
+    assert rows[2]["gap_recovered"] == pytest.approx(0.5)
+    shares = draws["s"]["gap_recovered"]
+    assert np.isnan(shares[0])
+    np.testing.assert_allclose(shares[1:], 0.5)
