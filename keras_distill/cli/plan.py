@@ -121,7 +121,7 @@ class Plan:
         model.compile(
             keras.optimizers.Adam(schedule),
             self._label_loss(),
-            metrics=[] if self.classes is None else ["accuracy"],
+            metrics=["mse" if self.classes is None else "accuracy"],
         )
         return model
 

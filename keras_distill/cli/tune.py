@@ -74,7 +74,7 @@ def _search(plan: Plan, run: runs.Run, flags: absl_flags.FlagValues, start: dict
             space={name: SEARCH_SPACE[name] for name in flags.search},
             trials=flags.trials,
             epochs=flags.epochs,
-            monitor="val_accuracy" if plan.classes else "val_loss",
+            monitor="val_accuracy" if plan.classes else "val_mse",  # Whatever alpha is.
             start={name: start[name] for name in flags.search},
             journal=run.folder / "search.journal",
             seed=flags.seed,

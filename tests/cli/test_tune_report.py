@@ -97,6 +97,15 @@ def test_a_search_reads_stored_answers(trained):
     assert cli.main(["train", f"--flagfile={flags}", "--output=tuned_stored"]) == 0
 
 
+def test_a_search_for_values_needs_no_weight_on_the_labels(workplace, capsys):
+    lines = [f"{i % 7},{i % 5},{i % 7 - 0.5 * (i % 5)}" for i in range(80)]
+    (workplace / "values.csv").write_text("\n".join(["a,b,y", *lines]))
+    arguments = ["--data=values.csv", "--label_column=y", "--teacher=nets_for_test:large", STUDENT]
+    arguments += ["--epochs=1", "--trials=1", "--alpha=0", "--search=learning_rate", "--json"]
+    assert cli.main(["tune", *arguments, "--output=tune_values", "--verbosity=-1"]) == 0
+    assert json.loads(capsys.readouterr().out)["monitor"] == "val_mse"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
