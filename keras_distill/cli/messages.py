@@ -88,6 +88,7 @@ def to_stderr(verbosity: int) -> Iterator[None]:
     tensorflow.setLevel(python_logging.ERROR)
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("always", category=UserWarning, module="keras_distill")
             warnings.showwarning = _Warnings()
             yield
     finally:
