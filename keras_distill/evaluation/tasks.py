@@ -53,13 +53,26 @@ def check(
 
 
 def task_of(y: np.ndarray, outputs: np.ndarray) -> str:
-    """The task that labels and outputs of these shapes and dtypes belong to."""
+    """The task that labels and outputs of these shapes and dtypes belong to.
+
+    Raises:
+        ValueError: If samples have several labels at once, which is no task of these.
+    """
     whole = np.issubdtype(y.dtype, np.integer) or y.dtype == bool
+    # Decisions are often floats in Keras.
+    whole = whole or (outputs.shape[1:] == (1,) and set(np.unique(y)) == {0, 1})
     if outputs.ndim == 2:
         one_hot = y.shape == outputs.shape and y.shape[1] > 1 and _is_one_hot(y)
         classes = (
             whole and y.size == len(y) and (outputs.shape[1] > 1 or set(np.unique(y)) <= {0, 1})
         )
+        if y.shape == outputs.shape and y.shape[1] > 1 and not one_hot and _are_decisions(y):
+            raise ValueError(
+                f"Labels of shape {y.shape} that are all 0 or 1, not with a single 1 in each row, "
+                "look like several labels at once, which aren't compared together. Compare one "
+                "at a time: `keras.Model(model.input, model.output[:, :1])` with `y[:, 0]`. If "
+                'they are values, give `task="regression"`.'
+            )
         return "classification" if one_hot or classes else "regression"
     if outputs.ndim > 2 and whole and y.size * outputs.shape[-1] == outputs.size:
         return "segmentation"
@@ -128,7 +141,11 @@ def _class_labels(y, outputs, missing_label):
 
 
 def _is_one_hot(y):
-    return bool(((y == 0) | (y == 1)).all() and (y.sum(-1) == 1).all())
+    return _are_decisions(y) and bool((y.sum(-1) == 1).all())
+
+
+def _are_decisions(y):
+    return bool(((y == 0) | (y == 1)).all())
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:

@@ -33,7 +33,6 @@ def rows(scale=1.0):
 @pytest.mark.parametrize(
     ("options", "scale", "bits"),
     [
-        ({}, 1.0, 8),
         ({"epsilon": 1e-5}, 30.0, 8),
         ({"epsilon": 1e-5, "learned": True}, 30.0, 8),
         ({"epsilon": 1e-5}, 30.0, 16),

@@ -95,6 +95,30 @@ def test_embedding_with_low_rank_adaptation():
     assert error(tflite.convert(student), student, ids) < 1e-5
 
 
+LOW_RANK = {
+    "Dense": (lambda: layers.Dense(5), (6,)),
+    "Conv1D": (lambda: layers.Conv1D(4, 3), (8, 3)),
+    "EinsumDense": (lambda: layers.EinsumDense("abc,cd->abd", (8, 4), bias_axes="d"), (8, 3)),
+}
+
+
+@pytest.mark.parametrize("aware", [False, True], ids=["plain", "aware"])
+@pytest.mark.parametrize("kind", LOW_RANK)
+def test_low_rank_adaptation(kind, aware):
+    """The file has the adapted kernel alone."""
+    make, shape = LOW_RANK[kind]
+    x, student = data(*shape), model_of(lambda x: make()(x), *shape)
+    layer = student.layers[1]
+    before = student.predict(x, verbose=0)
+    layer.enable_lora(2)
+    for lora in (layer.lora_kernel_a, layer.lora_kernel_b):
+        lora.assign(np.random.default_rng(1).normal(size=lora.shape))
+    assert np.std(student.predict(x, verbose=0) - before) > 0.5 * before.std()
+    model = quantize_aware(student, x) if aware else student
+    artifact = tflite.convert(model, "micro" if aware else "android")
+    assert error(artifact, student, x) < (0.05 if aware else 1e-5)
+
+
 def twice(x):
     y = layers.Dense(3)(x)
     return [y, y]
