@@ -75,14 +75,24 @@ def to_stderr(verbosity: int) -> Iterator[None]:
         verbosity: As absl counts: -1 for warnings, 0 for information, 1 for debugging.
     """
     logging.set_verbosity(max(verbosity, logging.INFO))  # Logs of runs keep information anyway.
-    if verbosity > logging.INFO:
-        logging.use_absl_handler()
-        yield
-        return
     handler = python_logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.converter.absl_to_standard(verbosity))
-    add_handler(handler, "%H:%M:%S")
-    # It has a handler of its own.
+    shows_all = verbosity > logging.INFO
+    if shows_all:
+        handler.setFormatter(Formatter(datefmt="%H:%M:%S"))
+        python_logging.getLogger().addHandler(handler)
+    else:
+        add_handler(handler, "%H:%M:%S")
+    try:
+        with contextlib.nullcontext() if shows_all else _only_own():
+            yield
+    finally:
+        python_logging.getLogger().removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _only_own() -> Iterator[None]:
+    """Silences TensorFlow's logger, which has a handler of its own, and warnings of libraries."""
     tensorflow = python_logging.getLogger("tensorflow")
     level = tensorflow.level
     tensorflow.setLevel(python_logging.ERROR)
@@ -92,7 +102,6 @@ def to_stderr(verbosity: int) -> Iterator[None]:
             warnings.showwarning = _Warnings()
             yield
     finally:
-        python_logging.getLogger().removeHandler(handler)
         tensorflow.setLevel(level)
 
 

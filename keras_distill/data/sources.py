@@ -87,7 +87,8 @@ def load(
     if path.suffix == ".npz":
         _refuse(given, source, "tables; an NPZ file has arrays for it")
         return from_npz(path, holdout, seed, task)
-    _refuse({**given, "task": task}, source, "tables and NPZ files" if task else "tables")
+    _refuse({"task": task}, source, "tables and NPZ files")
+    _refuse(given, source, "tables")
     if path.is_dir():
         return from_folder(path, holdout, seed, image_size)
     return from_tfds(str(source), holdout, data_dir, download, image_size)

@@ -1,12 +1,15 @@
 """Help, wrong flags, and errors in one line."""
 
+import logging
 import pathlib
 import tomllib
 
 import pytest
 import tensorflow as tf
+from absl import logging as absl_logging
 
 from keras_distill import __version__, cli
+from keras_distill.cli import messages
 
 
 def test_usage_lists_every_command(capsys):
@@ -80,3 +83,15 @@ def test_every_package_is_installed():
     names = [".".join(folder.relative_to(root).parts) for folder in found]
     names = [f"keras_distill.{n}" if n.startswith("tflite") else n for n in names]
     assert set(names) <= set(settings["packages"])
+
+
+@pytest.mark.parametrize("verbosity", [-1, 0, 1])
+def test_a_command_leaves_no_handler_behind(verbosity, capsys):
+    before = list(logging.getLogger().handlers)
+    with messages.to_stderr(verbosity):
+        absl_logging.warning("one %d", 1)
+        absl_logging.info("two")
+    assert logging.getLogger().handlers == before
+    lines = capsys.readouterr().err.splitlines()
+    # The file of this test isn't the command's: only with 1 are others shown.
+    assert [line.split(" ", 1)[1] for line in lines] == ["warning: one 1", "two"] * (verbosity == 1)
