@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from keras_distill.inputs import entries_for
 from keras_distill.mutual import MutualDistiller
 from keras_distill.outputs import values_of
 from keras_distill.teachers import BaseTeacher
+from keras_distill.teachers.conversion import KERAS_SUFFIXES, load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ def as_candidate(model: Any, name: str) -> Candidate:
     Args:
         model: A `keras.Model`, a `Distiller` (its student is compared), one of
             `keras_distill.teachers`, an artifact of `keras_distill.tflite`, or the path of a
-            `.keras` or `.tflite` file.
+            `.keras`, `.h5` or `.tflite` file.
         name: Its name, for messages.
 
     Raises:
@@ -84,14 +86,14 @@ def as_candidate(model: Any, name: str) -> Candidate:
         return File(model)
     raise TypeError(
         f"The candidate {name!r} must be a Keras model, a teacher, an artifact of "
-        "`keras_distill.tflite`, or the path of a .keras or .tflite file. "
+        "`keras_distill.tflite`, or the path of a .keras, .h5 or .tflite file. "
         f"Received: {model!r} of type {type(model).__name__}"
     )
 
 
 def _load(path: Any) -> Any:
-    if str(path).endswith(".keras"):
-        return keras.saving.load_model(path)
+    if pathlib.Path(path).suffix in KERAS_SUFFIXES:
+        return load_model(pathlib.Path(path))
     if os.path.exists(os.path.join(path, "saved_model.pb")):
         raise ValueError(
             f"{path} is a SavedModel: give `keras_distill.teachers.SavedModel(path)` instead, "

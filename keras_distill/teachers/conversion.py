@@ -13,13 +13,16 @@ from keras_distill.teachers.live import KerasTeacher
 from keras_distill.teachers.records import manifest_path
 from keras_distill.teachers.stored import Stored
 
+#: Endings of the files of Keras models.
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+
 
 def as_teacher(teacher: Any, from_logits: bool | dict = True) -> BaseTeacher:
     """The teacher that something makes.
 
     Args:
-        teacher: A teacher, a Keras model, a function of a batch of tensors, or a path: a `.keras`
-            or `.tflite` file, the folder of a SavedModel, or one that `store` wrote.
+        teacher: A teacher, a Keras model, a function of a batch of tensors, or a path: a `.keras`,
+            `.h5` or `.tflite` file, the folder of a SavedModel, or one that `store` wrote.
         from_logits: As in `Teacher`.
 
     Returns:
@@ -50,11 +53,28 @@ def _made(teacher):
     )
 
 
+def load_model(path: pathlib.Path) -> keras.Model:
+    """The model of a `.keras` file, or of an HDF5 file of earlier versions of Keras.
+
+    Raises:
+        ValueError: If there is no such file, or it holds weights alone.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
+    if path.name.endswith(".weights.h5"):
+        raise ValueError(
+            f"{path} holds weights without a model: build the model, call "
+            f"`model.load_weights({str(path)!r})`, and give the model."
+        )
+    # What an HDF5 file was compiled with may be of a version that is no more.
+    return keras.saving.load_model(path, compile=path.suffix == ".keras")
+
+
 def _loaded(path):
     if path.suffix == ".tflite":
         return LiteRT(path)
-    if path.suffix == ".keras":
-        model = keras.saving.load_model(path)
+    if path.suffix in KERAS_SUFFIXES:
+        model = load_model(path)
         # Of a saved `Distiller`, the student teaches.
         student = getattr(model, "student", None)
         return KerasTeacher(student if isinstance(student, keras.Model) else model)

@@ -22,8 +22,8 @@ class Teacher(BaseTeacher):
 
     Args:
         teacher: A `keras.Model`, one of `keras_distill.teachers`, a function of a batch of
-            tensors, or a path: of a `.keras` or `.tflite` file, of a SavedModel, or of a folder
-            that `store` wrote.
+            tensors, or a path: of a `.keras`, `.h5` or `.tflite` file, of a SavedModel, or of a
+            folder that `store` wrote.
         preprocess: Function from the batch's `x` to the teacher's inputs: another resolution,
             dtype or normalization, or another element of a dict. Defaults to `None`: the teacher
             reads what the student reads.

@@ -7,9 +7,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 import keras_distill
+from keras_distill.evaluation.candidates import as_candidate
 from keras_distill.losses import SoftTargets
 from keras_distill.outputs import values_of
 from keras_distill.teachers import Keyed, Teacher
+from keras_distill.teachers.conversion import as_teacher
 
 
 @keras.saving.register_keras_serializable("keras_distill_tests")
@@ -233,3 +235,33 @@ def test_numerics_are_checked_without_losing_logits(dense, x):
         distiller.compile("sgd")
         values.append(distiller.train_on_batch(x * 50))
     assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+class TestPathsOfHDF5Files:
+    def model(self):
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([keras.Input((4,)), layers.Dense(3, name="scores")])
+
+    @pytest.mark.parametrize("suffix", [".h5", ".hdf5"])
+    def test_are_teachers_and_candidates(self, suffix, tmp_path):
+        model, path = self.model(), tmp_path / f"teacher{suffix}"
+        model.save(path)
+        x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+        expected = model.predict(x, verbose=0)
+        got = values_of(as_teacher(path).answer(tf.constant(x))[0])
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+        outputs = as_candidate(str(path), "teacher").outputs(x, 8)
+        np.testing.assert_allclose(outputs, expected, rtol=1e-6)
+
+    def test_with_weights_alone(self, tmp_path):
+        path = tmp_path / "teacher.weights.h5"
+        self.model().save_weights(path)
+        for load in (as_teacher, lambda path: as_candidate(path, "teacher")):
+            with pytest.raises(ValueError, match=r"weights without a model.*load_weights\("):
+                load(path)
+
+    @pytest.mark.parametrize("name", ["t.h5", "t.keras"])
+    def test_that_do_not_exist(self, name, tmp_path):
+        for load in (as_teacher, lambda path: as_candidate(path, "teacher")):
+            with pytest.raises(ValueError, match=f"no file .*{name}"):
+                load(tmp_path / name)
