@@ -176,20 +176,21 @@ def _check_model(model):
 _OF_STRINGS = (
     keras.layers.HashedCrossing,
     keras.layers.Hashing,
+    keras.layers.IntegerLookup,
     keras.layers.StringLookup,
     keras.layers.TextVectorization,
 )
 
 
 def _check_strings(model, preprocessing, input_signature):
-    """Refuses students and preprocessing that take texts: a file takes numbers."""
+    """Refuses students and preprocessing that take texts, or hash and look up: the app must."""
     layers = [x for x in (preprocessing,) if isinstance(x, keras.Layer)]
     for layer in [*layers, *lowering.all_layers(model)]:
         if isinstance(layer, _OF_STRINGS):
             raise ValueError(
-                f"Layer {layer.name!r} ({type(layer).__name__}) takes text or looks it up, which "
-                "TFLite's operators don't: the app must do that. Cut the student after the layer, "
-                "as in `keras.Model(layer.output, student.output)` with "
+                f"Layer {layer.name!r} ({type(layer).__name__}) takes text, hashes it or looks it "
+                "up, which TFLite's operators don't: the app must do that. Cut the student after "
+                "the layer, as in `keras.Model(layer.output, student.output)` with "
                 f"`layer = student.get_layer({layer.name!r})`, and give the file ids."
             )
     given = keras.tree.flatten(input_signature) if input_signature is not None else []

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_distill import quantization, tflite
 
@@ -43,27 +44,83 @@ class TestStrings:
             tflite.convert(Student(), input_signature=signature)
 
 
-@pytest.mark.parametrize(
-    ("function", "shape", "message"),
-    [
-        (
-            layers.Resizing(5, 5, interpolation="bicubic", name="larger"),
-            (8, 8, 2),
-            'no operator for ResizeBicubic .*larger.*interpolation="bilinear"',
-        ),
-        (layers.MaxPooling3D(2, name="pool"), (4, 4, 4, 2), "no operator for MaxPool3D .*'.*pool"),
-        (lambda x: keras.ops.argmax(x, -1), (6,), 'postprocessing="argmax"'),
-    ],
-)
-def test_operators_that_tflite_lacks(function, shape, message):
+class Spectrum(layers.Layer):
+    """As pipelines for speech have it."""
+
+    def call(self, x):
+        waves = tf.reshape(x[0], (-1, 1))
+        spectrum = tf.raw_ops.AudioSpectrogram(input=waves, window_size=256, stride=128)
+        return tf.raw_ops.Mfcc(spectrogram=spectrum, sample_rate=16000)
+
+
+BY_OPERATOR = {
+    "ResizeBicubic": (
+        layers.Resizing(5, 5, interpolation="bicubic", name="larger"),
+        (8, 8, 2),
+        'use `interpolation="bilinear"`',
+    ),
+    "ScaleAndTranslate": (
+        layers.Resizing(5, 5, interpolation="lanczos3", name="larger"),
+        (8, 8, 2),
+        'use `interpolation="bilinear"` without antialiasing',
+    ),
+    "ResizeArea": (
+        layers.Resizing(5, 5, interpolation="area", name="larger"),
+        (8, 8, 2),
+        'use `interpolation="bilinear"`',
+    ),
+    "MaxPool3D": (layers.MaxPooling3D(2, name="larger"), (4, 4, 4, 2), "pooling of two dimensions"),
+    "AvgPool3D": (
+        layers.AveragePooling3D(2, name="larger"),
+        (4, 4, 4, 2),
+        "pooling of two dimensions",
+    ),
+    "Mfcc": (Spectrum(name="larger"), (4000,), "compute features in the app"),
+}
+
+
+@pytest.mark.parametrize("operator", BY_OPERATOR)
+def test_operators_that_tflite_lacks(operator):
+    """Operator, layer and what to do."""
+    function, shape, fix = BY_OPERATOR[operator]
+    message = rf"no operator for .*{operator} \(layer 'larger'\): .*{fix}"
     with pytest.raises(tflite.ConverterError, match=message) as caught:
         tflite.convert(model_of(function, *shape))
     assert len(str(caught.value)) < 500
 
 
-def test_loops_of_unknown_size():
-    with pytest.raises(tflite.ConverterError, match="give `batch_size=1`"):
-        tflite.convert(model_of(lambda x: layers.GRU(3)(x), 4, 3), batch_size=None)
+def test_operations_that_tflite_lacks():
+    student = model_of(lambda x: keras.ops.argmax(layers.Dense(3)(x), -1), 6)
+    with pytest.raises(tflite.ConverterError, match=r'BitwiseAnd \(.*postprocessing="argmax"'):
+        tflite.convert(student)
+
+
+def test_counts_of_ids():
+    count = layers.CategoryEncoding(5, "multi_hot", name="hot")
+    with pytest.raises(tflite.ConverterError, match=r"DenseBincount \(layer 'hot'\): .*one_hot"):
+        tflite.convert(model_of(count, 6, dtype="int32"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "dtype"),
+    [
+        (layers.Hashing(5, name="buckets"), "int32"),
+        (layers.IntegerLookup(vocabulary=[3, 4], name="buckets"), "int64"),
+    ],
+)
+def test_hashed_and_looked_up_ids(layer, dtype):
+    student = model_of(lambda x: layers.Embedding(5, 2)(layer(x)), 6, dtype=dtype)
+    with pytest.raises(ValueError, match=r"'buckets' \(.*the app must do that. Cut the student"):
+        tflite.convert(student)
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.GRU(3, name="memory"), layers.Bidirectional(layers.LSTM(3), name="memory")]
+)
+def test_loops_of_unknown_size(layer):
+    message = r"loop \(.*layer '.*(memory|lstm).*'.*give `batch_size=1`"
+    with pytest.raises(tflite.ConverterError, match=message):
+        tflite.convert(model_of(layer, 4, 3), batch_size=None)
 
 
 def test_loops_of_tflite_micro():

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import tempfile
 
-from keras_distill.tflite import child, flatbuffer, ranges, targets, trace
+from keras_distill.tflite import child, flatbuffer, lowering, ranges, targets, trace
 from keras_distill.tflite.converters import masks, refusals
 from keras_distill.tflite.converters.activation_ranges import activation_ranges
 from keras_distill.tflite.converters.converter import Converted, Converter, Samples, Scores
@@ -80,7 +80,7 @@ def run(request: Request, graph: Graph, quantization: str, samples: Samples | No
     except child.ConverterError as error:
         raise child.ConverterError(
             f"TensorFlow's converter refused model {name!r} as {quantization}: "
-            f"{refusals.explained(str(error))}"
+            f"{refusals.explained(str(error), _layers(graph), graph.loops)}"
         ) from None
     return flatbuffer.tidied(tflite, [i.name for i in graph.function.inputs], graph.outputs)
 
@@ -97,6 +97,10 @@ def float32_file(request: Request, function: Function, scores: Scores) -> bytes:
         graph = trace.trace(request, function, pathlib.Path(folder))
         masks.replace(graph, scores)
         return run(request, graph, "float32")
+
+
+def _layers(graph):
+    return {layer.name for layer in lowering.all_layers(graph.function.model)}
 
 
 def _advice(graph):
