@@ -103,7 +103,7 @@ def _examples(flags: absl_flags.FlagValues) -> None:
 def _run(flags: absl_flags.FlagValues) -> None:
     to = {"flag_values": flags}
     absl_flags.DEFINE_string("output", None, "New folder of the run. Default: in runs/.", **to)
-    absl_flags.DEFINE_string("resume", None, "Folder of a run to go on with.", **to)
+    absl_flags.DEFINE_string("resume", None, "Folder of a run to resume.", **to)
 
 
 def _models(flags: absl_flags.FlagValues) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C during a training: heard between two batches."""
+"""Ctrl-C during training, handled between two batches."""
 
 import signal
 import threading
@@ -8,15 +8,15 @@ import keras
 
 
 class BetweenBatches(keras.callbacks.Callback):
-    """The context of a training, and a callback for it: Ctrl-C ends it after a batch.
+    """A context for training, and a callback: Ctrl-C ends the training after the current batch.
 
-    Python raises `KeyboardInterrupt` wherever it happens to be. Inside TensorFlow it is now and
-    then swallowed, or ends the process. A second Ctrl-C is heard at once, as always.
+    Python raises `KeyboardInterrupt` wherever it happens to be. Inside TensorFlow it is sometimes
+    swallowed, or ends the process. A second Ctrl-C takes effect at once, as usual.
     """
 
     def __enter__(self) -> Self:
         self.heard = False
-        # Threads aren't told of Ctrl-C; elsewhere it may be ignored, or the caller's to handle.
+        # Only the main thread gets Ctrl-C, which may also be ignored or handled by the caller.
         self.listens = (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler

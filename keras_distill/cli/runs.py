@@ -1,4 +1,4 @@
-"""The folder of a run: settings, logs, checkpoints, events, models; and trainings that go on."""
+"""The folder of a run: settings, logs, checkpoints, events, models; and resumed trainings."""
 
 import contextlib
 import importlib.util
@@ -26,7 +26,7 @@ MOMENTARY = ("flagfile", "help", "h", "json", "output", "resume", "undefok", "ve
 
 
 class Run:
-    """A run in a folder of its own, new or gone on with.
+    """A run in a folder of its own, new or resumed.
 
     Attributes:
         folder: Its `pathlib.Path`.
@@ -51,8 +51,8 @@ class Run:
             build: Function that returns the compiled model to fit.
             epochs: Number of epochs.
             dataset: Function from the number of an epoch, an integer tensor, to its batches. The
-                same number gives the same batches, so that a run that was interrupted goes on as
-                if it hadn't been.
+                same number gives the same batches, so that an interrupted run continues as if it
+                hadn't been interrupted.
             steps: Batches in an epoch.
             validation: Batches to validate on after each epoch.
 
@@ -91,12 +91,12 @@ class Run:
         return model
 
     def resumable(self) -> bool:
-        """Whether an epoch, a model or a trial is there to go on from."""
+        """Whether there is an epoch, a model or a trial to resume from."""
         kept = [*self.folder.glob("*.keras"), *self.folder.glob("*.journal")]
         return bool(kept) or any(map(_epochs_done, self.folder.glob("checkpoints/*")))
 
     def write(self, name: str, result: Any) -> None:
-        """Writes a dict as JSON, whole or not at all."""
+        """Writes a dict as JSON, completely or not at all."""
         write_text(self.folder / name, json.dumps(result, indent=2) + "\n")
 
 
@@ -133,7 +133,7 @@ def choose(flags: absl_flags.FlagValues, command: str, arguments: Sequence[str] 
 
 @contextlib.contextmanager
 def recorded(run: Run, flags: absl_flags.FlagValues, command: str) -> Iterator[None]:
-    """Keeps settings and log in the folder, and tells how to go on after Ctrl-C.
+    """Keeps settings and log in the folder, and says how to resume after Ctrl-C.
 
     A new run that fails before the end of its first epoch leaves no folder.
     """
@@ -185,7 +185,7 @@ def write_settings(path: pathlib.Path, flags: absl_flags.FlagValues, names: Iter
 
 
 def save_model(model: keras.Model, path: pathlib.Path) -> None:
-    """Saves a model, whole or not at all."""
+    """Saves a model, completely or not at all."""
     partial = path.with_name(f"partial-{path.name}")
     model.save(partial)
     os.replace(partial, path)

@@ -1,12 +1,12 @@
-"""`keras-distill store`: what a teacher says of each training example, written once.
+"""`keras-distill store`: a teacher's outputs for the training examples, computed once.
 
   keras-distill store --data=fashion_mnist --teacher=teacher.keras --output=answers
   keras-distill train --data=fashion_mnist --teacher=teacher.keras --student=nets:small \\
       --answers=answers
 
 With --views and --augment the teacher's outputs for several augmented views of each example are
-stored, each of which is redrawn for the student from its seed. Interrupted, the command goes on
-where it was when it is run again. A folder with outputs of another teacher, other data or other
+stored, each of which is redrawn for the student from its seed. If it is interrupted, the same
+command continues where it stopped. A folder with outputs of another teacher, other data or other
 settings is refused.
 """
 

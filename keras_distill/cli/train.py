@@ -1,4 +1,4 @@
-"""`keras-distill train`: a student on labels and on what a teacher says.
+"""`keras-distill train`: a student, on labels and on the outputs of a teacher.
 
   keras-distill train --data=fashion_mnist --teacher=teacher.keras --student=nets:small
   keras-distill train --data=photos/ --image_size=96,96 --teacher=EfficientNetB0 \\
@@ -13,7 +13,7 @@ One that isn't a file or a folder is trained first.
 The run's folder holds settings.flags (to be used again with --flagfile), log.txt, student.keras
 (and teacher.keras if it was trained), the history of each training as .csv, TensorBoard events
 where TensorBoard is installed, and comparison.json: all models on the test data. After Ctrl-C,
---resume goes on from the end of the last whole epoch.
+--resume continues from the end of the last complete epoch.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@
   keras-distill train --flagfile=runs/search/best.flags
 
 Takes the flags of `train`. The first trial has the values of the flags; hopeless trials are stopped
-early. The test data are never looked at. After Ctrl-C, --resume goes on with the next trial.
+early. The test data are never used. After Ctrl-C, --resume continues with the next trial.
 """
 
 import logging as python_logging
