@@ -50,6 +50,8 @@ def _rule_of(step: Step) -> Rule:
         return FLOAT
     if getattr(step.operation, "data_format", None) == "channels_first":
         refuse(step, 'TFLite needs `data_format="channels_last"`.')
+    if step.call.keywords.get("mask") is not None:
+        refuse(step, "Masks have no integer form: leave `mask` out.")
     rule = rule_of(step.operation)
     if rule is None:
         refuse(step, why_not(step.operation))

@@ -209,3 +209,19 @@ def test_conversion(aware_student):
             tflite.convert(aware_student, **options)
     with pytest.raises(ValueError, match="isn't quantize-aware"):
         quantization.freeze(convolutional())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.GlobalAveragePooling1D(name="a"),
+        layers.BatchNormalization(name="a"),
+        layers.Softmax(name="a"),
+    ],
+)
+def test_masks_are_refused_before_training(layer):
+    x, mask = keras.Input((6, 8)), keras.Input((6,), dtype="bool")
+    shown = mask[..., None] if isinstance(layer, layers.Softmax) else mask
+    model = keras.Model([x, mask], layer(layers.Dense(8)(x), mask=shown))
+    with pytest.raises(ValueError, match=r"'a' .*Masks have no integer form: leave `mask` out"):
+        quantization.quantize_aware(model)

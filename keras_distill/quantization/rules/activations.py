@@ -31,13 +31,7 @@ def _silu(builder: Builder, step: Step, tensors: list) -> Any:
     return layers.Multiply(name=name)([x, gate])
 
 
-def _check_mask(step: Step) -> str | None:
-    if step.call.keywords.get("mask") is not None:
-        return "Masks have no integer form: leave `mask` out."
-    return None
-
-
-_BOUNDED = Rule(Output.FIXED, check=_check_mask)
+_BOUNDED = Rule(Output.FIXED)
 
 #: Rules by the name of the function.
 ACTIVATIONS: dict[str, Rule] = {
@@ -48,7 +42,7 @@ ACTIVATIONS: dict[str, Rule] = {
     "silu": Rule(Output.OWN, _silu),
     "sigmoid": _BOUNDED,
     "hard_sigmoid": _BOUNDED,
-    "tanh": Rule(Output.FIXED, check=_check_mask, signed=True),
+    "tanh": Rule(Output.FIXED, signed=True),
     "softmax": _BOUNDED,
     "gelu": Rule(Output.OWN, support=Support(LITERT, LITERT)),
     "hard_silu": Rule(Output.OWN, support=Support(int16=NO)),
