@@ -7,6 +7,7 @@ digit 7 said by Jackson for the 32nd time; as its authors ask, those numbered 0 
     python examples/spoken_digits.py free-spoken-digit-dataset/recordings firmware
 """
 
+import math
 import pathlib
 import sys
 
@@ -18,7 +19,8 @@ from keras import layers
 import keras_distill
 from keras_distill import data
 
-AUGMENT = data.Augmentation([data.random_shift(4), data.random_noise(0.5)])
+SILENCE = math.log(1e-6)  # In a log-mel spectrogram.
+AUGMENT = data.Augmentation([data.random_shift(4, fill=SILENCE), data.random_noise(0.5)])
 
 
 def recordings(folder):
