@@ -7,6 +7,7 @@ from keras_distill.tflite.child import ConverterCrash, ConverterError
 from keras_distill.tflite.convert import convert
 from keras_distill.tflite.inspect import inspect
 from keras_distill.tflite.streaming import Stream
+from keras_distill.tflite.targets import EthosU
 
 __all__ = [
     "Artifact",
@@ -14,6 +15,7 @@ __all__ = [
     "Calibration",
     "ConverterCrash",
     "ConverterError",
+    "EthosU",
     "Stream",
     "convert",
     "inspect",

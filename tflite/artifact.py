@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras_distill.tflite import (
     arena,
     closeness,
@@ -19,6 +18,7 @@ from keras_distill.tflite import (
     judge,
     layer_errors,
     names,
+    provenance,
     runtimes,
     student_function,
     targets,
@@ -244,8 +244,8 @@ class Artifact:
         For phones: the file with TFLite metadata, the labels, a Kotlin class for LiteRT's API, the
         lines for Gradle, and a complete sample app. For microcontrollers: the file as a C++ array,
         a header with operators, arena, ports and labels, stored test vectors with a program that
-        runs them, `CMakeLists.txt` and an Arduino sketch. For both: the report, as JSON and
-        Markdown.
+        runs them, `CMakeLists.txt`, an Arduino sketch and a README. For both: the report, as JSON
+        and Markdown.
 
         Args:
             folder: Folder to write to; made where it doesn't exist.
@@ -322,12 +322,14 @@ def finished(
     report = _described(inspect(tflite), judged.ports, target.name)
     report["labels"] = request.labels
     if target.runtime == "micro":
+        report["sha256"] = provenance.sha256(tflite)
         report["bytes_saved_by_stripping_names"] = len(judged.named) - len(tflite)
         if runtimes.micro_available():
             report["arena"] = arena.measured(tflite)
     compiled = None
     if target.accelerator:
         compiled, report["npu"] = ethos.compile(tflite, target)
+        report["npu"]["sha256"] = provenance.sha256(compiled)
     if proven is not None:
         report["stream"] = proven.report
     report |= {
@@ -335,8 +337,7 @@ def finished(
         "io": [_types(judged.ports.inputs), _types(judged.ports.outputs)],
         "calibration": _calibration(request, calibrated.arrays),
         "warnings": [*calibrated.notes, *judged.notes],
-        # Packages may have other names, such as `keras-nightly`.
-        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+        "versions": provenance.versions(target),
     }
     return Artifact(
         tflite, target.name, report, judged.ports, student=request.student, labels=request.labels,
@@ -401,6 +402,11 @@ def load(
     tflite = read(path)
     target = targets.get(_reported_target(path, tflite) if target is None else target).name
     found = inspect(tflite)
+    if targets.NPU_OPERATOR in found.counts:
+        raise ValueError(
+            "Vela compiled the file for an Ethos-U: nothing on this host runs it. Load the file "
+            "that it was made from, which `save` wrote beside it."
+        )
     refused = targets.refusals(found, target)
     if refused:
         raise ValueError(f"Target {target!r} refuses the file: {'; '.join(refused)}.")
@@ -409,6 +415,9 @@ def load(
         runtimes.survive(tflite, runtime)
         ports = runtimes.ports_of(tflite)
         report = _described(found, ports, target)
+        if runtime == "micro":
+            report["sha256"] = provenance.sha256(tflite)
+            report["versions"] = provenance.versions(targets.get(target))
         if runtimes.on_host(runtime) == "micro":
             report["arena"] = arena.measured(tflite)
     except runtimes.Refusal as error:

@@ -12,11 +12,12 @@ from keras_distill.tflite import calibration as calibration_data
 from keras_distill.tflite.calibration import Calibration
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.streaming import Stream, conversion
+from keras_distill.tflite.targets import EthosU
 
 
 def convert(
     student: keras.Model,
-    target: str = "android",
+    target: str | EthosU = "android",
     quantization: str = "float32",
     *,
     io: str | Sequence[str] | None = None,
@@ -41,7 +42,8 @@ def convert(
         student: A built Keras model. One made by `keras_distill.quantization.quantize_aware`
             becomes a file with the very ranges and integers that it was trained with; it needs
             neither `quantization` nor `calibration`.
-        target: `"android"`, `"micro"` or an Ethos-U such as `"ethos-u55-128"`.
+        target: `"android"`, `"micro"`, an Ethos-U such as `"ethos-u55-128"`, or an `EthosU` with
+            settings of its own.
         quantization: `"float32"`, `"float16"` (weights stored in half), `"dynamic"` (int8 weights,
             float activations), `"int8"`, `"int16x8"` (int16 activations, int8 weights) or
             `"int4"` (int4 weights, int8 activations).

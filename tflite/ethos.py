@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import tempfile
 from typing import Any
 
 from keras_distill.tflite.inspect import inspect
-from keras_distill.tflite.targets import Target
+from keras_distill.tflite.targets import NPU_OPERATOR, Target
 
 #: System configuration and memory mode that Vela documents for each family.
 _SETTINGS = {
@@ -41,15 +42,20 @@ def compile(tflite: bytes, target: Target) -> tuple[bytes, dict[str, Any]]:
     """
     if not available():
         raise ImportError(f"Target {target.name!r} needs Vela: `pip install keras-distill[ethos]`.")
+    settings = target.accelerator
+    assert settings is not None
     system, memory = _SETTINGS[target.name.rsplit("-", 1)[0]]
+    system, memory = settings.system_config or system, settings.memory_mode or memory
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         (folder / "student.tflite").write_bytes(tflite)
         command = [
             sys.executable, "-P", "-m", "ethosu.vela", "student.tflite", "--output-dir", ".",
-            "--accelerator-config", target.accelerator,
+            "--accelerator-config", target.name,
             "--system-config", system, "--memory-mode", memory,
         ]  # fmt: skip
+        if settings.config is not None:
+            command += ["--config", os.path.abspath(settings.config)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
@@ -60,7 +66,7 @@ def compile(tflite: bytes, target: Target) -> tuple[bytes, dict[str, Any]]:
         compiled = (folder / "student_vela.tflite").read_bytes()
         with open(next(folder.glob("*_summary_*.csv")), newline="") as file:
             row = next(csv.DictReader(file))
-    left = [op.name for op in inspect(compiled).operators if op.name != "ethos-u"]
+    left = [op.name for op in inspect(compiled).operators if op.name != NPU_OPERATOR]
     return compiled, {
         "system_config": system,
         "memory_mode": memory,

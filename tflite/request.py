@@ -66,7 +66,7 @@ class Request:
     def of(
         cls,
         model: Any,
-        target: str,
+        target: str | targets.EthosU,
         quantization: str,
         *,
         io: str | Sequence[str] | None,

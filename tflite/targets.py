@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,36 @@ _ETHOS = (
 )
 
 
+#: The operator that a part of a file becomes for an NPU.
+NPU_OPERATOR = "ethos-u"
+
+
+@dataclasses.dataclass(frozen=True)
+class EthosU:
+    """An Ethos-U as a target, with the settings of the system that it is part of.
+
+    The defaults are those that Vela documents for each family. They decide where weights and
+    activations are, and so the estimates and the file that Vela compiles.
+
+    Args:
+        name: The target, such as `"ethos-u55-128"`.
+        system_config: Vela's `--system-config`, such as `"Ethos_U55_Deep_Embedded"`.
+        memory_mode: Vela's `--memory-mode`, such as `"Sram_Only"`.
+        config: Path of a configuration file (`vela.ini`) that has other systems and modes than
+            Vela's own.
+
+    Example:
+
+    >>> target = keras_distill.tflite.EthosU("ethos-u55-128", memory_mode="Sram_Only")
+    >>> artifact = keras_distill.tflite.convert(student, target, "int8", calibration=x_train)
+    """
+
+    name: str
+    system_config: str | None = None
+    memory_mode: str | None = None
+    config: str | os.PathLike | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """Where a file is to run.
@@ -47,13 +78,13 @@ class Target:
         name: Its name in `convert`.
         runtime: `"litert"` or `"micro"`.
         refused: Why it can't run a quantization, for each that it can't.
-        accelerator: Vela's name of its NPU, or `None`.
+        accelerator: Its NPU, with the settings that Vela is given; or `None`.
     """
 
     name: str
     runtime: str
     refused: dict[str, str]
-    accelerator: str | None = None
+    accelerator: EthosU | None = None
 
 
 _MICRO_REFUSED = {
@@ -72,14 +103,21 @@ def names() -> list[str]:
     return ["android", "micro", *_ETHOS]
 
 
-def get(name: str) -> Target:
+def get(target: str | EthosU) -> Target:
     """The target of a name, or a `ValueError` that lists the names."""
+    settings = target if isinstance(target, EthosU) else EthosU(target)
+    name = settings.name
+    if settings != EthosU(name) and name not in _ETHOS:
+        raise ValueError(
+            f"`EthosU` must be given one of {list(_ETHOS)}."
+            f"{suggestion(name, _ETHOS)} Received: {settings}"
+        )
     if name == "android":
         return Target(name, "litert", {})
     if name == "micro":
         return Target(name, "micro", _MICRO_REFUSED)
     if name in _ETHOS:
-        return Target(name, "micro", _ETHOS_REFUSED, accelerator=name)
+        return Target(name, "micro", _ETHOS_REFUSED, accelerator=settings)
     raise ValueError(
         f"`target` must be one of {names()}.{suggestion(name, names())} Received: target={name!r}"
     )
@@ -100,8 +138,10 @@ def refusals(inspection: "Inspection", target: str) -> list[str]:
     to = get(target)
     reasons: list[str] = []
     for op in inspection.operators:
-        if op.custom:
+        if op.custom and op.name != NPU_OPERATOR:
             reasons.append(f"operator {op.name} is not built in{_at(op)}")
+        elif op.custom and not to.accelerator:
+            reasons.append("Vela compiled the file for an Ethos-U, which this target isn't")
     if to.runtime == "micro":
         reasons += _micro_refusals(inspection)
     if to.accelerator:
@@ -111,6 +151,8 @@ def refusals(inspection: "Inspection", target: str) -> list[str]:
 
 def _ethos_refusals(inspection):
     for op in inspection.operators:
+        if op.name == NPU_OPERATOR:
+            continue
         if op.macs != 0 and any(t.dtype == "FLOAT32" for t in op.outputs):
             yield _ETHOS_REFUSED["float32"]
         if any(t and t.dtype == "INT4" for t in op.inputs):

@@ -1,5 +1,7 @@
 """The kit for firmware, compiled and run."""
 
+import hashlib
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -8,9 +10,11 @@ import subprocess
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import zoo
 from keras_distill.tflite import _litert, budget, micro, names, targets
 
+import keras_distill
 from keras_distill import tflite
 
 ROOT = "TFLITE_MICRO_ROOT"
@@ -63,7 +67,41 @@ def test_kit_has_what_firmware_needs(kit):
     vectors = {"class_student_test_vectors.h", "class_student_test_vectors.cc"}
     sketch = {f"arduino/class_student/{file}" for file in model | {"class_student.ino"}}
     reports = {"class_student.tflite", "report.json", "report.md"}
-    assert files == model | vectors | sketch | reports | {"main.cc", "CMakeLists.txt"}
+    assert files == model | vectors | sketch | reports | {"main.cc", "CMakeLists.txt", "README.md"}
+
+
+def test_readme_names_every_file_and_where_they_come_from(kit):
+    artifact, folder = kit
+    readme = (folder / "README.md").read_text()
+    named = {"arduino/class_student/"} | {
+        p.name for p in folder.iterdir() if p.suffix not in ("", ".h")
+    }
+    assert all(f"`{name}`" in readme for name in named - {"README.md"})
+    assert "@" not in readme
+    digest = hashlib.sha256((folder / "class_student.tflite").read_bytes()).hexdigest()
+    assert artifact.report["sha256"] == digest
+    runtime = importlib.metadata.metadata("tflite-micro")
+    versions = artifact.report["versions"]
+    assert versions["tflite_micro"] == runtime["Version"]
+    assert f"[{versions['tflite_micro_commit']}]" in runtime.get_payload()
+    for text in (readme, (folder / "class_student_model.h").read_text()):
+        assert digest in text
+        assert f"keras_distill {keras_distill.__version__}, TensorFlow {tf.__version__}" in text
+        assert f"TFLite Micro {runtime['Version']}" in text
+        assert "https://github.com/tensorflow/tflite-micro" in text
+    assert f"git checkout {versions['tflite_micro_commit']}" in readme
+    for heading in ("CMake", "Arduino", "ESP-IDF"):
+        assert heading in readme
+
+
+def test_kit_of_a_loaded_file_says_what_ran_it(kit, tmp_path):
+    loaded = tflite.load(kit[0].tflite, "micro")
+    readme = (loaded.save(tmp_path) / "README.md").read_text()
+    assert (
+        f"Run in TFLite Micro as of commit {loaded.report['versions']['tflite_micro_commit']}"
+        in (readme)
+    )
+    assert loaded.report["sha256"] == kit[0].report["sha256"]
 
 
 @needs_compiler
@@ -344,4 +382,39 @@ def test_ethos_u_estimate(student, split, tmp_path):
     assert set(tflite.inspect(artifact.compiled).counts) == {"ethos-u"}
     folder = artifact.save(tmp_path / "kit")
     assert "resolver.AddEthosU()" in (folder / "student.h").read_text()
-    assert (folder / "student_vela.tflite").read_bytes() == artifact.compiled
+    compiled = folder / "student_vela.tflite"
+    assert compiled.read_bytes() == artifact.compiled
+    readme = (folder / "README.md").read_text()
+    assert npu["sha256"] == hashlib.sha256(artifact.compiled).hexdigest()
+    for text in (npu["sha256"], f"Vela {importlib.metadata.version('ethos-u-vela')}"):
+        assert text in readme
+        assert text in (folder / "student_model.h").read_text()
+    assert f"`{npu['memory_mode']}`" in readme
+    # What Vela compiled is for the NPU, and can be looked into.
+    found = tflite.inspect(compiled)
+    assert found.refusals["ethos-u55-128"] == []
+    for target in ("android", "micro"):
+        assert "compiled the file for an Ethos-U" in found.refusals[target][0]
+    with pytest.raises(ValueError, match="nothing on this host runs it. Load the file"):
+        tflite.load(compiled)
+
+
+def test_settings_of_vela(student, split, tmp_path):
+    pytest.importorskip("ethosu", reason="Vela (keras-distill[ethos]) is not installed")
+    options = {"quantization": "int8", "calibration": split[0][0][:20]}
+    target = tflite.EthosU("ethos-u55-128", "Ethos_U55_Deep_Embedded", "Sram_Only")
+    artifact = tflite.convert(student, target, **options)
+    npu = artifact.report["npu"]
+    assert artifact.target == artifact.report["target"] == "ethos-u55-128"
+    assert (npu["system_config"], npu["memory_mode"]) == (
+        "Ethos_U55_Deep_Embedded",
+        "Sram_Only",
+    )
+    assert npu["flash_bytes"] == 0
+    own = tmp_path / "own.ini"
+    own.write_text("[Memory_Mode.Mine]\nconst_mem_area=Axi0\narena_mem_area=Axi0\n")
+    target = tflite.EthosU("ethos-u55-128", memory_mode="Mine", config=own)
+    with pytest.raises(ValueError, match="Vela failed .*Ethos_U55_High_End_Embedded"):
+        tflite.convert(student, target, **options)
+    with pytest.raises(ValueError, match="`EthosU` must be given one of"):
+        tflite.convert(student, tflite.EthosU("micro", memory_mode="Mine"), **options)

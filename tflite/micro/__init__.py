@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from keras_distill.tflite import arena, names
 from keras_distill.tflite.inspect import inspect
+from keras_distill.tflite.micro import readme
+from keras_distill.tflite.targets import NPU_OPERATOR
 
 if TYPE_CHECKING:
     from keras_distill.tflite.artifact import Artifact
@@ -28,7 +30,7 @@ _METHODS = {
     "CUMSUM": "AddCumSum",
     "PADV2": "AddPadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
-    "ethos-u": "AddEthosU",
+    NPU_OPERATOR: "AddEthosU",
 }
 
 
@@ -52,6 +54,7 @@ def files(artifact: "Artifact", name: str = "student") -> dict[str, str]:
         f"{kit.name}_test_vectors.cc": kit.filled("test_vectors.cc"),
         "main.cc": kit.filled("main.cc"),
         "CMakeLists.txt": kit.filled("CMakeLists.txt"),
+        "README.md": kit.filled("README.md"),
         **sketch,
         f"arduino/{kit.name}/{kit.name}.ino": kit.filled("sketch.ino"),
     }
@@ -118,6 +121,7 @@ class _Kit:
             "OPERATORS": "\n".join(
                 f"  TF_LITE_ENSURE_STATUS(resolver.{resolver_method(op)}());" for op in operators
             ),
+            **readme.values(artifact, name),
             **self._test(artifact),
             **self._sketch(artifact.ports.states, operators, labels),
         }

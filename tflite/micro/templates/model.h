@@ -1,4 +1,5 @@
 // The TFLite file of @NAME@: @BYTES@ bytes.
+@HEADER@
 #ifndef @GUARD@_MODEL_H_
 #define @GUARD@_MODEL_H_
 

@@ -1,0 +1,92 @@
+"""What the kit's README and headers say of the files and of where they come from."""
+
+from typing import TYPE_CHECKING
+
+from keras_distill.tflite import provenance
+
+if TYPE_CHECKING:
+    from keras_distill.tflite.artifact import Artifact
+
+_PACKAGES = {
+    "keras_distill": "keras_distill",
+    "tensorflow": "TensorFlow",
+    "keras": "Keras",
+    "tflite_micro": "TFLite Micro",
+    "vela": "Vela",
+}
+
+
+def values(artifact: "Artifact", name: str) -> dict[str, str]:
+    """The values that are filled into the templates.
+
+    Args:
+        artifact: An `Artifact` for microcontrollers.
+        name: What the kit is named after.
+    """
+    versions = artifact.report.get("versions", {})
+    commit = versions.get("tflite_micro_commit", "unknown")
+    return {
+        "TFLITE_MICRO": provenance.TFLITE_MICRO,
+        "CHECKOUT": "" if commit == "unknown" else f"\ngit checkout {commit}",
+        "ABOUT": _about(artifact),
+        "FILES": "\n".join(f"| {file} | {what} |" for file, what in _files(artifact, name)),
+        "NPU": _npu(artifact, name),
+        "HEADER": "\n".join(f"// {line}" for line in _origin(artifact)),
+        "PROVENANCE": "\n".join(f"- {line}" for line in _origin(artifact)),
+    }
+
+
+def _about(artifact):
+    quantization = artifact.report.get("quantization")
+    kind = f"a TFLite file in {quantization}" if quantization else "a TFLite file"
+    return f"Target `{artifact.target}`: {kind}, {len(artifact.tflite):,} bytes."
+
+
+def _files(artifact, name):
+    """Each file of the kit, and what it is."""
+    yield f"`{name}.tflite`", "the file, without names"
+    held = "the file"
+    if artifact.compiled is not None:
+        held = f"`{name}_vela.tflite`"
+        yield held, "the file compiled by Vela"
+    yield f"`{name}_model.cc`, `.h`", f"the bytes of {held} as an aligned constant array"
+    yield (
+        f"`{name}.h`",
+        "arena size, inputs and outputs, labels, and a resolver with the operators of the file",
+    )
+    yield (
+        f"`{name}_test_vectors.cc`, `.h`, `main.cc`",
+        f"stored inputs and outputs ({artifact.examples.source}), and a program that runs them",
+    )
+    yield "`CMakeLists.txt`", "builds that program, and the library for your firmware"
+    yield f"`arduino/{name}/`", "a sketch, complete with its sources"
+    yield "`report.json`, `report.md`", "what is known of the file"
+
+
+def _npu(artifact, name):
+    npu = artifact.report.get("npu")
+    if npu is None:
+        return ""
+    return (
+        f"\n## Ethos-U\n\n`{name}_model.cc` holds the file that Vela compiled for "
+        f"`{artifact.target}`, system configuration `{npu['system_config']}`, memory mode "
+        f"`{npu['memory_mode']}`: your system must be the same. TFLite Micro must be built with "
+        "Arm's driver (`CO_PROCESSOR=ethos_u`). The stored outputs are those of the file before "
+        "Vela compiled it, with the CPU's kernels.\n"
+    )
+
+
+def _origin(artifact):
+    """What made the file and what it was run with, line by line."""
+    versions = artifact.report.get("versions", {})
+    yield f"SHA-256 of the .tflite file: {provenance.sha256(artifact.tflite)}"
+    if artifact.compiled is not None:
+        yield f"SHA-256 of the _vela.tflite file: {provenance.sha256(artifact.compiled)}"
+    made = [f"{_PACKAGES[key]} {value}" for key, value in versions.items() if key in _PACKAGES]
+    if made:
+        yield f"Made with {', '.join(made)}"
+    commit = versions.get("tflite_micro_commit")
+    if commit is None:
+        yield f"Not run in TFLite Micro ({provenance.TFLITE_MICRO}) where it was made"
+    else:
+        yield f"Run in TFLite Micro as of commit {commit} of {provenance.TFLITE_MICRO}"
