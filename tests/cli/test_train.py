@@ -165,7 +165,7 @@ def test_resuming_a_finished_run_trains_nothing(trained, capsys):
 
 def test_tfds_and_a_network_of_keras_applications(tfds_dir, tmp_path, capsys):
     arguments = ["--data=mnist", f"--data_dir={tfds_dir}", "--nodownload", "--image_size=32,32"]
-    arguments += ["--teacher=MobileNetV3Small", "--student=nets_for_test:small", "--epochs=1"]
+    arguments += ["--teacher=MobileNet", "--student=nets_for_test:small", "--epochs=1"]
     arguments += ["--mix=cutmix", "--augment=flip", f"--output={tmp_path / 'r'}", "--verbosity=-1"]
     assert cli.main(["train", *arguments, "--batch_size=500", "--json"]) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)["candidates"]]
