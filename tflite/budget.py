@@ -55,6 +55,25 @@ def check(report: Mapping[str, Any], max_flash: int | None, max_arena: int | Non
         raise BudgetError("The file is over its budget. " + " ".join(excess))
 
 
+def check_stream(report: Mapping[str, Any], max_macs: float | None, max_state: int | None) -> None:
+    """Raises a `BudgetError` where a stream is over a limit.
+
+    Args:
+        report: Report of a stream.
+        max_macs: Multiply-accumulates of a frame at most, or `None`.
+        max_state: Bytes of state at most, or `None`.
+    """
+    excess = []
+    macs, state = report["multiply_accumulates_per_frame"], report["state_bytes"]
+    if max_macs is not None and macs > max_macs:
+        excess.append(f"{macs:,g} multiply-accumulates a frame, {max_macs:,g} allowed.")
+    if max_state is not None and state > max_state:
+        parts = {each["name"]: each["bytes"] for each in report["states"]}
+        excess.append(_line("state", state, max_state, parts))
+    if excess:
+        raise BudgetError("The stream is over its budget. " + " ".join(excess))
+
+
 def _line(name, needed, limit, parts):
     breakdown = ", ".join(f"{part} {size:,}" for part, size in parts.items() if part != "total")
     return f"{name}: {needed:,} bytes needed, {limit:,} allowed ({breakdown})."

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import streamed_students
-from keras_distill.tflite import runtimes, streaming
+from keras_distill.tflite import budget, runtimes, streaming
 from keras_distill.tflite.streaming import proof
 
 from keras_distill import tflite
@@ -191,6 +191,18 @@ def test_stream_is_proven_on_given_recordings():
     assert (report["recordings"], report["frames"]) == (3, 150)
     with pytest.raises(ValueError, match="two windows of 17 frames. Received: 20"):
         tflite.convert(student, stream=tflite.Stream(2, recordings[:, :20]))
+
+
+def test_limits_of_a_frame_are_kept(wake):
+    facts = wake.report["stream"]
+    macs, state = facts["multiply_accumulates_per_frame"], facts["state_bytes"]
+    budget.check_stream(facts, macs, state)
+    with pytest.raises(tflite.BudgetError, match="multiply-accumulates a frame.*conv1d.*_state"):
+        budget.check_stream(facts, macs - 1, state - 1)
+    with pytest.raises(ValueError, match="max_state='large'"):
+        tflite.Stream(max_state="large")
+    with pytest.raises(ValueError, match="Received: max_macs=0"):
+        tflite.Stream(max_macs=0)
 
 
 def test_stream_that_differs_is_refused():

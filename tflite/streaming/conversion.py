@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras_distill.tflite import flatbuffer, runtimes
+from keras_distill.tflite import budget, flatbuffer, runtimes
 from keras_distill.tflite.inspect import inspect
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.streaming import proof
@@ -58,6 +58,7 @@ def stream(
     Raises:
         ValueError: A layer can't run frame by frame, or the target can't run the stream.
         ConverterError: The stream gives something else than the student.
+        BudgetError: The stream is over one of its limits.
     """
     assert request.stream is not None
     made = streamed(windows, request.stream.hop, scopes)
@@ -70,10 +71,13 @@ def stream(
             f"The runtime of target {request.target.name!r} refuses the stream of model "
             f"{request.student.model.name!r}. {error}"
         ) from None
+    ports = proof.ports_of(made)
+    facts = described(made, ports)
+    limits = request.stream.max_macs, budget.size("max_state", request.stream.max_state)
+    budget.check_stream(facts, *limits)
     notes = _padded(report)
     for note in notes:
         warnings.warn(note, stacklevel=3)
-    ports = proof.ports_of(made)
     steps = proof.first_steps(made, recordings, _STEPS, report["runtime"])
     micro = request.target.runtime == "micro"
     return Proven(
@@ -81,7 +85,7 @@ def stream(
         flatbuffer.stripped(made.tflite) if micro else made.tflite,
         ports,
         steps,
-        {**described(made, ports), "proof": report},
+        {**facts, "proof": report},
         notes,
     )
 

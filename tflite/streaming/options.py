@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from keras_distill.tflite import budget
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
@@ -13,9 +15,11 @@ class Stream:
         recordings: Recordings to prove the stream on, of shape `(recordings, time, ...)` with at
             least a window of frames each: an array, or a list or dict of arrays for several
             inputs. By default, the calibration data one after the other.
+        max_macs: Multiply-accumulates that a frame may take, or `None`.
+        max_state: Bytes that the state may have, as a number or as `"1KB"`, or `None`.
 
     Raises:
-        ValueError: `hop` isn't a whole number of at least 1.
+        ValueError: `hop` isn't a whole number of at least 1, or a limit is none.
 
     Example:
 
@@ -26,12 +30,17 @@ class Stream:
 
     hop: int = 1
     recordings: Any = dataclasses.field(default=None, repr=False)
+    max_macs: float | None = None
+    max_state: int | str | None = None
 
     def __post_init__(self):
         if isinstance(self.hop, bool) or not isinstance(self.hop, int) or self.hop < 1:
             raise ValueError(
                 f"`hop` must be a whole number of at least 1. Received: hop={self.hop!r}"
             )
+        if self.max_macs is not None and not self.max_macs > 0:
+            raise ValueError(f"`max_macs` must be above 0. Received: max_macs={self.max_macs!r}")
+        budget.size("max_state", self.max_state)
 
     @classmethod
     def of(cls, given: "int | Stream | None") -> "Stream | None":
