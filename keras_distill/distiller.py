@@ -189,10 +189,11 @@ class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner,
             ValueError: If there is no teacher, or the two tensors of a loss can't be compared.
         """
         self._refuse_shared_layers()
-        inputs.warn_of_bytes(self.student, x, "student")
         if self.objective.pairs is None:
             self.objective.build_for(x)
             advice.warn_of_misread_outputs(self.objective, _keras.given_loss(self))
+        # Stored answers beside the inputs may be bytes, too.
+        inputs.warn_of_bytes(self.student, self.objective.student_inputs(x), "student")
         self._track()
 
     def compute_losses(
