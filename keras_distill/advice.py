@@ -3,11 +3,12 @@
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 
+from keras_distill.inputs import reads_of
 from keras_distill.objective import Objective
 
 #: Arguments of other distillers, and what to write here. `{}` stands for the value.
@@ -36,6 +37,28 @@ for _name in ("student_loss", "student_loss_fn"):
     _OF_COMPILE[_name] = "the loss of the labels is called `loss`: `compile(optimizer, loss=...)`"
 for _name in ("distillation_losses", "distillation_loss_weights", "student_loss_weight"):
     _OF_COMPILE[_name] = f"at construction, {_OF_CONSTRUCTOR[_name]}"
+
+_WITH_KERNELS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Dense,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+#: Layers without weights that change how large values are.
+_RESCALE = (
+    keras.layers.Activation,
+    keras.layers.Lambda,
+    keras.layers.Rescaling,
+    keras.layers.Softmax,
+    keras.layers.UnitNormalization,
+)
+_NORMALIZE = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.UnitNormalization,
+)
 
 
 def refuse_misplaced(where: str, arguments: Mapping[str, Any]) -> None:
@@ -107,6 +130,51 @@ def warn_of_nan(name: str, loss: Any) -> bool:
             stacklevel=2,
         )
     return is_nan
+
+
+def warn_of_bytes(model: Any, x: Any, role: str) -> None:
+    """Warns if a model gets bytes and doesn't rescale them: it would hardly learn.
+
+    Args:
+        model: A model of Keras.
+        x: Its inputs, or `tf.TensorSpec`s of them.
+        role: "student" or "teacher", for the message.
+    """
+    are_bytes = any(getattr(leaf, "dtype", None) == "uint8" for leaf in keras.tree.flatten(x))
+    if are_bytes and _applies_weights_first(model):
+        warnings.warn(
+            f"The {role} gets bytes from 0 to 255 and doesn't rescale them, so it may hardly "
+            "learn. Begin it with `keras.layers.Rescaling(1 / 255)`, or scale the data: "
+            "`dataset.map(lambda x, y: (tf.cast(x, tf.float32) / 255, y))`.",
+            stacklevel=1,  # The same place, whoever finds out, so that it is said once.
+        )
+
+
+def _applies_weights_first(model: Any) -> bool:
+    """Whether a model applies weights to its inputs as they come, without normalizing the result.
+
+    Models that don't tell what they read are taken to rescale.
+    """
+    if reads_of(model) is None:
+        return False
+    change = (layer for layer in _layers_in_order(model) if not _keeps_magnitude(layer))
+    first, second = next(change, None), next(change, None)
+    return isinstance(first, _WITH_KERNELS) and not isinstance(second, _NORMALIZE)
+
+
+def _keeps_magnitude(layer: Any) -> bool:
+    """Whether a layer is one of Keras that passes values on, moves them or averages them."""
+    is_keras = getattr(keras.layers, type(layer).__name__, None) is type(layer)
+    return is_keras and not layer.weights and not isinstance(layer, _RESCALE)
+
+
+def _layers_in_order(model: Any) -> Iterator[Any]:
+    # Of a Functional model, operations such as `x / 255` too.
+    for layer in getattr(model, "operations", model.layers):
+        if reads_of(layer) is None:
+            yield layer
+        else:
+            yield from _layers_in_order(layer)
 
 
 def _of_each(loss, names):

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_distill import _keras, advice, inputs
+from keras_distill import _keras, advice
 from keras_distill._types import PACKAGE
 from keras_distill.epoch_means import EpochMeans
 from keras_distill.hyperparameters import hyperparameter_config
@@ -193,7 +193,7 @@ class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner,
             self.objective.build_for(x)
             advice.warn_of_misread_outputs(self.objective, _keras.given_loss(self))
         # Stored answers beside the inputs may be bytes, too.
-        inputs.warn_of_bytes(self.student, self.objective.student_inputs(x), "student")
+        advice.warn_of_bytes(self.student, self.objective.student_inputs(x), "student")
         self._track()
 
     def compute_losses(

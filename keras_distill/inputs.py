@@ -1,35 +1,11 @@
-"""What a model reads of a batch: its own entries, by name, and whether it rescales bytes."""
+"""Batches that hold more than one model reads: each model gets its own entries, by name."""
 
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_distill import _keras
 from keras_distill._types import Tensors
-
-_WITH_KERNELS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Dense,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-)
-#: Layers without weights that change how large values are.
-_RESCALE = (
-    keras.layers.Activation,
-    keras.layers.Lambda,
-    keras.layers.Rescaling,
-    keras.layers.Softmax,
-    keras.layers.UnitNormalization,
-)
-_NORMALIZE = (
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.UnitNormalization,
-)
 
 
 def reads_of(model: Any) -> Any:
@@ -95,48 +71,3 @@ def _entry(x, name, reads, role):
         f"{', '.join(map(repr, sorted(x)))}. Give each input of a model the name of its entry, "
         "such as `keras.Input(shape, name=...)`."
     )
-
-
-def warn_of_bytes(model: Any, x: Any, role: str) -> None:
-    """Warns if a model gets bytes and doesn't rescale them: it would hardly learn.
-
-    Args:
-        model: A model of Keras.
-        x: Its inputs, or `tf.TensorSpec`s of them.
-        role: "student" or "teacher", for the message.
-    """
-    are_bytes = any(getattr(leaf, "dtype", None) == "uint8" for leaf in keras.tree.flatten(x))
-    if are_bytes and _applies_weights_first(model):
-        warnings.warn(
-            f"The {role} gets bytes from 0 to 255 and doesn't rescale them, so it may hardly "
-            "learn. Begin it with `keras.layers.Rescaling(1 / 255)`, or scale the data: "
-            "`dataset.map(lambda x, y: (tf.cast(x, tf.float32) / 255, y))`.",
-            stacklevel=1,  # The same place, whoever finds out, so that it is said once.
-        )
-
-
-def _applies_weights_first(model: Any) -> bool:
-    """Whether a model applies weights to its inputs as they come, without normalizing the result.
-
-    Models that don't tell what they read are taken to rescale.
-    """
-    if reads_of(model) is None:
-        return False
-    change = (layer for layer in _layers_in_order(model) if not _keeps_magnitude(layer))
-    first, second = next(change, None), next(change, None)
-    return isinstance(first, _WITH_KERNELS) and not isinstance(second, _NORMALIZE)
-
-
-def _keeps_magnitude(layer: Any) -> bool:
-    """Whether a layer is one of Keras that passes values on, moves them or averages them."""
-    is_keras = getattr(keras.layers, type(layer).__name__, None) is type(layer)
-    return is_keras and not layer.weights and not isinstance(layer, _RESCALE)
-
-
-def _layers_in_order(model: Any) -> Iterator[Any]:
-    # Of a Functional model, operations such as `x / 255` too.
-    for layer in getattr(model, "operations", model.layers):
-        if reads_of(layer) is None:
-            yield layer
-        else:
-            yield from _layers_in_order(layer)

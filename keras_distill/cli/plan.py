@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 from absl import logging
 from keras import layers
 
-from keras_distill import data, inputs, teachers
+from keras_distill import advice, data, teachers
 from keras_distill.cli import datasets, image_views, models, named_losses, runs
 from keras_distill.distiller import Distiller
 
@@ -51,9 +51,9 @@ class Plan:
         # What is wrong with the models and losses is said before anything is trained.
         teacher = self._teacher_model()
         student = self.distiller(teacher, flags.temperature, flags.alpha).student
-        inputs.warn_of_bytes(student, self.spec, "student")
+        advice.warn_of_bytes(student, self.spec, "student")
         if not models.is_file(flags.teacher):
-            inputs.warn_of_bytes(teacher, self.spec, "teacher")
+            advice.warn_of_bytes(teacher, self.spec, "teacher")
         logging.info(
             "%s: %d examples to train on, %d to validate, %d to test, of shape %s",
             flags.data,

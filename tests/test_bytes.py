@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_distill
-from keras_distill import inputs
+from keras_distill import advice
 
 PIXELS = tf.TensorSpec((8, 8, 3), tf.uint8)
 
@@ -43,7 +43,7 @@ class Own(keras.Model):
 )
 def test_weights_on_bytes_are_told(make):
     with pytest.warns(UserWarning, match="The student gets bytes from 0 to 255.*Rescaling"):
-        inputs.warn_of_bytes(make(), PIXELS, "student")
+        advice.warn_of_bytes(make(), PIXELS, "student")
 
 
 @pytest.mark.parametrize(
@@ -63,15 +63,15 @@ def test_weights_on_bytes_are_told(make):
 def test_what_rescales_is_left_alone(make):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        inputs.warn_of_bytes(make(), PIXELS, "student")
+        advice.warn_of_bytes(make(), PIXELS, "student")
 
 
 def test_floats_and_ids_are_left_alone():
     ids = keras.Sequential([keras.Input((5,)), layers.Embedding(9, 2), layers.Dense(2)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        inputs.warn_of_bytes(of(), tf.TensorSpec((8, 8, 3)), "student")
-        inputs.warn_of_bytes(ids, tf.TensorSpec((5,), tf.uint8), "student")
+        advice.warn_of_bytes(of(), tf.TensorSpec((8, 8, 3)), "student")
+        advice.warn_of_bytes(ids, tf.TensorSpec((5,), tf.uint8), "student")
 
 
 def test_a_distiller_tells():
