@@ -315,9 +315,7 @@ def finished(
         proven: The stream in place of the file, `None` where none was asked for.
     """
     if proven is not None:
-        notes = (*judged.notes, *proven.notes)
-        judged = judge.Judged(proven.tflite, proven.streamed.tflite, proven.ports, notes)
-        samples = proven.steps
+        judged, samples = proven.judged, proven.steps
     target, tflite = request.target, judged.tflite
     report = _described(inspect(tflite), judged.ports, target.name)
     report["labels"] = request.labels

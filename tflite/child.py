@@ -119,7 +119,8 @@ def _ending(code):
 #: Files run in a child of their own: it never imports TensorFlow, so that a new one after a crash,
 #: of which the search for the least arena provokes several, is cheap.
 _CHILDREN = {"convert": _Child(), "run": _Child()}
-atexit.register(lambda: [child.stop() for child in _CHILDREN.values()])
+for _child in _CHILDREN.values():
+    atexit.register(_child.stop)
 
 
 def run(

@@ -122,7 +122,7 @@ def convert(
     judged = judge.judge(request, converted, calibrated.arrays, function)
     proven = None
     if request.stream is not None:
-        proven = conversion.stream(request, judged.named, graph.scopes, calibrated.arrays)
+        proven = conversion.stream(request, judged, graph.scopes, calibrated.arrays)
     float32 = functools.partial(converters.float32_file, request, function, converted.scores)
     result = artifact.finished(
         request,

@@ -94,6 +94,11 @@ class File:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
+    def add_integers(self, name: str, values: Any) -> int:
+        """Adds a constant tensor of int32. Returns its index."""
+        array = np.asarray(values, "int32")
+        return self.add_tensor(name, array.shape, schema.TensorType.INT32, None, array.tobytes())
+
     def conversion(self, name: str, source: int, target: int) -> Any:
         """A new `QUANTIZE` or `DEQUANTIZE`, which the caller puts into the list of operators."""
         operator = schema.OperatorT()
@@ -101,11 +106,12 @@ class File:
         operator.inputs, operator.outputs = [source], [target]
         return operator
 
-    def reshape(self, source: int, shape: int, target: int) -> Any:
+    def reshape(self, source: int, shape: Sequence[int], target: int) -> Any:
         """A new `RESHAPE`, which the caller puts into the list of operators."""
         operator = schema.OperatorT()
         operator.opcodeIndex = self._code(schema.BuiltinOperator.RESHAPE, version=1)
-        operator.inputs, operator.outputs = [source, shape], [target]
+        operator.inputs = [source, self.add_integers("shape", shape)]
+        operator.outputs = [target]
         return operator
 
     def _code(self, builtin: int, version: int = 2) -> int:
@@ -155,9 +161,7 @@ class File:
                 self.graph.tensors.append(copied)
                 output.tensorIndex = len(self.graph.tensors) - 1
                 signature = copied.shapeSignature
-                sizes = np.asarray(shape_of(copied) if signature is None else signature, "int32")
-                kind = schema.TensorType.INT32
-                shape = self.add_tensor("shape", [len(sizes)], kind, None, sizes.tobytes())
+                shape = shape_of(copied) if signature is None else signature
                 self.graph.operators.append(self.reshape(index, shape, output.tensorIndex))
             seen.add(index)
 

@@ -231,7 +231,7 @@ class Range(AnyRange):
         momentum = ops.where(self.frozen > 0, 1.0, MOMENTUM) * self.started
         momentum = 1 - mine * (1 - momentum)
         low, high = self.ends(ops.min(x), ops.max(x))
-        if self.of_inverses:  # None but of zeros.
+        if self.of_inverses:  # A batch that is rounded to 0 throughout leaves the range as it is.
             high = ops.where(ops.isinf(high), ops.max(self.maximum), high)
         for variable, end in ((self.minimum, low), (self.maximum, high)):
             variable.assign(momentum * variable + (1 - momentum) * end)

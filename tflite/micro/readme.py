@@ -1,4 +1,4 @@
-"""What the kit's README and headers say of the files and of where they come from."""
+"""The kit's README and headers: what each file is, and where it comes from."""
 
 from typing import TYPE_CHECKING
 

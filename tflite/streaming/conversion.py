@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from keras_distill.tflite import budget, flatbuffer, runtimes
 from keras_distill.tflite.inspect import inspect
+from keras_distill.tflite.judge import Judged
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.streaming import proof
 from keras_distill.tflite.streaming.operators import streamed
@@ -25,25 +26,21 @@ class Proven:
     """A stream that gives what the student gives.
 
     Attributes:
+        judged: Its file, in place of that of windows.
         streamed: The stream, names included.
-        tflite: The file as it is delivered.
-        ports: Its inputs and outputs.
         steps: The inputs and states of a recording's first steps, arrays by name.
         report: What is known of it, as plain types.
-        notes: Warnings about it.
     """
 
+    judged: Judged
     streamed: Streamed
-    tflite: bytes
-    ports: runtimes.Ports
     steps: dict[str, np.ndarray]
     report: dict[str, Any]
-    notes: tuple[str, ...]
 
 
 def stream(
     request: Request,
-    windows: bytes,
+    windows: Judged,
     scopes: Mapping[str, set[str]],
     arrays: Mapping[str, np.ndarray] | None,
 ) -> Proven:
@@ -51,7 +48,7 @@ def stream(
 
     Args:
         request: What was asked for.
-        windows: The file of windows, names included.
+        windows: The file of windows.
         scopes: Name scopes of each layer's operators, by the layer's name.
         arrays: Calibration data by input name, or `None`.
 
@@ -61,11 +58,11 @@ def stream(
         BudgetError: The stream is over one of its limits.
     """
     assert request.stream is not None
-    made = streamed(windows, request.stream.hop, scopes)
+    made = streamed(windows.named, request.stream.hop, scopes)
     recordings = _recordings(request, made, arrays)
     student = request.student.predict if request.quantization == "float32" else None
     try:
-        report = proof.prove(made, windows, student, recordings, request.target.runtime)
+        report = proof.prove(made, windows.named, student, recordings, request.target.runtime)
     except runtimes.Refusal as error:
         raise ValueError(
             f"The runtime of target {request.target.name!r} refuses the stream of model "
@@ -80,23 +77,17 @@ def stream(
         warnings.warn(note, stacklevel=3)
     steps = proof.first_steps(made, recordings, _STEPS, report["runtime"])
     micro = request.target.runtime == "micro"
-    return Proven(
-        made,
-        flatbuffer.stripped(made.tflite) if micro else made.tflite,
-        ports,
-        steps,
-        {**facts, "proof": report},
-        notes,
-    )
+    tflite = flatbuffer.stripped(made.tflite) if micro else made.tflite
+    judged = Judged(tflite, made.tflite, ports, (*windows.notes, *notes))
+    return Proven(judged, made, steps, {**facts, "proof": report})
 
 
 def _recordings(request, made, arrays):
     """What the stream is proven on, arrays of shape `(recordings, time, ...)` by name."""
     given = request.stream.recordings
     if given is None:
-        return proof.recordings_of(
-            arrays or request.student.made_up(8), made.window, made.hop
-        )  # fmt: skip
+        windows = arrays or request.student.made_up(8)
+        return proof.recordings_of(windows, made.window, made.hop)
     shapes = {i.name: (None, *i.shape[1:]) for i in request.student.inputs}
     read, _ = samples.read(given, shapes, argument="recordings")
     frames = next(iter(read.values())).shape[1]

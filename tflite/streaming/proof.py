@@ -13,6 +13,8 @@ from keras_distill.tflite.streaming.timeline import Elements
 
 #: How far floats may be apart, relative to the largest.
 TOLERANCE = 1e-5
+#: How long a recording is made from calibration data.
+_FRAMES = 200
 
 #: Arrays of shape `(recordings, time, ...)` by input name.
 Recordings = Mapping[str, np.ndarray]
@@ -144,10 +146,6 @@ def recordings_of(windows: Recordings, window: int, hop: int) -> dict[str, np.nd
         chained = np.concatenate(list(array.take(range(count), axis=0, mode="wrap")))
         result[name] = chained[None, : len(chained) // hop * hop]
     return result
-
-
-#: How long a recording is made from calibration data.
-_FRAMES = 200
 
 
 def first_steps(

@@ -137,7 +137,8 @@ class Rewriting(File):
         """
         source, target = self.actual(source), op.outputs[0]
         if target in self.graph.outputs:
-            self.operators.append(self._reshape(source, target))
+            shape = shape_of(self.graph.tensors[source])
+            self.operators.append(self.reshape(source, shape, target))
             self.place(target, time)
         else:
             self._alias[target] = source
@@ -150,13 +151,13 @@ class Rewriting(File):
     def constant(self, op: Any, place: int, values: Sequence[int]) -> None:
         """Gives an operator other integers (a shape, paddings) in place of constant ones."""
         old = self.graph.tensors[op.inputs[place]]
-        array = np.asarray(values, "int32")
-        kind = schema.TensorType.INT32
-        if old.type == schema.TensorType.INT64:
-            array, kind = array.astype("int64"), old.type
         name = f"{self.tensor_name(op.inputs[place])}/step"
         op.inputs = list(op.inputs)
-        op.inputs[place] = self.add_tensor(name, array.shape, kind, None, array.tobytes())
+        if old.type == schema.TensorType.INT64:
+            data = np.asarray(values, "int64").tobytes()
+            op.inputs[place] = self.add_tensor(name, [len(values)], old.type, None, data)
+        else:
+            op.inputs[place] = self.add_integers(name, values)
 
     def ints(self, index: int) -> list[int]:
         """The integers of a constant tensor."""
@@ -243,12 +244,10 @@ class Rewriting(File):
         result = self._like(source, name, axis, size)
         shape = shape_of(self.graph.tensors[result])
         begins = [begin if i == axis else 0 for i in range(len(shape))]
-        kind = schema.TensorType.INT32
         constants = [
-            self.add_tensor(f"{name}/{part}", [len(shape)], kind, None,
-                            np.asarray(values, "int32").tobytes())
+            self.add_integers(f"{name}/{part}", values)
             for part, values in (("begin", begins), ("size", shape))
-        ]  # fmt: skip
+        ]
         self._add(
             "SLICE", [source, *constants], result, schema.BuiltinOptions.SliceOptions,
             schema.SliceOptionsT(),
@@ -263,18 +262,11 @@ class Rewriting(File):
         rank = len(shape_of(self.graph.tensors[index]))
         pads = np.zeros((rank, 2), "int32")
         pads[axis] = before, after
-        kind = schema.TensorType.INT32
-        constant = self.add_tensor("paddings", [rank, 2], kind, None, pads.tobytes())
+        constant = self.add_integers("paddings", pads)
         self._add(
             "PAD", [index, constant], result, schema.BuiltinOptions.PadOptions, schema.PadOptionsT()
         )
         return result
-
-    def _reshape(self, source, target):
-        shape = np.asarray(shape_of(self.graph.tensors[source]), "int32")
-        kind = schema.TensorType.INT32
-        constant = self.add_tensor("shape", [len(shape)], kind, None, shape.tobytes())
-        return self.reshape(source, constant, target)
 
     def _add(self, name, inputs, output, kind, options):
         op = schema.OperatorT()
@@ -346,21 +338,21 @@ class Rewriting(File):
     def _port(self, indices, maps, name, index):
         self.graph.tensors[index].name = name.encode()
         indices.append(index)
-        entry = schema.TensorMapT()
-        entry.name, entry.tensorIndex = name, index
-        maps.append(entry)
+        maps.append(_entry(name, index))
+
+
+def _entry(name: str, index: int) -> Any:
+    """A signature's entry that gives a tensor a name."""
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, index
+    return entry
 
 
 def _expose(file: File, index: int, name: str, axis: int) -> None:
     """Makes a tensor an output, its axis along time the second one."""
     tensor = file.graph.tensors[index]
-    shape = np.asarray([1, *shape_of(tensor)[axis:]], "int32")
-    constant = file.add_tensor(
-        "shape", [len(shape)], schema.TensorType.INT32, None, shape.tobytes()
-    )
-    output = file.add_tensor(name, shape.tolist(), tensor.type, tensor.quantization)
-    file.graph.operators.append(file.reshape(index, constant, output))
+    shape = [1, *shape_of(tensor)[axis:]]
+    output = file.add_tensor(name, shape, tensor.type, tensor.quantization)
+    file.graph.operators.append(file.reshape(index, shape, output))
     file.graph.outputs = [*file.graph.outputs, output]
-    entry = schema.TensorMapT()
-    entry.name, entry.tensorIndex = name, output
-    file.model.signatureDefs[0].outputs.append(entry)
+    file.model.signatureDefs[0].outputs.append(_entry(name, output))
