@@ -53,7 +53,6 @@ class DistillationLoss(keras.losses.Loss):
             y_true, given = y_true
         teacher, student = as_outputs(y_true), as_outputs(y_pred)
         mask = mask_of(student)
-        arguments = self._arguments(teacher, student)
         temperature = getattr(self, "temperature", None)
         teacher, y_pred = self._compared(teacher, temperature), self._compared(student)
         with keras.name_scope(self.name):
@@ -69,6 +68,7 @@ class DistillationLoss(keras.losses.Loss):
                     "and trains. To use it alone, call `loss.build(y_true_shape, y_pred_shape)` "
                     "first, and train `loss.state.trainable_variables` along with the student."
                 )
+            arguments = {}
             if self.uses_mask:
                 arguments["mask"] = counted_positions(y_pred, mask, sample_weight)
             if self.between_samples:
@@ -104,10 +104,6 @@ class DistillationLoss(keras.losses.Loss):
 
     def build_from_config(self, config: dict) -> None:
         self.build(**config)
-
-    def _arguments(self, teacher: Any, student: Any) -> dict[str, Any]:
-        """What `call` takes beside the tensors, read from the `Output`s of both sides."""
-        return {}
 
     def _compared(self, outputs, temperature=None):
         """The tensors of outputs that the loss compares: logits, or values as they are."""

@@ -11,7 +11,7 @@ from keras_distill.checks import fraction, one_of, positive
 from keras_distill.hyperparameters import Hyperparameter
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.numerics import bernoulli_kl_divergence, kl_divergence, safe_sqrt, scalar
-from keras_distill.outputs import require_last_axis
+from keras_distill.outputs import as_outputs, require_last_axis
 
 
 def soft_targets(p: Tensor, q: Tensor, activation: str = "softmax") -> Tensor:
@@ -124,12 +124,17 @@ class ClassLoss(DistillationLoss):
     #: What turns the logits into probabilities: `"softmax"`, over the last axis, `"sigmoid"`, or
     #: `None` for what the models end in.
     activation: str | None = "softmax"
+    #: What the models of the present call end in.
+    ends_in: str = "softmax"
 
-    def _arguments(self, teacher: Any, student: Any) -> dict[str, Any]:
-        self._common(_ends_in(teacher), _ends_in(student))
-        return {}
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        teacher, *given = y_true if self.needs_labels else (y_true,)
+        teacher, student = as_outputs(teacher), as_outputs(y_pred)
+        self.ends_in = self._read(*(_ends_in(x) for x in (teacher, student)))
+        y_true = (teacher, *given) if self.needs_labels else teacher
+        return super().__call__(y_true, student, sample_weight)
 
-    def _common(self, teacher: str | None, student: str | None) -> str:
+    def _read(self, teacher: str | None, student: str | None) -> str:
         """What both models end in; warns where that isn't what the loss compares."""
         found = {teacher, student} - {None}
         loss = type(self).__name__
@@ -231,11 +236,8 @@ class SoftTargets(ClassLoss):
         self.standardize = standardize
         self.activation = "softmax" if standardize else activation
 
-    def _arguments(self, teacher: Any, student: Any) -> dict[str, Any]:
-        return {"activation": self._common(_ends_in(teacher), _ends_in(student))}
-
-    def call(self, y_true: Tensor, y_pred: Tensor, activation: str = "softmax") -> Tensor:
-        activation = self.activation or activation
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        activation = self.activation or self.ends_in
         check_logits("SoftTargets", y_pred, at_least=2 if activation == "softmax" else 1)
         temperature = scalar(self.temperature, y_pred.dtype)
         p = softened(y_true, temperature, self.standardize)
