@@ -175,15 +175,22 @@ class BuildsAhead:
 
 
 class EvaluatesWithoutLoss:
-    """Lets `evaluate` report no loss, or nothing at all; lists begin with NaN then."""
+    """Lets `evaluate` report no loss, or nothing at all; lists begin with NaN then.
+
+    What `_logs_of_epoch(logs)` returns is reported of an epoch.
+    """
 
     test_function: Any
+    _logs_of_epoch: Callable
 
     def make_test_function(self, force: bool = False) -> None:
         if self.test_function is None or force:
             super().make_test_function(force)  # type: ignore[misc]
             function = self.test_function
             self.test_function = lambda iterator: _without_nothing(function(iterator))
+
+    def _get_metrics_result_or_logs(self, logs: dict) -> dict:
+        return self._logs_of_epoch(super()._get_metrics_result_or_logs(logs))  # type: ignore[misc]
 
     def _flatten_metrics_in_order(self, logs: dict) -> Any:
         return super()._flatten_metrics_in_order({"loss": math.nan, **logs})  # type: ignore[misc]

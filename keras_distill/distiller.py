@@ -8,7 +8,6 @@ from keras import ops
 
 from keras_distill import _keras, advice
 from keras_distill._types import PACKAGE
-from keras_distill.epoch_means import EpochMeans
 from keras_distill.hyperparameters import hyperparameter_config
 from keras_distill.labels import weighted_metrics_only
 from keras_distill.objective import Objective
@@ -16,7 +15,6 @@ from keras_distill.owner import ObjectiveOwner
 from keras_distill.pairs import Answer
 from keras_distill.penalties import add_penalties, replicas, total_of_penalties
 from keras_distill.resuming import load_run_state, save_run_state
-from keras_distill.teacher_metrics import TeacherMetrics
 from keras_distill.train_function import OnBatches, build_optimizer
 
 
@@ -122,9 +120,7 @@ class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner,
             name=self.name,
         )
         self.validate_with_teacher = validate_with_teacher
-        self._means = EpochMeans(keras.metrics.Mean)
-        self._teacher_metrics = TeacherMetrics()
-        self._told_nan = False
+        self._report_by(keras.metrics.Mean)
         self.teacher = teacher
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -238,8 +234,7 @@ class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner,
         if self.missing_label is not None:
             kwargs = weighted_metrics_only(kwargs)
         super().compile(*args, **kwargs)
-        self._teacher_metrics = TeacherMetrics(_keras.compiled_metrics(self))
-        self._told_nan = False
+        self._report_metrics(_keras.compiled_metrics(self))
         advice.warn_of_misread_outputs(self.objective, _keras.given_loss(self))
 
     def compile_from_config(self, config: dict) -> None:
@@ -264,13 +259,13 @@ class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner,
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
         if y is None:  # The compiled metrics need labels.
             return {"loss": _keras.loss_tracker(self).result()}
-        y, sample_weight = self.objective.known_labels(y, y_pred, sample_weight)
+        y, sample_weight = self._known_labels(y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self) -> dict:
         # Keras asks at the end of an epoch, whether or not there were labels.
-        if tf.executing_eagerly() and not self._told_nan:
-            self._told_nan = advice.warn_of_nan(self.name, _keras.loss_tracker(self).result())
+        if tf.executing_eagerly():
+            self._warn_of_nan(_keras.loss_tracker(self).result())
         metrics = _keras.compiled_metrics(self)
         if metrics is not None and not metrics.built:
             return {"loss": _keras.loss_tracker(self).result()}

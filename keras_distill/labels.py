@@ -55,6 +55,16 @@ def without_missing(
     return y, keras.tree.map_structure(_masked_weight, known, sample_weight)
 
 
+def any_counts(sample_weight: Any) -> Any:
+    """Whether any weight of a batch isn't 0, as 0.0 or 1.0.
+
+    Args:
+        sample_weight: Weights in any container.
+    """
+    counts = [ops.any(ops.not_equal(weight, 0)) for weight in keras.tree.flatten(sample_weight)]
+    return ops.cast(ops.any(ops.stack(counts)), "float32")
+
+
 def labels_at(y: Any, output: int | str | None) -> Any:
     """The labels of one output, or `None` where they can't be told apart.
 

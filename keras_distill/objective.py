@@ -134,6 +134,13 @@ class Objective:
         return ["student_loss", *(pair.name for pair in self.pairs), *self.teacher.figure_names]
 
     @property
+    def reported_without_labels(self) -> list[str]:
+        """Those of `reported`, and of `scheduled`, that don't depend on labels."""
+        of_losses = [pair.name for pair in self.pairs or () if not pair.loss.needs_labels]
+        figures = () if self.teacher is None else self.teacher.figure_names
+        return [*of_losses, *figures, *self.scheduled]
+
+    @property
     def output_forms(self) -> list[str | None]:
         """What each of the student's outputs holds, once the pairs are built.
 

@@ -176,7 +176,10 @@ def _stored(flags: absl_flags.FlagValues) -> None:
 def _store(flags: absl_flags.FlagValues) -> None:
     to = {"flag_values": flags}
     absl_flags.DEFINE_string(
-        "teacher", None, "The teacher: a .keras or .tflite file, or a SavedModel's folder.", **to
+        "teacher",
+        None,
+        "The teacher: a .keras, .h5 or .tflite file, or a SavedModel's folder.",
+        **to,
     )
     absl_flags.DEFINE_string("output", None, "Folder for the outputs.", **to)
     absl_flags.DEFINE_list("augment", [], "As for `train`.", **to)

@@ -3,10 +3,10 @@
   keras-distill evaluate teacher=teacher.keras distilled=student.keras phone=kit/student.tflite \\
       --data=fashion_mnist
 
-Each candidate is NAME=FILE: a .keras file, a .tflite file, which runs in its target's own runtime,
-or the folder of a SavedModel. Those called
-"teacher" and "student on labels" are what the others are measured by: agreement with the teacher,
-and how much of the gap between the two is recovered.
+Each candidate is NAME=FILE: a .keras or .h5 file, a .tflite file, which runs in its target's own
+runtime, or the folder of a SavedModel. Those called "teacher" and "student on labels" are what the
+others are measured by: agreement with the teacher, and how much of the gap between the two is
+recovered.
 """
 
 import pathlib
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from keras_distill import evaluation, tflite
 from keras_distill.cli import datasets, models
+from keras_distill.teachers.conversion import KERAS_SUFFIXES
 
 
 def main(
@@ -69,12 +70,13 @@ def _candidate(argument: str) -> tuple[str, Any]:
     name, _, file = argument.partition("=")
     if not file:
         name, file = pathlib.Path(argument).stem, argument
-    if file.endswith(".keras"):
+    if file.endswith(KERAS_SUFFIXES):
         return name, models.load(file)
     if file.endswith(".tflite"):
         return name, tflite.load(file)
     if pathlib.Path(file).is_dir():
         return name, models.load_foreign(file)
     raise ValueError(
-        f"{argument!r} must be NAME=FILE.keras, NAME=FILE.tflite or NAME=FOLDER of a SavedModel."
+        f"{argument!r} must be NAME=FILE.keras (or .h5), NAME=FILE.tflite or NAME=FOLDER of a "
+        "SavedModel."
     )

@@ -4,7 +4,6 @@ import difflib
 import inspect
 import pathlib
 import sys
-import zipfile
 from typing import Any
 
 import keras
@@ -17,14 +16,15 @@ from keras_distill.distiller import Distiller
 from keras_distill.mutual import MutualDistiller
 from keras_distill.outputs import values_of
 from keras_distill.teachers import BaseTeacher
+from keras_distill.teachers.conversion import KERAS_SUFFIXES, load_model
 
 
 def build(name: str, spec: tf.TensorSpec, outputs: int, weights: str | None = None) -> keras.Model:
     """The model that a flag names, checked against the data.
 
     Args:
-        name: The path of a `.keras` file; `module:function`, called with the shape of an input and
-            the number of outputs; or the name of a model of `keras.applications`.
+        name: The path of a `.keras` or `.h5` file; `module:function`, called with the shape of an
+            input and the number of outputs; or the name of a model of `keras.applications`.
         spec: `tf.TensorSpec` of one input.
         outputs: Number of classes, or of values to regress.
         weights: For `keras.applications`: `"imagenet"`, the path of a file of weights, or `None`.
@@ -35,7 +35,7 @@ def build(name: str, spec: tf.TensorSpec, outputs: int, weights: str | None = No
     Raises:
         ValueError: If there is no such model, or it doesn't fit the data.
     """
-    if name.endswith(".keras"):
+    if name.endswith(KERAS_SUFFIXES):
         model = load(name)
     elif ":" in name:
         try:
@@ -54,24 +54,16 @@ def build(name: str, spec: tf.TensorSpec, outputs: int, weights: str | None = No
 
 def is_file(name: str) -> bool:
     """Whether a flag names a trained model, and not one to be built and trained."""
-    return name.endswith((".keras", ".tflite")) or pathlib.Path(name).is_dir()
+    return name.endswith((*KERAS_SUFFIXES, ".tflite")) or pathlib.Path(name).is_dir()
 
 
 def load(path: str | pathlib.Path) -> keras.Model:
-    """The model of a `.keras` file; the student, if the file holds a `Distiller`.
+    """The model of a `.keras` or `.h5` file; the student, if the file holds a `Distiller`.
 
     Raises:
         ValueError: If there is no such file, it can't be read, or it holds several students.
     """
-    if not pathlib.Path(path).is_file():
-        raise ValueError(f"There is no file {path}.")
-    try:
-        model = keras.saving.load_model(path)
-    except (OSError, KeyError, ValueError) as error:
-        # What is wrong inside a model, such as an unknown class, Keras says itself.
-        if isinstance(error, ValueError) and zipfile.is_zipfile(path):
-            raise
-        raise ValueError(f"{path} is not a model of Keras.") from error
+    model = load_model(pathlib.Path(path))
     if isinstance(model, MutualDistiller):
         names = ", ".join(student.name for student in model.students)
         raise ValueError(
@@ -87,14 +79,14 @@ def load_teacher(
     """The teacher in a file, checked against the data where it tells what it reads.
 
     Args:
-        path: Path of a `.keras` or `.tflite` file, or the folder of a SavedModel.
+        path: Path of a `.keras`, `.h5` or `.tflite` file, or the folder of a SavedModel.
         spec: `tf.TensorSpec` of one input.
         outputs: Number of classes, or of values to regress. `None`: any.
 
     Raises:
         ValueError: If there is no such file, or it doesn't fit the data.
     """
-    teacher = load(path) if path.endswith(".keras") else load_foreign(path)
+    teacher = load(path) if path.endswith(KERAS_SUFFIXES) else load_foreign(path)
     check(teacher, path, spec, outputs)
     return teacher
 
@@ -123,8 +115,8 @@ def _application(
         near = difflib.get_close_matches(name, names, n=3)
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise ValueError(
-            f"{name!r} is no .keras file, no MODULE:FUNCTION and no model of keras.applications."
-            f"{hint}"
+            f"{name!r} is no .keras or .h5 file, no MODULE:FUNCTION and no model of "
+            f"keras.applications.{hint}"
         )
     if len(shape) != 3 or None in shape:
         raise ValueError(f"{name} reads images of a fixed size; the data have shape {shape}.")

@@ -31,8 +31,8 @@ def main(
         raise ValueError("say which teacher and where to: --teacher=FILE.keras --output=FOLDER.")
     if not models.is_file(flags.teacher):
         raise ValueError(
-            f"--teacher={flags.teacher} must be a .keras or .tflite file, or the folder of a "
-            "SavedModel: `train` makes one."
+            f"--teacher={flags.teacher} must be a .keras, .h5 or .tflite file, or the folder of "
+            "a SavedModel: `train` makes one."
         )
     examples = datasets.load(flags).train
     teacher = models.load_teacher(flags.teacher, examples.element_spec[0])

@@ -5,8 +5,8 @@
       --weights=imagenet --student=MobileNetV2 --augment=crop,flip --epochs=30
   keras-distill train --resume=runs/train-20260101-120000
 
-Teacher and student are named by the path of a .keras file, a model of keras.applications, or
-MODULE:FUNCTION: the function is called with the shape of an input and the number of outputs, and
+Teacher and student are named by the path of a .keras or .h5 file, a model of keras.applications,
+or MODULE:FUNCTION: the function is called with the shape of an input and the number of outputs, and
 returns a model that ends in logits. A teacher may also be a .tflite file or a SavedModel's folder.
 One that isn't a file or a folder is trained first.
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras_distill.data.splits import Data, hold_out
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+#: How many images are compared in size before any is used.
+_COMPARED = 200
 
 
 def from_folder(
@@ -35,6 +37,9 @@ def from_folder(
         else:
             held[name], rest = hold_out(rest, round(holdout * len(files)), path)
     decode = _Decoder(rest[0][0], image_size)
+    if image_size is None:
+        for file in rest[0][:_COMPARED]:
+            decode.require_size(file, _open(file))
     parts = [
         tf.data.Dataset.from_tensor_slices(part).map(decode, tf.data.AUTOTUNE)
         for part in (rest, held["validation"], held["test"])
@@ -63,7 +68,9 @@ def _images(folder: pathlib.Path, class_names: Sequence[str]) -> tuple[np.ndarra
 
 
 class _Decoder:
-    """Reads an image file, upright, as uint8 in the size and mode of the first one.
+    """Reads an image file, upright, as uint8 in the mode of the first one.
+
+    Images are resized to `size`, or must all have the size of the first one.
 
     `keras.utils.image_dataset_from_directory` reads fewer formats, ignores the orientation in
     EXIF, resizes without antialiasing and doesn't name the file that it can't read.
@@ -71,6 +78,7 @@ class _Decoder:
 
     def __init__(self, first: str, size: tuple[int, int] | None):
         image = _open(first)
+        self.first = first
         self.mode = "L" if image.mode == "L" else "RGB"
         self.size = size
         self.shape = (*(size or (image.height, image.width)), 1 if self.mode == "L" else 3)
@@ -85,12 +93,19 @@ class _Decoder:
         height, width, _ = self.shape
         if self.size is not None:
             image = image.resize((width, height), resample=2)
-        elif image.size != (width, height):
-            raise ValueError(
-                f"{path} is {image.height}×{image.width} where the first image is "
-                f"{height}×{width}: give `image_size`."
-            )
+        else:
+            self.require_size(path, image)
         return np.asarray(image, "uint8").reshape(self.shape)
+
+    def require_size(self, path: str, image: Any) -> None:
+        """Raises `ValueError` if an image hasn't the size of the first one."""
+        height, width, _ = self.shape
+        if image.size != (width, height):
+            raise ValueError(
+                f"{path} is {image.height} pixels high and {image.width} wide, but {self.first} is "
+                f"{height} and {width}. Give `image_size`, the height and width to which all "
+                "images are resized."
+            )
 
 
 def _open(path: str) -> Any:

@@ -1,5 +1,6 @@
 """Labeled examples by name: TensorFlow Datasets, a folder of images, an NPZ or a CSV file."""
 
+import numbers
 import os
 import pathlib
 from typing import Any
@@ -45,8 +46,8 @@ def load(
         seed: Seed of the random splits of files.
         data_dir: Folder in which TensorFlow Datasets keeps its data. Defaults to its own choice.
         download: Whether TensorFlow Datasets may download a dataset that isn't there.
-        image_size: `(height, width)` to which images are resized. Defaults to `None`: they keep
-            their size, and those of a folder must all have that of the first.
+        image_size: `(height, width)` to which images are resized, whatever their shape. Defaults
+            to `None`: they keep their size, and those of a folder must all have the same.
         target: For a table, the name of the column to predict. Texts are classes, numbers are
             regressed unless `task` says otherwise.
         text: For a table, the name of the column that holds the input text, the only input.
@@ -78,11 +79,15 @@ def load(
     if not 0 < holdout < 0.5:
         raise ValueError(f"`holdout` must be between 0 and 0.5. Received: holdout={holdout!r}")
     check_task(task)
+    _check_size(image_size)
     path = pathlib.Path(source)
+    if path.suffix == ".npz" or is_table(path):
+        _refuse({"image_size": image_size}, source, "images in folders and TensorFlow Datasets")
     if is_table(path):
         return from_table(
             path, target, text, holdout, seed, task=task, validation=validation, test=test
         )
+    _refuse({"target": target, "text": text}, source, "tables")
     given = {"validation": validation, "test": test}
     if path.suffix == ".npz":
         _refuse(given, source, "tables; an NPZ file has arrays for it")
@@ -92,6 +97,18 @@ def load(
     if path.is_dir():
         return from_folder(path, holdout, seed, image_size)
     return from_tfds(str(source), holdout, data_dir, download, image_size)
+
+
+def _check_size(image_size: Any) -> None:
+    """Raises `ValueError` unless a size is `None` or two integers above 0."""
+    if image_size is None:
+        return
+    is_pair = isinstance(image_size, (list, tuple)) and len(image_size) == 2
+    if not is_pair or not all(isinstance(n, numbers.Integral) and n > 0 for n in image_size):
+        raise ValueError(
+            "`image_size` must be (height, width), integers above 0. "
+            f"Received: image_size={image_size!r}"
+        )
 
 
 def _refuse(given: dict[str, Any], source: Any, takers: str) -> None:

@@ -9,12 +9,10 @@ import tf_keras
 
 from keras_distill import advice
 from keras_distill import taps as tapping
-from keras_distill.epoch_means import EpochMeans
 from keras_distill.labels import weighted_metrics_only
 from keras_distill.objective import Objective
 from keras_distill.owner import ObjectiveOwner
 from keras_distill.penalties import add_penalties, replicas
-from keras_distill.teacher_metrics import TeacherMetrics
 from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.live import LiveTeacher
 
@@ -117,10 +115,8 @@ class Distiller(ObjectiveOwner, tf_keras.Model):
             for layer in self.objective.layers
             for variable in layer.trainable_variables
         ]
-        self._means = EpochMeans(tf_keras.metrics.Mean)
+        self._report_by(tf_keras.metrics.Mean)
         self._means.add(["loss", *self.objective.reported])
-        self._teacher_metrics = TeacherMetrics()
-        self._told_nan = False
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.student(inputs, training=training)
@@ -137,8 +133,7 @@ class Distiller(ObjectiveOwner, tf_keras.Model):
         if self.objective.missing_label is not None:
             kwargs = weighted_metrics_only(kwargs)
         super().compile(optimizer, loss, **kwargs)
-        self._teacher_metrics = TeacherMetrics(self.compiled_metrics)
-        self._told_nan = False
+        self._report_metrics(self.compiled_metrics)
         advice.warn_of_misread_outputs(self.objective, loss)
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -170,7 +165,7 @@ class Distiller(ObjectiveOwner, tf_keras.Model):
 
     def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """As `tf_keras.Model.evaluate`. In a list, the loss is NaN where there is none."""
-        logs = super().evaluate(*args, return_dict=True, **kwargs)
+        logs = self._logs_of_epoch(super().evaluate(*args, return_dict=True, **kwargs))
         if return_dict:
             return logs
         values = [logs.pop("loss", math.nan), *logs.values()]
@@ -186,14 +181,13 @@ class Distiller(ObjectiveOwner, tf_keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict:
         if y is None:  # The compiled metrics need labels.
             return self.get_metrics_result()
-        y, sample_weight = self.objective.known_labels(y, y_pred, sample_weight)
+        y, sample_weight = self._known_labels(y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self) -> dict:
         # `tf_keras` asks at the end of an epoch.
-        if tf.executing_eagerly() and not self._told_nan:
-            loss = self._means.results(["loss"])["loss"]
-            self._told_nan = advice.warn_of_nan(self.name, loss)
+        if tf.executing_eagerly():
+            self._warn_of_nan(self._means.results(["loss"])["loss"])
         return super().get_metrics_result()
 
     def reset_metrics(self):

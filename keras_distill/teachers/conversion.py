@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import zipfile
 from typing import Any
 
 import keras
@@ -57,7 +58,7 @@ def load_model(path: pathlib.Path) -> keras.Model:
     """The model of a `.keras` file, or of an HDF5 file of earlier versions of Keras.
 
     Raises:
-        ValueError: If there is no such file, or it holds weights alone.
+        ValueError: If there is no such file, it can't be read, or it holds weights alone.
     """
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
@@ -66,8 +67,15 @@ def load_model(path: pathlib.Path) -> keras.Model:
             f"{path} holds weights without a model: build the model, call "
             f"`model.load_weights({str(path)!r})`, and give the model."
         )
-    # What an HDF5 file was compiled with may be of a version that is no more.
-    return keras.saving.load_model(path, compile=path.suffix == ".keras")
+    try:
+        # What an HDF5 file was compiled with may be of a version that is no more.
+        return keras.saving.load_model(path, compile=path.suffix == ".keras")
+    except (OSError, KeyError, ValueError) as error:
+        # What is wrong inside a model, such as an unknown class, Keras says itself.
+        is_container = path.suffix != ".keras" or zipfile.is_zipfile(path)
+        if isinstance(error, ValueError) and is_container:
+            raise
+        raise ValueError(f"{path} is not a model of Keras.") from error
 
 
 def _loaded(path):

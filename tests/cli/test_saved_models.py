@@ -7,9 +7,11 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_distill
 from keras_distill import cli, tflite
+from keras_distill.cli import models
 from keras_distill.outputs import values_of
 
 DATA = ["--data=digits.npz", "--verbosity=-1"]
@@ -37,6 +39,7 @@ def saved(workplace, trained, digits):
     other = keras.models.clone_model(student)
     other.name = "other"
     keras_distill.MutualDistiller([student, other]).save(folder / "mutual.keras")
+    teacher.save(folder / "teacher.h5")
     soft = keras.Sequential([teacher, keras.layers.Softmax()])
     soft.export(folder / "soft", verbose=False)
     (folder / "soft.tflite").write_bytes(tflite.convert(soft).tflite)
@@ -50,12 +53,12 @@ def candidates(capsys, *arguments):
 
 def test_evaluate_reads_all_of_them(saved, trained, capsys):
     files = [f"teacher={trained / 'teacher.keras'}", f"student={trained / 'student.keras'}"]
-    names = ("aware.keras", "distiller.keras", "soft", "soft.tflite")
+    names = ("aware.keras", "distiller.keras", "teacher.h5", "soft", "soft.tflite")
     files += [f"{name}={saved / name}" for name in names]
     rows = {row["name"]: row for row in candidates(capsys, "evaluate", *files, *DATA)}
     assert rows["distiller.keras"]["accuracy"] == rows["student"]["accuracy"]
     assert abs(rows["aware.keras"]["accuracy"] - rows["student"]["accuracy"]) < 0.05
-    for name in ("soft", "soft.tflite"):
+    for name in ("teacher.h5", "soft", "soft.tflite"):
         assert rows[name]["agreement"] == 1
         assert rows[name]["kl"] < 1e-6
 
@@ -88,6 +91,15 @@ def test_a_fresh_process_reads_a_quantize_aware_student(saved, workplace):
     assert "aware" in process.stdout
     program = "import sys, keras_distill, keras; keras.saving.load_model(sys.argv[1])"
     subprocess.run([sys.executable, "-c", program, str(saved / "aware.keras")], check=True)
+
+
+def test_files_of_earlier_versions_teach_and_learn(saved, digits):
+    """HDF5, which Keras wrote before `.keras`."""
+    spec, path = tf.TensorSpec((8, 8, 1)), str(saved / "teacher.h5")
+    expected = keras.saving.load_model(path, compile=False).predict(digits[0][:4], verbose=0)
+    for model in (models.load_teacher(path, spec, 10), models.build(path, spec, 10)):
+        np.testing.assert_array_equal(model.predict(digits[0][:4], verbose=0), expected)
+    assert models.is_file(path)
 
 
 def test_several_students_are_named(saved, capsys):
@@ -163,4 +175,4 @@ def test_store_reads_a_file(saved, capsys):
     arguments = [*DATA, f"--teacher={saved / 'soft.tflite'}", "--output=answers_of_a_file"]
     assert cli.main(["store", *arguments, "--json"]) == 0, capsys.readouterr().err
     assert cli.main(["store", *DATA, "--teacher=nets_for_test:large", "--output=x"]) == 2
-    assert "must be a .keras or .tflite file" in capsys.readouterr().err
+    assert "must be a .keras, .h5 or .tflite file" in capsys.readouterr().err

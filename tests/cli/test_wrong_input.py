@@ -15,6 +15,7 @@ def files(workplace, trained, digits):
     """Files that are wrong in one way each, in the working directory."""
     x, y = digits
     (workplace / "text.keras").write_text("no model")
+    (workplace / "text.h5").write_text("no model")
     (workplace / "text.tflite").write_text("no model")
     (workplace / "text.npz").write_text("no arrays")
     with zipfile.ZipFile(workplace / "zip.keras", "w") as file:
@@ -67,6 +68,7 @@ def refused(capsys, *arguments):
         (["evaluate", "a=text.keras", "--data=digits.npz"], "text.keras is not a model of Keras"),
         (["evaluate", "a=zip.keras", "--data=digits.npz"], "zip.keras"),
         (["evaluate", "a=cut.keras", "--data=digits.npz"], "cut.keras is not a model of Keras"),
+        (["evaluate", "a=text.h5", "--data=digits.npz"], "text.h5 is not a model of Keras"),
         (["evaluate", "a=text.tflite", "--data=digits.npz"], "text.tflite"),
         (
             ["evaluate", "a=run/student.keras", "--data=wide.npz"],

@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_distill import data
+from keras_distill.data import image_folders
 
 
 def rows(dataset):
@@ -137,9 +138,37 @@ def test_folder_says_what_is_wrong(folder, tmp_path_factory):
     (empty / "cat").mkdir()
     with pytest.raises(ValueError, match="hold no images"):
         data.load(empty)
-    Image.new("L", (20, 30)).save(folder / "5" / "large.png")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="image_size"):
+
+
+def test_images_of_several_sizes(folder, monkeypatch):
+    Image.fromarray(np.full((30, 20), 77, "uint8")).save(folder / "5" / "large.png")
+    message = r"(large.png is 30 pixels high and 20 wide, but .*\d+.png is 8 and 8|"
+    message += r"png is 8 pixels high and 8 wide, but .*large.png is 30 and 20)\. Give `image_size`"
+    with pytest.raises(ValueError, match=message):
+        data.load(folder)
+    x, y = read_all(data.load(folder, image_size=(6, 4)))[0]
+    assert x.shape[1:] == (6, 4, 1)
+    # Of many images, not all are looked at before.
+    monkeypatch.setattr(image_folders, "_COMPARED", 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         read_all(data.load(folder))
+    for wrong in (32, (32,), (0, 8), (8.0, 8), "8,8"):
+        with pytest.raises(ValueError, match=r"`image_size` must be \(height, width\)"):
+            data.load(folder, image_size=wrong)
+
+
+def test_arguments_of_other_sources_are_refused(folder, tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((40, 2)), y=np.arange(40) % 2)
+    (tmp_path / "a.csv").write_text("x,y\n" + "1,2\n" * 40)
+    for source, argument, value in [
+        ("a.npz", "image_size", (8, 8)),
+        ("a.csv", "image_size", (8, 8)),
+        ("a.npz", "target", "y"),
+        ("a.npz", "text", "x"),
+        ("", "target", "y"),
+    ]:
+        with pytest.raises(ValueError, match=f"`{argument}` is for .*Received: {argument}="):
+            data.load(tmp_path / source, **{argument: value})
 
 
 # NPZ.

@@ -94,6 +94,38 @@ def test_validation_without_labels_beside_training_with_them(data):
     assert not [name for name in history if name.startswith("val_")]
 
 
+@pytest.mark.parametrize("with_teacher", [False, True])
+def test_validation_labels_that_are_all_missing(data, formulas, with_teacher):
+    """Of them there is no loss and no accuracy, which would be 0; one that is known has both."""
+    x, y = data
+    missing, one_known = np.full(32, -1), np.where(np.arange(32) == 20, y, -1)
+    student, teacher = dense(1), dense(2)
+    distiller = keras_distill.Distiller(
+        student,
+        teacher,
+        SoftTargets(2.0),
+        alpha=0.5,
+        missing_label=-1,
+        validate_with_teacher=with_teacher,
+    )
+    distiller.compile(keras.optimizers.SGD(0.0), CROSS_ENTROPY, metrics=["accuracy"])
+    logs = distiller.fit(x, y, validation_data=(x, missing), batch_size=8, verbose=0).history
+    z, t = student.predict(x, verbose=0), teacher.predict(x, verbose=0)
+    soft = formulas.soft_targets(t, z, 2.0).mean()
+    expected = {"val_loss": soft / 2, "val_soft_targets": soft} if with_teacher else {}
+    validated = {name: values[0] for name, values in logs.items() if name.startswith("val_")}
+    assert validated == pytest.approx(expected, rel=1e-5)
+    assert {"loss", "student_loss", "accuracy", "teacher_accuracy"} <= set(logs)
+    results = distiller.evaluate(x, one_known, batch_size=8, verbose=0, return_dict=True)
+    assert results["accuracy"] == float(z[20].argmax() == y[20])
+    loss = results["student_loss" if with_teacher else "loss"]
+    assert loss == pytest.approx(-log_softmax(z)[20, y[20]] / 32, rel=1e-5)
+    # Epoch by epoch, what is reported follows the labels.
+    assert set(distiller.evaluate(x, missing, verbose=0, return_dict=True)) == {
+        name.removeprefix("val_") for name in expected
+    }
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
 def test_the_teacher_in_validation(data, formulas, alpha):
     """With `validate_with_teacher`, validation reports what training reports."""

@@ -166,6 +166,20 @@ def test_the_first_nan_is_told(data, jit_compile):
         other.fit(x, epochs=2, verbose=0)
 
 
+@pytest.mark.parametrize("return_dict", [False, True])
+def test_the_first_nan_is_told_in_a_loop_of_batches(data, return_dict):
+    x, y = data
+    distiller = keras_distill.Distiller(dense(), dense(seed=2), alpha=0.5)
+    distiller.compile("sgd", SPARSE(from_logits=True), metrics=["accuracy"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        distiller.train_on_batch(x, y, return_dict=return_dict)
+    with pytest.warns(UserWarning, match="check_numerics=True") as caught:
+        logs = [distiller.train_on_batch(x * np.nan, y, return_dict=return_dict) for _ in range(3)]
+    assert np.isnan(logs[-1]["loss"] if return_dict else logs[-1][0])
+    assert sum("check_numerics" in str(w.message) for w in caught) == 1
+
+
 @pytest.mark.parametrize(
     ("argument", "advice"),
     [

@@ -261,6 +261,13 @@ class TestPathsOfHDF5Files:
                 load(path)
 
     @pytest.mark.parametrize("name", ["t.h5", "t.keras"])
+    def test_that_hold_something_else(self, name, tmp_path):
+        (tmp_path / name).write_text("no model")
+        for load in (as_teacher, lambda path: as_candidate(path, "teacher")):
+            with pytest.raises(ValueError, match=f"{name} is not a model of Keras"):
+                load(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["t.h5", "t.keras"])
     def test_that_do_not_exist(self, name, tmp_path):
         for load in (as_teacher, lambda path: as_candidate(path, "teacher")):
             with pytest.raises(ValueError, match=f"no file .*{name}"):
