@@ -104,7 +104,7 @@ def _check_size(image_size: Any) -> None:
     if image_size is None:
         return
     is_pair = isinstance(image_size, (list, tuple)) and len(image_size) == 2
-    if not is_pair or not all(isinstance(n, numbers.Integral) and n > 0 for n in image_size):
+    if not is_pair or not all(isinstance(n, numbers.Integral) and int(n) > 0 for n in image_size):
         raise ValueError(
             "`image_size` must be (height, width), integers above 0. "
             f"Received: image_size={image_size!r}"

@@ -146,7 +146,7 @@ def test_images_of_several_sizes(folder, monkeypatch):
     message += r"png is 8 pixels high and 8 wide, but .*large.png is 30 and 20)\. Give `image_size`"
     with pytest.raises(ValueError, match=message):
         data.load(folder)
-    x, y = read_all(data.load(folder, image_size=(6, 4)))[0]
+    x = read_all(data.load(folder, image_size=(6, 4)))[0][0]
     assert x.shape[1:] == (6, 4, 1)
     # Of many images, not all are looked at before.
     monkeypatch.setattr(image_folders, "_COMPARED", 1)
