@@ -77,6 +77,16 @@ def pooled():
     )
 
 
+def lstm():
+    """A recurrent layer on a convolution."""
+    return _model(
+        (12, 4),
+        layers.Conv1D(5, 3, padding="causal", name="conv1d"),
+        layers.LSTM(4, return_sequences=True),
+        layers.Dense(2),
+    )
+
+
 #: Students whose every output can be compared, and the hops to compare with.
 STUDENTS = {causal: (1, 3), valid: (2, 4), flat: (2, 6), same: (2, 4), residual: (1, 5)}
 

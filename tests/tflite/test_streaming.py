@@ -134,24 +134,62 @@ def test_state_comes_out_in_the_scale_in_which_it_goes_in(wake):
         assert (before.scale, before.zero_point) == (after.scale, after.zero_point)
 
 
-@pytest.mark.parametrize("runtime", ["litert", "micro"])
-def test_killed_stream_goes_on_from_its_saved_state(wake, runtime, tmp_path):
-    recording = streamed_students.recordings(student_of(streamed_students.valid), 48, 1)[0]
-    whole = wake.predict(recording[None], runtime)[0]
-    ports, path = wake.ports, tmp_path / "state.npz"
+@functools.cache
+def remembering(quantization):
+    """A stream of a student with a convolution and an `LSTM`."""
+    student = student_of(streamed_students.lstm)
+    data = streamed_students.windows(student) if quantization != "float32" else None
+    return tflite.convert(student, "micro", quantization, calibration=data, stream=3)
+
+
+@pytest.mark.parametrize("runtime", ["litert", "litert-reference", "micro"])
+@pytest.mark.parametrize("kind", ["pooling", "lstm", "float lstm"])
+def test_killed_stream_goes_on_from_its_saved_state(request, kind, runtime, tmp_path):
+    artifact = (
+        request.getfixturevalue("wake") if kind == "pooling"
+        else remembering("int8" if kind == "lstm" else "float32")
+    )  # fmt: skip
+    ports, path, hop = artifact.ports, tmp_path / "state.npz", artifact.ports.hop
+    recording = np.random.default_rng(2).normal(size=(12 * hop, 4)).astype("float32")
+    whole = artifact.predict(recording[None], runtime)[0]
     state = [ports.inputs[i].quantize(np.zeros(ports.inputs[i].shape)) for i, _ in ports.states]
     for step in range(12):
         if step % 5 == 0:
             # A new interpreter knows nothing of the steps before.
-            opened = runtimes.open_file(wake.tflite, runtime)
+            opened = runtimes.open_file(artifact.tflite, runtime)
         np.savez(path, *state)
         state = list(np.load(path).values())
         arrays = dict(zip((i for i, _ in ports.states), state, strict=True))
-        frames = ports.inputs[0].quantize(recording[None, 4 * step : 4 * step + 4])
+        frames = ports.inputs[0].quantize(recording[None, hop * step : hop * (step + 1)])
         results = opened.run([arrays.get(i, frames) for i in range(len(ports.inputs))])
-        state = [results[o] for _, o in ports.states]
-        got = ports.outputs[0].dequantize(results[ports.results[0]])
-        np.testing.assert_array_equal(got[0], whole[step])
+        state = [np.array(results[o]) for _, o in ports.states]
+        (o,) = ports.results
+        expected = whole[hop * step : hop * (step + 1)] if ports.along_time else whole[step]
+        np.testing.assert_array_equal(ports.outputs[o].dequantize(results[o])[0], expected)
+
+
+def test_stream_starts_anew_from_zeros_in_its_state():
+    """In the middle of a recording, without resetting the interpreter."""
+    artifact = remembering("int8")
+    recordings = streamed_students.recordings(student_of(streamed_students.lstm), 24)
+    ports, opened = artifact.ports, runtimes.open_file(artifact.tflite, "micro")
+    for recording, expected in zip(recordings, artifact.predict(recordings), strict=True):
+        state = {
+            i: ports.inputs[i].quantize(np.zeros(ports.inputs[i].shape)) for i, _ in ports.states
+        }
+        for start in range(0, 24, 3):
+            frames = ports.inputs[0].quantize(recording[None, start : start + 3])
+            results = opened.run([state.get(i, frames) for i in range(len(ports.inputs))])
+            state = {i: np.array(results[o]) for i, o in ports.states}
+            (o,) = ports.results
+            np.testing.assert_array_equal(
+                ports.outputs[o].dequantize(results[o])[0], expected[start : start + 3]
+            )
+
+
+def test_state_of_an_lstm_is_named_after_its_kind():
+    names = [remembering("int8").ports.inputs[i].name for i, _ in remembering("int8").ports.states]
+    assert names == ["conv1d_state", "lstm_state_0", "lstm_state_1"]
 
 
 def test_each_recording_starts_from_silence(wake):
@@ -231,14 +269,7 @@ def test_windows_that_pad_themselves_are_told_apart():
 
 
 def test_lstm_goes_on_from_frame_to_frame():
-    student = streamed_students._model(
-        (12, 4),
-        layers.Conv1D(5, 3, padding="causal"),
-        layers.LSTM(4, return_sequences=True),
-        layers.Dense(2),
-    )
-    data = streamed_students.windows(student)
-    artifact = tflite.convert(student, "micro", "int8", calibration=data, stream=3)
+    student, artifact = student_of(streamed_students.lstm), remembering("int8")
     (row,) = artifact.report["stream"]["proof"]["compared"]
     assert row["values"] == 24
     whole = keras.models.clone_model(student, input_tensors=keras.Input((48, 4)))

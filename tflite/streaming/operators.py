@@ -22,6 +22,8 @@ _POINTWISE = (
     "RELU_0_TO_1", "RELU_N1_TO_1", "ROUND", "RSQRT", "SELECT", "SELECT_V2", "SIGN", "SIN", "SQRT",
     "SQUARE", "SQUARED_DIFFERENCE", "SUB", "TANH", "ZEROS_LIKE",
 )  # fmt: skip
+#: Places of an LSTM's hidden state and its cell among its inputs.
+_LSTM_STATES = (18, 19)
 #: Of these, what leaves zeros zeros, so that padding before them is exact.
 _KEEPS_ZERO = {"DEQUANTIZE", "QUANTIZE", "RELU", "RELU6", "TANH"}
 
@@ -199,6 +201,7 @@ def _lstm(file, op):
             'Use `padding="causal"` in the layers before it.',
         )
     file.emit(op, time.remembered())
+    file.carry(op, _LSTM_STATES)
 
 
 def _dense(file, op):
