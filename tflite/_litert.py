@@ -5,6 +5,8 @@ Micro. Functions import what they need, and nothing of this package, so that a c
 load this file alone.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -90,6 +92,24 @@ def operator_set(quantization: str) -> Any:
 def quantize_dense_per_tensor(converter: Any) -> None:
     """Has TensorFlow's converter give dense layers one scale for all weights."""
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+
+
+@contextlib.contextmanager
+def calibrated_files() -> Iterator[list[bytes]]:
+    """Collects the float files, ranges included, that TensorFlow's converter quantizes."""
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    original, found = Calibrator.calibrate, []
+
+    def calibrate(self, *args, **kwargs):
+        found.append(bytes(original(self, *args, **kwargs)))
+        return found[-1]
+
+    Calibrator.calibrate = calibrate
+    try:
+        yield found
+    finally:
+        Calibrator.calibrate = original
 
 
 def fused_lstm(function: Any) -> Any:

@@ -58,7 +58,11 @@ def convert_saved_model(folder: pathlib.Path, request: dict) -> bytes:
     if quantization in ("int8", "int16x8"):
         converter.inference_input_type = tf.dtypes.as_dtype(request["io"][0])
         converter.inference_output_type = tf.dtypes.as_dtype(request["io"][1])
-    return converter.convert()
+    with _litert.calibrated_files() as calibrated:
+        tflite = converter.convert()
+    for file in calibrated:
+        (folder / "calibrated.tflite").write_bytes(file)
+    return tflite
 
 
 def quantize_file(folder: pathlib.Path, request: dict) -> bytes:

@@ -5,12 +5,13 @@ the convolution before it, which then clips its values.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from keras_distill.tflite.flatbuffer import HIDDEN_STATE, File, same_steps, scale_of
+from keras_distill.tflite.inspect import Operator
 
 #: `(low, high)` of a tensor.
 Range = tuple[float, float]
@@ -30,6 +31,54 @@ _JOINS = {"CONCATENATION", "MAXIMUM", "MINIMUM", "PACK", "SELECT", "SELECT_V2"}
 _BIASED = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
 _DATA = {"TRANSPOSE_CONV": 2, "SPLIT": 1}
 _TYPES = {schema.TensorType.INT8: 8, schema.TensorType.INT16: 16}
+
+
+def calibrated(tflite: bytes) -> dict[str, Range]:
+    """The ranges in a float file that TensorFlow's converter has calibrated.
+
+    Args:
+        tflite: The file.
+
+    Returns:
+        `(low, high)` by tensor name, `low <= 0 <= high`; of inputs and outputs by their names in
+        the signature, too.
+    """
+    file = File(tflite)
+    names = {
+        port.tensorIndex: port.name.decode()
+        for signature in file.model.signatureDefs or ()
+        for port in (*signature.inputs, *signature.outputs)
+    }
+    found = {}
+    for i, tensor in enumerate(file.graph.tensors):
+        limits = tensor.quantization
+        if limits is None or limits.min is None or limits.max is None:
+            continue
+        low, high = float(np.min(limits.min)), float(np.max(limits.max))
+        for name in {tensor.name.decode(), names.get(i)} - {None}:
+            found[name] = min(low, 0.0), max(high, 0.0)
+    return found
+
+
+def with_kept(operators: Iterable[Operator], met: Mapping[str, Range]) -> dict[str, Range]:
+    """Ranges widened by those of what operators compute in the scale of their input.
+
+    Of a maximum, more of the values are large than of what it is taken of: without its outermost
+    values, its range is the wider one.
+
+    Args:
+        operators: Operators of the float file, in order.
+        met: `(low, high)` by tensor name.
+    """
+    found = dict(met)
+    for op in reversed(list(operators)):
+        source = op.inputs[_DATA.get(op.name, 0)] if op.name in _KEEPS_SCALE else None
+        if source is None or source.name not in found:
+            continue
+        for tensor in op.outputs:
+            (least, most), (low, high) = found[source.name], found.get(tensor.name, (0.0, 0.0))
+            found[source.name] = min(low, least), max(high, most)
+    return found
 
 
 def clipped(tflite: bytes, ranges: Mapping[str, Range]) -> dict[str, float]:

@@ -5,6 +5,8 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from keras_distill.tflite import child, ranges
+from keras_distill.tflite.converters.activation_ranges import activation_ranges
 
 from keras_distill import tflite
 
@@ -69,6 +71,42 @@ def test_averages_that_are_concatenated(function, quantization):
     assert error(artifact, student, x, "litert") < limit
     rows = artifact.layers(x)
     assert max(row["clipped"] for row in rows) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({"quantization": "int4"}, 0.08),
+        ({"precision": {"CONV_2D": "int4"}}, 0.05),
+        ({"ranges": "percentile"}, 0.02),
+        ({"ranges": "mse"}, 0.02),
+    ],
+)
+def test_ranges_of_the_other_quantizer(options, limit):
+    """Percentiles clipped a maximum by the range of what it was taken of."""
+    keras.utils.set_random_seed(0)
+    inputs, x = keras.Input((16, 16, 3)), data(16, 16, 3)
+    student = keras.Model(inputs, average_beside_maximum(inputs))
+    method = options.pop("ranges", "minmax")
+    artifact = converted(student, tflite.Calibration(x, ranges=method), **options)
+    assert error(artifact, student, x) < limit
+
+
+def test_ranges_are_those_that_the_converter_calibrated(monkeypatch):
+    """One run of the converter gives the file and the ranges that it is held against."""
+    keras.utils.set_random_seed(0)
+    inputs, x = keras.Input((16, 16, 3)), data(16, 16, 3)
+    student = keras.Model(inputs, two_averages(inputs))
+    runs, met = [], []
+    run, calibrated = child.run, ranges.calibrated
+    monkeypatch.setattr(child, "run", lambda *a, **k: (runs.append(a[1]), run(*a, **k))[1])
+    monkeypatch.setattr(ranges, "calibrated", lambda f: (met.append(calibrated(f)), met[0])[1])
+    artifact = converted(student, x)
+    assert runs.count("convert") == 1
+    wanted = activation_ranges(artifact._float32(), [x], "minmax")
+    assert wanted.keys() <= met[0].keys()
+    for name, (low, high) in wanted.items():
+        assert met[0][name] == pytest.approx((low, high), rel=1e-5)
 
 
 def test_selections_are_between_tensors_of_one_scale():

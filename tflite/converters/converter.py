@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from keras_distill.tflite import flatbuffer
+from keras_distill.tflite import flatbuffer, ranges, targets
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.student_function import StudentFunction
 from keras_distill.tflite.trace import Graph
@@ -35,6 +35,22 @@ class Converted:
     def fed_bytes(self) -> "Converted":
         """The file with uint8 inputs that stand for themselves."""
         return dataclasses.replace(self, tflite=flatbuffer.fed_bytes(self.tflite))
+
+    def within(self, met: Mapping[str, ranges.Range]) -> "Converted":
+        """The file with the ranges that calibration found, where the converter gave it others.
+
+        Args:
+            met: `(low, high)` by tensor name.
+        """
+        tflite = ranges.repaired(self.tflite, met)
+        if tflite is self.tflite:
+            return self
+        notes = [
+            f"tensor {targets.layer_of(name)!r} clips {share:.0%} of the range that calibration "
+            "found"
+            for name, share in ranges.clipped(tflite, met).items()
+        ]
+        return dataclasses.replace(self, tflite=tflite, notes=(*self.notes, *notes))
 
 
 class Converter(abc.ABC):

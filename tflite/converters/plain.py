@@ -1,18 +1,13 @@
 """TensorFlow's converter, with its own post-training quantization."""
 
-import dataclasses
 import pathlib
 import tempfile
 
-from keras_distill.tflite import child, flatbuffer, lowering, ranges, targets, trace
+from keras_distill.tflite import child, flatbuffer, lowering, ranges, trace
 from keras_distill.tflite.converters import masks, refusals
-from keras_distill.tflite.converters.activation_ranges import activation_ranges
 from keras_distill.tflite.converters.converter import Converted, Converter, Samples, Scores
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.trace import Function, Graph
-
-#: On how many samples ranges are compared before they are found from all.
-_FEW = 100
 
 
 class Plain(Converter):
@@ -23,26 +18,8 @@ class Plain(Converter):
             return Converted(run(request, graph, request.quantization))
         scores = masks.clamp(graph, samples, lambda: run(request, graph, "float32"))
         tflite = run(request, graph, request.quantization, samples)
-        converted = _in_calibrated_ranges(request, graph, tflite, samples)
-        return dataclasses.replace(converted, scores=scores)
-
-
-def _in_calibrated_ranges(
-    request: Request, graph: Graph, tflite: bytes, samples: Samples
-) -> Converted:
-    """The file with the ranges that calibration found, where the converter gave it others."""
-    float32 = run(request, graph, "float32")
-    arrays = [samples[i.name] for i in graph.function.inputs]
-    # The ranges of a few samples lie inside those of all.
-    if not ranges.clipped(tflite, activation_ranges(float32, [a[:_FEW] for a in arrays], "minmax")):
-        return Converted(tflite)
-    found = activation_ranges(float32, arrays, "minmax")
-    tflite = ranges.repaired(tflite, found)
-    notes = [
-        f"tensor {targets.layer_of(name)!r} clips {share:.0%} of the range that calibration found"
-        for name, share in ranges.clipped(tflite, found).items()
-    ]
-    return Converted(tflite, notes=tuple(notes))
+        met = ranges.calibrated((graph.folder / "calibrated.tflite").read_bytes())
+        return Converted(tflite, scores=scores).within(met)
 
 
 def run(request: Request, graph: Graph, quantization: str, samples: Samples | None = None) -> bytes:

@@ -1,7 +1,7 @@
 """ai-edge-quantizer on the float32 file, with ranges and precision as they were asked for."""
 
 import numpy as np
-from keras_distill.tflite import child, flatbuffer, trace
+from keras_distill.tflite import child, flatbuffer, ranges, trace
 from keras_distill.tflite.converters import masks, plain, recipe
 from keras_distill.tflite.converters.activation_ranges import activation_ranges
 from keras_distill.tflite.converters.converter import Converted, Converter, Samples
@@ -19,7 +19,7 @@ class Quantizer(Converter):
         float32 = plain.run(request, graph, "float32")
         found = inspect(float32)
         named = _named(request, graph, found)
-        _save_ranges(request, graph, found, float32, samples)
+        met = _save_ranges(request, graph, found, float32, samples)
         (graph.folder / "float32.tflite").write_bytes(float32)
         micro = request.target.runtime == "micro"
         rules = recipe.build(request.quantization, request.io, request.precision, named, micro)
@@ -36,7 +36,7 @@ class Quantizer(Converter):
             flatbuffer.tidied(tflite, inputs, graph.outputs),
             frozenset(op.layer for key in floats for op in named[key]),
             scores=scores,
-        )
+        ).within(met)
 
 
 def _named(request: Request, graph: Graph, found: Inspection) -> dict[str, list[Operator]]:
@@ -56,10 +56,12 @@ def _named(request: Request, graph: Graph, found: Inspection) -> dict[str, list[
 
 
 def _save_ranges(request, graph, found, float32, samples):
-    """Saves the ranges of activations for the child, in the shapes that the quantizer takes."""
+    """Saves the ranges of activations for the child in the quantizer's shapes. Returns them."""
     calibration = request.calibration
     inputs = [samples[i.name] for i in graph.function.inputs]
     limits = activation_ranges(float32, inputs, calibration.ranges, calibration.percentile)
+    if calibration.ranges != "minmax":
+        limits = ranges.with_kept(found.operators, limits)
     ranks = {t.name: len(t.shape) for op in found.operators for t in (*op.inputs, *op.outputs) if t}
     np.savez(
         graph.folder / "ranges.npz",
@@ -68,3 +70,4 @@ def _save_ranges(request, graph, found, float32, samples):
             for name, limit in limits.items()
         },
     )
+    return limits
