@@ -74,9 +74,10 @@ def _examples(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_enum(
         "task",
         None,
-        ["classification", "regression"],
-        "Whether the labels of a table or an .npz file are classes or values. Default: texts, and "
-        "the integers of an .npz file, are classes; other numbers are values.",
+        ["classification", "multilabel", "regression"],
+        "Whether the labels of a table or an .npz file are classes, several at once (rows of 0 and "
+        "1), or values. Default: texts, and the integers of an .npz file, are classes; rows of 0 "
+        "and 1 are several classes at once unless each has a single 1; other numbers are values.",
         **to,
     )
     absl_flags.DEFINE_list(

@@ -53,7 +53,7 @@ def load(flags: absl_flags.FlagValues) -> data.Data:
         prepare = function(flags.prepare)
         parts = (loaded.train, loaded.validation, loaded.test)
         prepared = (part.map(prepare, tf.data.AUTOTUNE) for part in parts)
-        loaded = data.Data(*prepared, loaded.class_names)
+        loaded = data.Data(*prepared, loaded.class_names, loaded.several_labels)
     return loaded
 
 

@@ -60,7 +60,7 @@ def compare(
     return evaluation.compare(
         candidates,
         getattr(loaded, split).batch(256),
-        task=flags.task,
+        task=flags.task or ("multilabel" if loaded.several_labels else None),
         class_names=loaded.class_names,
         latency_runs=latency_runs,
     )

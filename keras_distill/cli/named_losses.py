@@ -11,20 +11,22 @@ from keras_distill.match import Match
 
 
 def named(
-    flags: absl_flags.FlagValues, classes: int | None, temperature: float | None
+    flags: absl_flags.FlagValues, task: str, temperature: float | None
 ) -> list[keras.losses.Loss | Match]:
     """The losses between teacher and student.
 
     Args:
         flags: The flags `loss` and `match`.
-        classes: Number of classes, or `None` for values.
+        task: `"classification"`, `"multilabel"` or `"regression"`.
         temperature: Temperature of the loss between the outputs. `None`: its own.
 
     Raises:
         ValueError: If there is no such loss, or it doesn't take a temperature.
     """
-    name = _name(flags, classes)
-    settings = {} if temperature is None else {"temperature": temperature}
+    name = _name(flags, task)
+    settings: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    if task == "multilabel" and name == "SoftTargets":
+        settings["activation"] = "sigmoid"
     between_outputs = (
         keras.losses.MeanSquaredError(name="teacher_error")
         if name is None
@@ -33,15 +35,15 @@ def named(
     return [between_outputs, *map(_match, flags.match)]
 
 
-def default_temperature(flags: absl_flags.FlagValues, classes: int | None) -> float | None:
+def default_temperature(flags: absl_flags.FlagValues, task: str) -> float | None:
     """The temperature of the loss between the outputs unless a flag says so; `None` without one."""
-    name = _name(flags, classes)
+    name = _name(flags, task)
     settings = {} if name is None else _loss("--loss", name).get_config()
     return settings.get("temperature")
 
 
-def _name(flags: absl_flags.FlagValues, classes: int | None) -> str | None:
-    return flags.loss or ("SoftTargets" if classes else None)
+def _name(flags: absl_flags.FlagValues, task: str) -> str | None:
+    return flags.loss or (None if task == "regression" else "SoftTargets")
 
 
 def _loss(flag: str, name: str, **settings: Any) -> keras.losses.Loss:

@@ -22,7 +22,8 @@ class Plan:
 
     Attributes:
         class_names: Names of the classes, or `None` for values.
-        classes: Number of classes, or `None` for values.
+        classes: Number of classes, or `None` for values or several labels at once.
+        task: `"classification"`, `"multilabel"` or `"regression"`.
         test: Batches to compare on.
 
     Args:
@@ -41,6 +42,8 @@ class Plan:
         self.spec, target = loaded.train.element_spec
         self.class_names = loaded.class_names
         self.classes = None if loaded.class_names is None else len(loaded.class_names)
+        of_numbers = "multilabel" if loaded.several_labels else "regression"
+        self.task = "classification" if self.classes else of_numbers
         self.outputs = self.classes or (target.shape[-1] if target.shape.rank else 1)
         self.examples = loaded.train.cache() if flags.cache else loaded.train
         self.steps = -(-len(loaded.train) // flags.batch_size)
@@ -67,7 +70,7 @@ class Plan:
         if self.flags.mix is None:
             return None
         if self.classes is None:
-            raise ValueError("--mix is for classes; these data have values.")
+            raise ValueError("--mix is for classes, one for each example; these data have none.")
         if self.flags.answers is not None:
             raise ValueError("--answers are of single images: they don't go with --mix.")
         return {"mixup": layers.MixUp, "cutmix": layers.CutMix}[self.flags.mix]()
@@ -112,7 +115,7 @@ class Plan:
 
     def distiller(self, teacher: Any, temperature: float | None, alpha: float) -> Distiller:
         """The student, with the weights that it starts from, and its teacher."""
-        losses = named_losses.named(self.flags, self.classes, temperature)
+        losses = named_losses.named(self.flags, self.task, temperature)
         return Distiller(self._student_model(), teacher, losses, alpha)
 
     def compiled(self, model: keras.Model, epochs: int, learning_rate: float) -> keras.Model:
@@ -121,7 +124,7 @@ class Plan:
         model.compile(
             keras.optimizers.Adam(schedule),
             self._label_loss(),
-            metrics=["mse" if self.classes is None else "accuracy"],
+            metrics=[self._metric()],
         )
         return model
 
@@ -180,8 +183,15 @@ class Plan:
             self.validation_batches(),
         )
 
+    def _metric(self) -> str | keras.metrics.Metric:
+        if self.task == "multilabel":  # Of logits.
+            return keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
+        return "mse" if self.task == "regression" else "accuracy"
+
     def _label_loss(self) -> keras.losses.Loss:
-        if self.classes is None:
+        if self.task == "multilabel":
+            return keras.losses.BinaryCrossentropy(from_logits=True)
+        if self.task == "regression":
             return keras.losses.MeanSquaredError()
         if self.mix is not None:
             return keras.losses.CategoricalCrossentropy(from_logits=True)

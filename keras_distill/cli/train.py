@@ -41,7 +41,7 @@ def main(
         comparison = evaluation.compare(
             candidates,
             plan.test,
-            task=flags.task,
+            task=plan.task if plan.task == "multilabel" else flags.task,
             class_names=plan.class_names,
             batch_size=flags.batch_size,
         )

@@ -32,7 +32,7 @@ def main(
     plan = Plan(flags)
     temperature = flags.temperature
     if "temperature" in flags.search:
-        temperature = temperature or named_losses.default_temperature(flags, plan.classes)
+        temperature = temperature or named_losses.default_temperature(flags, plan.task)
         if temperature is None:
             raise ValueError(
                 "--search: the loss between the outputs has no temperature. Say what else: "
@@ -74,7 +74,8 @@ def _search(plan: Plan, run: runs.Run, flags: absl_flags.FlagValues, start: dict
             space={name: SEARCH_SPACE[name] for name in flags.search},
             trials=flags.trials,
             epochs=flags.epochs,
-            monitor="val_accuracy" if plan.classes else "val_mse",  # Whatever alpha is.
+            # Whatever alpha is.
+            monitor="val_mse" if plan.task == "regression" else "val_accuracy",
             start={name: start[name] for name in flags.search},
             journal=run.folder / "search.journal",
             seed=flags.seed,

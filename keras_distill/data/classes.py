@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-TASKS = ("classification", "regression")
+TASKS = ("classification", "multilabel", "regression")
 #: More distinct integers than this are taken for values without a warning.
 FEW = 20
 
@@ -59,6 +59,13 @@ def encode(y: np.ndarray, known: slice, where: str) -> tuple[np.ndarray, tuple[s
     if unknown.size:
         raise ValueError(f"{where} holds the class {unknown[0]!s}, which the training data lack.")
     return np.searchsorted(classes, y).astype("int32"), tuple(map(str, classes.tolist()))
+
+
+def are_several(y: np.ndarray) -> bool:
+    """Whether labels are rows of 0 and 1, several classes at once, and not with a single 1 each."""
+    if y.ndim != 2 or y.shape[1] < 2 or not ((y == 0) | (y == 1)).all():
+        return False
+    return not (y.sum(1) == 1).all()
 
 
 def _are_whole(y: np.ndarray) -> bool:

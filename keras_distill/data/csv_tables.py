@@ -34,6 +34,11 @@ def from_table(
     test: str | os.PathLike | None = None,
 ) -> Data:
     """`load` for a CSV or TSV file."""
+    if task == "multilabel":
+        raise ValueError(
+            "A table has one column to predict. For several labels at once give an NPZ file whose "
+            "`y` holds rows of 0 and 1. Received: task='multilabel'"
+        )
     path = pathlib.Path(path)
     files = {"train": path}
     files |= {n: pathlib.Path(p) for n, p in (("validation", validation), ("test", test)) if p}

@@ -28,6 +28,9 @@ def from_npz(
     order = np.random.default_rng(seed).permutation(len(pairs["train"][0]))
     rest = tuple(part[order] for part in pairs["train"])
     class_names = _classes(path, pairs)
+    several = task == "multilabel" or (
+        task is None and all(classes.are_several(y) for _, y in pairs.values())
+    )
     if class_names is None and task is None:
         classes.warn_of_integers(pairs["train"][1], f"{path}: {first.replace('x', 'y')}")
     for name in ("validation", "test"):
@@ -37,7 +40,7 @@ def from_npz(
     parts = [
         tf.data.Dataset.from_tensor_slices(pairs[name]) for name in ("train", "validation", "test")
     ]
-    return Data(*parts, class_names)
+    return Data(*parts, class_names, several)
 
 
 def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -71,6 +74,13 @@ def _pair(
 
 def _as(task: str | None, y: np.ndarray, where: str) -> np.ndarray:
     """Labels as the numbers that the task takes: integers are classes, floats are values."""
+    if task == "multilabel":
+        if y.ndim != 2 or not ((y == 0) | (y == 1)).all():
+            raise ValueError(
+                f"{where} must hold rows of 0 and 1 for task='multilabel', one column for each "
+                f"label. Its shape is {y.shape}."
+            )
+        return y.astype("int32")
     if task == "regression":
         return y.astype("float32")
     if task == "classification" and y.dtype.kind == "f":

@@ -55,9 +55,10 @@ def load(
             blanks filled with the median and marked, texts one-hot encoded, all by the training
             part.
         task: For a table or an NPZ file, `"classification"` or `"regression"`: whether labels
-            are classes or values. Defaults to `None`: texts, and the integers of an NPZ file, are
-            classes, other numbers are values. A warning tells of values that look like classes:
-            at most 20 distinct integers.
+            are classes or values; for an NPZ file also `"multilabel"`: rows of 0 and 1. Defaults
+            to `None`: texts, and the integers of an NPZ file, are classes, rows of 0 and 1 of an
+            NPZ file are several labels at once unless each holds a single 1, other numbers are
+            values. A warning tells of values that look like classes: at most 20 distinct integers.
         validation: For a table, the path of a second table to validate on, with the same columns.
             Defaults to `None`: a share of the training examples is held out.
         test: Likewise, to test on.

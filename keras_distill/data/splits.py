@@ -15,13 +15,16 @@ class Data:
         train: `tf.data.Dataset` of single examples `(x, y)`, to train on.
         validation: Likewise, to choose settings by.
         test: Likewise, to report on.
-        class_names: Names of the classes, in the order of the labels; `None` for regression.
+        class_names: Names of the classes, in the order of the labels; `None` where labels are
+            values or rows of 0 and 1.
+        several_labels: Whether a label is a row of 0 and 1, several classes at once.
     """
 
     train: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
     class_names: tuple[str, ...] | None
+    several_labels: bool = False
 
 
 def hold_out(

@@ -28,7 +28,7 @@ class ComparisonDict(TypedDict):
     """What `Comparison.to_dict` returns, all of it plain types for JSON.
 
     Attributes:
-        task: `"classification"`, `"segmentation"` or `"regression"`.
+        task: `"classification"`, `"multilabel"`, `"segmentation"` or `"regression"`.
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.
@@ -64,7 +64,7 @@ class Comparison:
             `"intervals"` (95 %, bootstrap over the test set) and, for several runs,
             `"run_values"` of each metric and `"run_intervals"` (95 %, Student's t).
         notes: Sentences that a reader of the table must know.
-        task: `"classification"`, `"segmentation"` or `"regression"`.
+        task: `"classification"`, `"multilabel"`, `"segmentation"` or `"regression"`.
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.
@@ -183,7 +183,7 @@ def compare(
     baseline: str = "student on labels",
     task: str | None = None,
     from_logits: bool | None = None,
-    missing_label: int | None = None,
+    missing_label: float | None = None,
     class_names: Sequence | None = None,
     resamples: int = 1000,
     latency_runs: int = 0,
@@ -199,19 +199,20 @@ def compare(
             and `.tflite` files. A list holds several runs of one candidate, trained from
             different seeds: its metrics are means over the runs, with an interval over them.
         data: Held-out inputs and labels: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`
-            or another iterable of batches. Labels are class indices or one-hot rows, class
-            indices for each position (segmentation), or values (regression).
+            or another iterable of batches. Labels are class indices or one-hot rows, rows of 0
+            and 1 (several labels at once), class indices for each position (segmentation), or
+            values (regression).
         teacher: Name of the candidate to which the others are compared. If there is none of
             this name, agreement and divergence are left out.
         baseline: Name of the candidate trained on the labels alone, from which the recovered gap
             is measured: (candidate - baseline) / (teacher - baseline), of the accuracy, the
-            mean IoU or R². Left out where there is none of this name.
-        task: `"classification"`, `"segmentation"` or `"regression"`. Defaults to `None`: inferred
-            from labels and outputs.
+            mean average precision, the mean IoU or R². Left out where there is none of this name.
+        task: `"classification"`, `"multilabel"` (several labels at once), `"segmentation"` or
+            `"regression"`. Defaults to `None`: inferred from labels and outputs.
         from_logits: Whether the outputs of classifiers are logits. Defaults to `None`: they are
             unless they look like probabilities, decided for each candidate.
-        missing_label: Label that stands for "not known", for example `-1` or `255`. Such samples
-            or positions are left out.
+        missing_label: Label that stands for "not known", for example `-1` or `255`. Such samples,
+            positions or, of several, labels are left out.
         class_names: Names of the classes.
         resamples: Number of test sets drawn for the bootstrap intervals; 0 leaves them out.
         latency_runs: How often each candidate is timed; 0 leaves latency out. Candidates take

@@ -24,11 +24,11 @@ class Scores:
         per_class: Arrays of shape `(classes,)` by name: `"precision"`, `"recall"` and `"f1"`, or
             `"iou"`, and the number of `"labels"`. `None` for regression.
         confusion: Matrix of shape `(classes, classes)` with a row for each label. `None` for
-            regression.
+            regression and for several labels at once.
         reliability: Arrays by bin of confidence: `"confidence"`, `"accuracy"` and `"share"`.
             `None` for regression.
-        predicted: The class of each sample, or its values.
-        confidence: Probability of that class. `None` for regression.
+        predicted: The class of each sample, 1 for each of its labels, or its values.
+        confidence: Probability of that class, or of each decision. `None` for regression.
     """
 
     values: dict[str, float]
@@ -66,12 +66,10 @@ def classification(
     log_p, labels = log_p[known], y[known]
     predicted, confidence = log_p.argmax(-1), np.exp(log_p.max(-1))
     per_class = _per_class(labels, predicted, classes, dense)
-    reliability = _reliability(confidence, predicted == labels)
+    reliability = reliability_of(confidence, predicted == labels)
     values = _label_values(log_p, labels, predicted, dense)
     values |= _class_means(per_class, predicted, dense)
-    values["ece"] = float(
-        np.sum(reliability["share"] * np.abs(reliability["accuracy"] - reliability["confidence"]))
-    )
+    values["ece"] = calibration_error(reliability)
     means = {"accuracy": predicted == labels}
     if "top_5_accuracy" in values:
         means["top_5_accuracy"] = _in_top(log_p, labels, 5)
@@ -192,7 +190,13 @@ def _per_class(labels, predicted, classes, dense):
     return {"precision": precision, "recall": recall, "f1": f1, "labels": support}
 
 
-def _reliability(confidence, right):
+def reliability_of(confidence: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
+    """How often decisions are right, by bins of confidence; see `Scores.reliability`.
+
+    Args:
+        confidence: Probability of each decision, from 0 to 1.
+        right: Whether it is right, bool.
+    """
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     count = np.bincount(bins, minlength=BINS)
     least_one = np.maximum(count, 1)
@@ -201,6 +205,12 @@ def _reliability(confidence, right):
         "accuracy": np.bincount(bins, right, BINS) / least_one,
         "share": count / len(bins),
     }
+
+
+def calibration_error(reliability: dict[str, np.ndarray]) -> float:
+    """The expected calibration error: how far confidence is from accuracy, the mean over bins."""
+    gaps = np.abs(reliability["accuracy"] - reliability["confidence"])
+    return float(np.sum(reliability["share"] * gaps))
 
 
 def _class_sums(

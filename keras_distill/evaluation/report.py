@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from keras_distill import _markdown
 from keras_distill._files import write_folder
@@ -169,6 +170,9 @@ def _shown_output(comparison, answer):
         }
     if comparison.task == "classification":
         return {"text": _class(comparison, int(answer))}
+    if comparison.task == "multilabel":
+        names = [_class(comparison, i) for i in np.flatnonzero(answer == 1)]
+        return {"text": ", ".join(names) or "none"}
     if comparison.task == "segmentation" and answer.ndim == 2:
         count = len(comparison.scores[comparison.teacher].confusion)
         return {"picture": pictures.class_map(answer, count)}
@@ -180,7 +184,7 @@ def _page(comparison, facts):
     lines = [f"# {facts['title']}", "", f"{comparison.samples:,} test samples.", ""]
     lines += [comparison.markdown()]
     for name, worst in comparison.disagreements.items():
-        if comparison.task != "classification" or not worst:
+        if comparison.task not in ("classification", "multilabel") or not worst:
             continue
         lines += [f"## Where {name} and the teacher disagree most", ""]
         rows = [

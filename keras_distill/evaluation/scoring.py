@@ -1,6 +1,7 @@
 """Candidates run on the same samples, and scored against the same labels."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -9,6 +10,7 @@ import numpy as np
 from keras_distill import samples
 from keras_distill.evaluation import metrics, tasks
 from keras_distill.evaluation.candidates import Candidate
+from keras_distill.evaluation.multilabel import multilabel
 
 #: The runs of each candidate by its name.
 Runs: TypeAlias = Mapping[str, Sequence[Candidate]]
@@ -19,7 +21,7 @@ class Scored:
     """The scores of all candidates.
 
     Attributes:
-        task: `"classification"`, `"segmentation"` or `"regression"`.
+        task: One of `tasks.TASKS`.
         labels: Labels in the form in which they were compared, of shape `(samples, ...)`.
         scores: For each candidate, the `metrics.Scores` of its runs.
         notes: Sentences about the labels that a reader must know.
@@ -39,34 +41,33 @@ def score(
     task: str | None,
     teacher: str | None,
     from_logits: bool | None,
-    missing_label: int | None,
+    missing_label: float | None,
     class_names: Sequence | None,
     batch_size: int,
 ) -> Scored:
     """Runs the candidates on `x` and scores their outputs. Arguments are those of `compare`."""
     outputs = _outputs(runs, x, batch_size)
     first = next(iter(outputs.values()))[0]
-    task = task or tasks.task_of(y, first)
+    task = task or tasks.task_of(y, first, missing_label)
     labels = tasks.labels_of(task, y, first, missing_label)
-    reference = None if teacher is None else outputs[teacher][0]
-    notes: list[str] = []
-    scorer: Callable[[np.ndarray], metrics.Scores]
-    if task == "regression":
-
-        def scorer(given):
-            return metrics.regression(given, labels, reference)
-
-    else:
-        notes = _absent_classes(labels, first, class_names)
-        if reference is not None:
-            reference = tasks.log_probabilities(reference, from_logits)
-
-        def scorer(given):
-            log_p = tasks.log_probabilities(given, from_logits)
-            return metrics.classification(log_p, labels, reference, dense=task == "segmentation")
-
-    scores = {name: [scorer(given) for given in each] for name, each in outputs.items()}
+    form, compute = _scorer(task, from_logits)
+    reference = None if teacher is None else form(outputs[teacher][0])
+    notes = [] if task == "regression" else _absent_classes(task, labels, first, class_names)
+    scores = {
+        name: [compute(form(given), labels, reference) for given in each]
+        for name, each in outputs.items()
+    }
     return Scored(task, labels, scores, notes)
+
+
+def _scorer(task: str, from_logits: bool | None) -> tuple[Callable, Callable]:
+    """What brings outputs into the form that is scored, and what scores them by the labels."""
+    if task == "regression":
+        return lambda outputs: outputs, metrics.regression
+    if task == "multilabel":
+        return lambda outputs: tasks.label_probabilities(outputs, from_logits), multilabel
+    score = functools.partial(metrics.classification, dense=task == "segmentation")
+    return lambda outputs: tasks.log_probabilities(outputs, from_logits), score
 
 
 def _outputs(runs: Runs, x: Any, batch_size: int) -> dict[str, list[np.ndarray]]:
@@ -84,15 +85,17 @@ def _outputs(runs: Runs, x: Any, batch_size: int) -> dict[str, list[np.ndarray]]
 
 
 def _absent_classes(
-    labels: np.ndarray, outputs: np.ndarray, class_names: Sequence | None
+    task: str, labels: np.ndarray, outputs: np.ndarray, class_names: Sequence | None
 ) -> list[str]:
     """A note about classes without samples; checks the number of `class_names`."""
-    classes = max(2, outputs.shape[-1])
+    several = task == "multilabel"
+    classes = outputs.shape[-1] if several else max(2, outputs.shape[-1])
     if class_names is not None and len(class_names) != classes:
         raise ValueError(
             f"`class_names` must name {classes} classes. Received: {len(class_names)} names"
         )
-    absent = sorted(set(range(classes)) - set(np.unique(labels)))
+    present = np.flatnonzero((labels == 1).any(0)) if several else np.unique(labels)
+    absent = sorted(set(range(classes)) - set(present))
     if not absent:
         return []
     names = [class_names[c] if class_names else c for c in absent]

@@ -24,8 +24,12 @@ class Row(TypedDict, total=False):
     Attributes:
         name: Name of the candidate.
         runs: Number of its runs. Metrics are means over them.
-        accuracy: From 0 to 1, as are the following six.
+        accuracy: From 0 to 1, as are the following nine.
         top_5_accuracy: Only for more than 5 classes.
+        mean_average_precision: Only for several labels at once, as are the following two. Mean of
+            the labels' average precision.
+        binary_accuracy: Share of the labels of all samples that are right.
+        subset_accuracy: Share of the samples all of whose labels are right.
         mean_iou: Only for segmentation.
         precision: Mean over classes, as are the following two.
         recall: Likewise.
@@ -34,8 +38,9 @@ class Row(TypedDict, total=False):
         mae: Mean absolute error.
         mse: Mean squared error.
         r2: Coefficient of determination, R².
-        agreement: Share of the samples with the same class as the teacher's.
-        kl: Kullback-Leibler divergence from the teacher's probabilities, in nats.
+        agreement: Share of the samples (or labels of samples) that are decided as by the teacher.
+        kl: Kullback-Leibler divergence from the teacher's probabilities, in nats; of several labels
+            at once, the mean over the labels.
         difference: Mean absolute difference to the teacher's values.
         gap_recovered: (candidate - baseline) / (teacher - baseline) of the main metric.
         parameters: Number of weights.
@@ -54,6 +59,9 @@ class Row(TypedDict, total=False):
     runs: int
     accuracy: float
     top_5_accuracy: float
+    mean_average_precision: float
+    binary_accuracy: float
+    subset_accuracy: float
     mean_iou: float
     precision: float
     recall: float
@@ -99,6 +107,9 @@ METRICS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "runs": ("runs", _count),
     "accuracy": ("accuracy", _share),
     "top_5_accuracy": ("top-5 accuracy", _share),
+    "mean_average_precision": ("mean avg. precision", _share),
+    "binary_accuracy": ("accuracy per label", _share),
+    "subset_accuracy": ("subset accuracy", _share),
     "mean_iou": ("mean IoU", _share),
     "precision": ("precision, macro", _share),
     "recall": ("recall, macro", _share),

@@ -6,9 +6,14 @@ import keras
 import numpy as np
 from scipy import special
 
-TASKS = ("classification", "segmentation", "regression")
+TASKS = ("classification", "multilabel", "segmentation", "regression")
 #: The metric of each task by which the gap between baseline and teacher is measured.
-MAIN_METRICS = {"classification": "accuracy", "segmentation": "mean_iou", "regression": "r2"}
+MAIN_METRICS = {
+    "classification": "accuracy",
+    "multilabel": "mean_average_precision",
+    "segmentation": "mean_iou",
+    "regression": "r2",
+}
 
 
 def check(
@@ -52,12 +57,8 @@ def check(
     return outputs
 
 
-def task_of(y: np.ndarray, outputs: np.ndarray) -> str:
-    """The task that labels and outputs of these shapes and dtypes belong to.
-
-    Raises:
-        ValueError: If samples have several labels at once, which is no task of these.
-    """
+def task_of(y: np.ndarray, outputs: np.ndarray, missing_label: float | None = None) -> str:
+    """The task that labels and outputs of these shapes and dtypes belong to."""
     whole = np.issubdtype(y.dtype, np.integer) or y.dtype == bool
     # Decisions are often floats in Keras.
     whole = whole or (outputs.shape[1:] == (1,) and set(np.unique(y)) == {0, 1})
@@ -66,13 +67,9 @@ def task_of(y: np.ndarray, outputs: np.ndarray) -> str:
         classes = (
             whole and y.size == len(y) and (outputs.shape[1] > 1 or set(np.unique(y)) <= {0, 1})
         )
-        if y.shape == outputs.shape and y.shape[1] > 1 and not one_hot and _are_decisions(y):
-            raise ValueError(
-                f"Labels of shape {y.shape} that are all 0 or 1, not with a single 1 in each row, "
-                "look like several labels at once, which aren't compared together. Compare one "
-                "at a time: `keras.Model(model.input, model.output[:, :1])` with `y[:, 0]`. If "
-                'they are values, give `task="regression"`.'
-            )
+        known = y[~_are_missing(y, missing_label)]
+        if y.shape == outputs.shape and y.shape[1] > 1 and not one_hot and _are_decisions(known):
+            return "multilabel"
         return "classification" if one_hot or classes else "regression"
     if outputs.ndim > 2 and whole and y.size * outputs.shape[-1] == outputs.size:
         return "segmentation"
@@ -80,17 +77,20 @@ def task_of(y: np.ndarray, outputs: np.ndarray) -> str:
 
 
 def labels_of(
-    task: str, y: np.ndarray, outputs: np.ndarray, missing_label: int | None = None
+    task: str, y: np.ndarray, outputs: np.ndarray, missing_label: float | None = None
 ) -> np.ndarray:
     """Labels in the form in which they are compared with outputs of this shape.
 
     Returns:
-        For regression, values of the shape of `outputs`. Otherwise class indices of shape
-        `outputs.shape[:-1]`, -1 where the label is missing.
+        For regression, values of the shape of `outputs`. For several labels at once, 0 and 1 of
+        this shape. Otherwise class indices of shape `outputs.shape[:-1]`. A label that is missing
+        is -1.
 
     Raises:
         ValueError: If the labels don't fit the outputs.
     """
+    if task == "multilabel":
+        return _several_labels(y, outputs, missing_label)
     if task != "regression":
         return _class_labels(y, outputs, missing_label)
     if missing_label is not None:
@@ -105,13 +105,40 @@ def labels_of(
     return y.reshape(outputs.shape)
 
 
-def _class_labels(y, outputs, missing_label):
+def _several_labels(y: np.ndarray, outputs: np.ndarray, missing_label: float | None) -> np.ndarray:
+    if y.ndim != 2 or y.shape != outputs.shape:
+        raise ValueError(
+            'For task="multilabel", labels and outputs must both have the shape (samples, labels). '
+            f"Received: labels of shape {y.shape}, outputs of shape {outputs.shape}"
+        )
+    missing = _are_missing(y, missing_label)
+    if not _are_decisions(y[~missing]):
+        wrong = y[~missing & (y != 0) & (y != 1)][0]
+        raise ValueError(
+            'For task="multilabel", each label must be 1 (the sample has it) or 0. Received the '
+            f'label {wrong!r}; if it stands for "not known", give `missing_label={wrong}`.'
+        )
+    if missing.all():
+        raise ValueError("All labels are missing.")
+    if not (y[~missing] == 1).any():
+        raise ValueError("No sample has any label: all are 0, of which nothing can be measured.")
+    return np.where(missing, -1, y == 1)
+
+
+def _are_missing(y: np.ndarray, missing_label: float | None) -> np.ndarray:
+    if missing_label is None:
+        return np.zeros(y.shape, bool)
+    return np.isnan(y.astype("float64")) if np.isnan(missing_label) else y == missing_label
+
+
+def _class_labels(y: np.ndarray, outputs: np.ndarray, missing_label: float | None) -> np.ndarray:
     classes = max(2, outputs.shape[-1])
     if y.shape == outputs.shape and classes == outputs.shape[-1]:
         if not _is_one_hot(y):
             raise ValueError(
                 "Labels of the outputs' shape must be one-hot for classification: a single 1 "
-                "in each row. Give class indices, or `task='regression'`."
+                "in each row. For several labels at once give task='multilabel', for values "
+                "task='regression'."
             )
         return y.argmax(-1)
     if y.size != outputs.size // outputs.shape[-1]:
@@ -126,7 +153,7 @@ def _class_labels(y, outputs, missing_label):
             f"{y[y != np.floor(y)].flat[0]!r}; for values, give `task='regression'`."
         )
     y = y.astype("int64")
-    missing = np.zeros(y.shape, bool) if missing_label is None else y == missing_label
+    missing = _are_missing(y, missing_label)
     wrong = ~missing & ((y < 0) | (y >= classes))
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
@@ -140,11 +167,11 @@ def _class_labels(y, outputs, missing_label):
     return np.where(missing, -1, y)
 
 
-def _is_one_hot(y):
+def _is_one_hot(y: np.ndarray) -> bool:
     return _are_decisions(y) and bool((y.sum(-1) == 1).all())
 
 
-def _are_decisions(y):
+def _are_decisions(y: np.ndarray) -> bool:
     return bool(((y == 0) | (y == 1)).all())
 
 
@@ -183,3 +210,16 @@ def log_probabilities(outputs: np.ndarray, from_logits: bool | None) -> np.ndarr
     if not from_logits:
         outputs = np.log(np.maximum(outputs, 1e-7))
     return special.log_softmax(outputs, axis=-1)
+
+
+def label_probabilities(outputs: np.ndarray, from_logits: bool | None) -> np.ndarray:
+    """Probabilities of labels that don't exclude each other, float64.
+
+    Args:
+        outputs: Shape `(samples, labels)`.
+        from_logits: Whether they are logits. `None`: unless all are from 0 to 1.
+    """
+    if from_logits is None:
+        from_logits = bool(outputs.min() < 0 or outputs.max() > 1)
+    outputs = outputs.astype("float64")
+    return special.expit(outputs) if from_logits else outputs

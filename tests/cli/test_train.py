@@ -17,8 +17,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn import metrics as sk
 
-from keras_distill import cli
+from keras_distill import cli, data
 from keras_distill.cli import interrupts, runs
 
 SMALL = ["--data=digits.npz", "--teacher=nets_for_test:large", "--student=nets_for_test:small"]
@@ -216,6 +217,35 @@ def kinds(workplace):
     arguments = ["--data=kinds.csv.gz", "--label_column=kind", "--test_data=test.csv"]
     arguments += ["--validation_data=kinds_validation.csv", *SMALL[1:3], "--learning_rate=0.05"]
     return [*arguments, "--batch_size=20", "--epochs=8", "--json"]
+
+
+def test_several_labels_at_once(digits, workplace, capsys):
+    x, y = digits
+    tags = np.stack([y % 2 == 0, y > 4, np.isin(y, [0, 6, 8, 9])], axis=1).astype("uint8")
+    np.savez("tags.npz", x=x, y=tags)
+    arguments = ["--data=tags.npz", "--teacher=nets_for_test:large", "--verbosity=-1"]
+    arguments += ["--student=nets_for_test:small", "--epochs=3", "--learning_rate=0.01"]
+    assert cli.main(["train", *arguments, "--batch_size=32", "--output=tags"]) == 0, capsys.readouterr().err
+    stored = json.loads((workplace / "tags" / "comparison.json").read_text())
+    assert stored["task"] == "multilabel"
+    loaded = data.load("tags.npz")
+    x_test, y_test = (np.array(part) for part in zip(*loaded.test, strict=True))
+    assert loaded.several_labels
+    for row, name in zip(stored["candidates"], ("teacher", "student"), strict=True):
+        z = keras.saving.load_model(f"tags/{name}.keras").predict(x_test, verbose=0)
+        ap = sk.average_precision_score(y_test, z, average="macro")
+        assert row["mean_average_precision"] == pytest.approx(ap)
+        assert ap > 0.8
+    capsys.readouterr()
+    file = "a=tags/student.keras"
+    for task in ([], ["--task=multilabel"]):
+        assert cli.main(["evaluate", file, "--data=tags.npz", "--json", *task]) == 0
+        again = json.loads(capsys.readouterr().out)["candidates"][0]
+        assert again["mean_average_precision"] == pytest.approx(ap)
+    assert cli.main(["evaluate", file, "--data=tags.npz", "--json", "--task=regression"]) == 0
+    assert "r2" in json.loads(capsys.readouterr().out)["candidates"][0]
+    assert cli.main(["evaluate", file, "--data=digits.npz", "--task=multilabel"]) == 2
+    assert "must hold rows of 0 and 1 for --task='multilabel'" in capsys.readouterr().err
 
 
 def test_the_task_of_integers_in_a_table(kinds, capsys):

@@ -195,13 +195,3 @@ def test_probabilities_are_told_from_logits(rng):
 )
 def test_the_task_is_told_from_labels_and_outputs(y, shape, task):
     assert tasks.task_of(y, np.zeros(shape)) == task
-
-
-@pytest.mark.parametrize("dtype", ["int64", "float32", "bool"])
-def test_several_labels_at_once_are_no_regression(dtype):
-    y = np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0]]).astype(dtype)
-    with pytest.raises(ValueError, match=r'several labels at once.*y\[:, 0\].*task="regression"'):
-        tasks.task_of(y, np.zeros((3, 3)))
-    # One label of them, and values.
-    assert tasks.task_of(y[:, 0].astype("int64"), np.zeros((3, 1))) == "classification"
-    assert tasks.task_of(0.5 * y, np.zeros((3, 3))) == "regression"
