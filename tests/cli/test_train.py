@@ -225,7 +225,8 @@ def test_several_labels_at_once(digits, workplace, capsys):
     np.savez("tags.npz", x=x, y=tags)
     arguments = ["--data=tags.npz", "--teacher=nets_for_test:large", "--verbosity=-1"]
     arguments += ["--student=nets_for_test:small", "--epochs=3", "--learning_rate=0.01"]
-    assert cli.main(["train", *arguments, "--batch_size=32", "--output=tags"]) == 0, capsys.readouterr().err
+    arguments += ["--batch_size=32", "--output=tags"]
+    assert cli.main(["train", *arguments]) == 0, capsys.readouterr().err
     stored = json.loads((workplace / "tags" / "comparison.json").read_text())
     assert stored["task"] == "multilabel"
     loaded = data.load("tags.npz")
