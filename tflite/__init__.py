@@ -6,7 +6,7 @@ from keras_distill.tflite.calibration import Calibration
 from keras_distill.tflite.child import ConverterCrash, ConverterError
 from keras_distill.tflite.convert import convert
 from keras_distill.tflite.inspect import inspect
-from keras_distill.tflite.streaming import Stream
+from keras_distill.tflite.streaming import Decision, Detection, Stream
 from keras_distill.tflite.targets import EthosU
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "Calibration",
     "ConverterCrash",
     "ConverterError",
+    "Decision",
+    "Detection",
     "EthosU",
     "Stream",
     "convert",

@@ -27,7 +27,7 @@ from keras_distill.tflite.calibration import Calibrated
 from keras_distill.tflite.inspect import Inspection, inspect, read
 from keras_distill.tflite.report import Report
 from keras_distill.tflite.request import Request
-from keras_distill.tflite.streaming import Streamed
+from keras_distill.tflite.streaming import Decision, Streamed
 from keras_distill.tflite.streaming.conversion import Proven
 from keras_distill.tflite.student_function import StudentFunction
 
@@ -238,6 +238,8 @@ class Artifact:
         package: str = "com.example.student",
         description: str = "A student distilled with keras_distill.",
         normalization: tuple[float, float] = (0.0, 1.0),
+        decision: Decision | None = None,
+        recording: np.ndarray | None = None,
     ) -> pathlib.Path:
         """Writes the file and what the target needs besides it.
 
@@ -256,6 +258,9 @@ class Artifact:
             description: Phones: what the student does, in a sentence.
             normalization: Phones: `(mean, std)`; the student takes `(value - mean) / std`, which
                 the Kotlin class computes.
+            decision: When the app acts on the scores, to be written in C++ or Kotlin.
+            recording: Microcontrollers: frames of shape `(time, ...)`, for a program that plays
+                them through the stream and the decision, and prints what is detected.
 
         Returns:
             Path of the folder.
@@ -271,11 +276,15 @@ class Artifact:
             files: dict[str, str | bytes] = {f"{names.cpp_identifier(name)}.tflite": self.tflite}
             if self.compiled is not None:
                 files[f"{names.cpp_identifier(name)}_vela.tflite"] = self.compiled
-            files |= micro.files(self, name)
+            files |= micro.files(self, name, decision, recording)
         else:
             from keras_distill.tflite import android
 
-            files = android.files(self, name, package, description, normalization, variants)
+            if recording is not None:
+                raise ValueError("`recording` is for microcontrollers, whose program plays it.")
+            files = android.files(
+                self, name, package, description, normalization, variants, decision
+            )
         files["report.json"] = json.dumps(self.report, indent=2) + "\n"
         files["report.md"] = f"{self.report}\n"
         return _files.write_folder(folder, files)

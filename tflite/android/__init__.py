@@ -10,6 +10,7 @@ import numpy as np
 from keras_distill.tflite import names
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
 from keras_distill.tflite.android.npu import compile_for_npu
+from keras_distill.tflite.streaming.decision import Decision
 
 __all__ = ["compile_for_npu", "files"]
 
@@ -42,6 +43,7 @@ def files(
     description: str,
     normalization: tuple[float, float],
     variants: Sequence["Artifact"],
+    decision: Decision | None = None,
 ) -> dict[str, str | bytes]:
     """Files of the kit, by relative path.
 
@@ -52,6 +54,7 @@ def files(
         description: What the student does, in a sentence.
         normalization: `(mean, std)`: the student takes `(value - mean) / std`.
         variants: Further artifacts of the same student, in other quantizations.
+        decision: When the app acts on scores, or `None`.
 
     Raises:
         ValueError: A package, normalization or variant is wrong.
@@ -68,17 +71,21 @@ def files(
         )
         for asset, one in kit.assets.items()
     }
-    source = kit.filled("templates", "Student.kt")
+    sources = {f"{kit.kotlin_class}.kt": kit.filled("templates", "Student.kt")}
+    if decision is not None:
+        if "Decision.kt" in sources:
+            raise ValueError("`name` must differ from that of the decision. Received: 'Decision'")
+        sources["Decision.kt"] = kit.filled("templates", "Decision.kt", decision.constants())
     vectors = json.dumps(kit.vectors()) + "\n"
     main = "app/app/src/main"
     assets = {**models, **labels, "test_vectors.json": vectors}
     return {
         **models,
         **labels,
-        f"{kit.kotlin_class}.kt": source,
+        **sources,
         "dependencies.gradle.kts": kit.filled("templates", "app.gradle.kts"),
         **{f"app/{path}": kit.filled("app", path) for path in _APP},
-        f"{main}/kotlin/{kit.kotlin_class}.kt": source,
+        **{f"{main}/kotlin/{path}": source for path, source in sources.items()},
         **{f"{main}/assets/{path}": content for path, content in assets.items()},
     }
 
@@ -195,10 +202,11 @@ class _Kit:
             [asset] = [name for name, one in self.assets.items() if one is artifact]
             yield f"        Accelerator.{accelerator} -> {names.kotlin_string(asset)}"
 
-    def filled(self, folder, path):
+    def filled(self, folder, path, more=()):
         """A template with every `@NAME@` replaced."""
         text = (importlib.resources.files(__package__) / folder / path).read_text()
-        return re.sub(r"@([A-Z_]+)@", lambda match: str(self._values.get(match[1], match[0])), text)
+        values = {**self._values, **dict(more)}
+        return re.sub(r"@([A-Z_]+)@", lambda match: str(values.get(match[1], match[0])), text)
 
     def vectors(self):
         """A few inputs of the class, before normalization, and the outputs that they must give."""

@@ -1,29 +1,19 @@
 """What firmware needs besides the file: C++ sources, a test of stored vectors, a sketch."""
 
-import importlib.resources
-import re
 import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 from keras_distill.tflite import arena, names
 from keras_distill.tflite.inspect import inspect
-from keras_distill.tflite.micro import readme
+from keras_distill.tflite.micro import readme, sources, stream
+from keras_distill.tflite.streaming.decision import Decision
 from keras_distill.tflite.targets import NPU_OPERATOR
 
 if TYPE_CHECKING:
     from keras_distill.tflite.artifact import Artifact
 
 
-_TYPES = {
-    "int8": "std::int8_t",
-    "uint8": "std::uint8_t",
-    "int16": "std::int16_t",
-    "int32": "std::int32_t",
-    "int64": "std::int64_t",
-    "float32": "float",
-    "bool": "bool",
-}
 #: Operators whose methods in `MicroMutableOpResolver` aren't their names in camel case.
 _METHODS = {
     "BATCH_MATMUL": "AddBatchMatMul",
@@ -34,14 +24,25 @@ _METHODS = {
 }
 
 
-def files(artifact: "Artifact", name: str = "student") -> dict[str, str]:
+def files(
+    artifact: "Artifact",
+    name: str = "student",
+    decision: Decision | None = None,
+    recording: np.ndarray | None = None,
+) -> dict[str, str]:
     """Files of the kit, text by relative path.
 
     Args:
         artifact: An `Artifact` for microcontrollers.
         name: What files and namespace are named after; made safe for C++.
+        decision: When the firmware acts on scores, or `None`.
+        recording: Frames that a program plays through stream and decision, or `None`.
+
+    Raises:
+        ValueError: The recording doesn't fit the artifact, or has no decision.
     """
-    kit = _Kit(artifact, names.cpp_identifier(name))
+    kit = _Kit(artifact, names.cpp_identifier(name), decision, recording)
+    streamed = stream.files(artifact, kit.name, decision, recording)
     main = {
         f"{kit.name}_model.h": kit.filled("model.h"),
         f"{kit.name}_model.cc": kit.filled("model.cc"),
@@ -53,6 +54,7 @@ def files(artifact: "Artifact", name: str = "student") -> dict[str, str]:
         f"{kit.name}_test_vectors.h": kit.filled("test_vectors.h"),
         f"{kit.name}_test_vectors.cc": kit.filled("test_vectors.cc"),
         "main.cc": kit.filled("main.cc"),
+        **streamed,
         "CMakeLists.txt": kit.filled("CMakeLists.txt"),
         "README.md": kit.filled("README.md"),
         **sketch,
@@ -69,40 +71,13 @@ def resolver_method(operator: str) -> str:
     return "Add" + "".join(w if w[0].isdigit() else w.capitalize() for w in words)
 
 
-class _Port:
-    """An input or output as the C++ sources name it."""
-
-    def __init__(self, port, index, kind):
-        self.index = index
-        self.shape = [size or 1 for size in port.shape]
-        self.size = int(np.prod(self.shape))
-        self.dtype = port.dtype
-        self.type = _TYPES[port.dtype]
-        self.scale = port.scale
-        self.zero_point = port.zero_point
-        self.struct = f"{names.camel_case(port.name)}{kind}"
-        self.buffer = f"state_{index}"
-
-    def declaration(self):
-        shape = " x ".join(map(str, self.shape))
-        return (
-            f"struct {self.struct} {{  // {shape}\n"
-            f"  using Type = {self.type};\n"
-            f"  static constexpr int kIndex = {self.index};\n"
-            f"  static constexpr std::size_t kSize = {self.size};\n"
-            f"  static constexpr float kScale = {_float(self.scale)};\n"
-            f"  static constexpr int kZeroPoint = {self.zero_point};\n"
-            "};"
-        )
-
-
 class _Kit:
     """The values that are filled into the templates."""
 
-    def __init__(self, artifact, name):
+    def __init__(self, artifact, name, decision, recording):
         self.name = name
-        self._inputs = [_Port(p, i, "Input") for i, p in enumerate(artifact.ports.inputs)]
-        self._outputs = [_Port(p, i, "Output") for i, p in enumerate(artifact.ports.outputs)]
+        self._inputs = [sources.Port(p, i, "Input") for i, p in enumerate(artifact.ports.inputs)]
+        self._outputs = [sources.Port(p, i, "Output") for i, p in enumerate(artifact.ports.outputs)]
         tflite = artifact.compiled or artifact.tflite
         operators = sorted(set(inspect(tflite).counts))
         labels = artifact.labels or []
@@ -110,7 +85,7 @@ class _Kit:
             "NAME": name,
             "GUARD": name.upper(),
             "BYTES": len(tflite),
-            "ROWS": _rows([f"0x{byte:02x}" for byte in tflite]),
+            "ROWS": sources.rows([f"0x{byte:02x}" for byte in tflite]),
             **_arena(artifact),
             "PORTS": "\n".join(p.declaration() for p in (*self._inputs, *self._outputs)),
             "LABEL_COUNT": len(labels),
@@ -121,7 +96,7 @@ class _Kit:
             "OPERATORS": "\n".join(
                 f"  TF_LITE_ENSURE_STATUS(resolver.{resolver_method(op)}());" for op in operators
             ),
-            **readme.values(artifact, name),
+            **readme.values(artifact, name, decision, recording),
             **self._test(artifact),
             **self._sketch(artifact.ports.states, operators, labels),
         }
@@ -149,7 +124,12 @@ class _Kit:
         pairs = [(self._inputs[i], self._outputs[o]) for i, o in states]
         kept = [port for port, _ in pairs]
         filled = [
-            (p, f"{p.buffer}[i]" if p in kept else _encoded(f"Sensor({p.index}, i)", p, name))
+            (
+                p,
+                f"{p.buffer}[i]"
+                if p in kept
+                else sources.encoded(f"Sensor({p.index}, i)", p, name),
+            )
             for p in self._inputs
         ]
         return {
@@ -161,7 +141,7 @@ class _Kit:
                 _each(p, name, f"Input<{name}::{p.struct}>()", value) for p, value in filled
             ),
             "CARRIES": "\n".join(_carried(*pair, name) for pair in pairs),
-            "DECODE": _decoded("output[i]", output, name),
+            "DECODE": sources.decoded("output[i]", output, name),
             "RESET": "  // Forgets the state that recurrent operators keep between invocations.\n"
             "  interpreter->Reset();"
             if "UNIDIRECTIONAL_SEQUENCE_LSTM" in operators
@@ -173,10 +153,7 @@ class _Kit:
 
     def filled(self, template):
         """A template with every `@NAME@` replaced."""
-        folder = importlib.resources.files(__package__) / "templates"
-        text = (folder / template).read_text()
-        text = re.sub(r"@([A-Z_]+)@", lambda match: str(self._values[match[1]]), text)
-        return re.sub(r"\n{3,}", "\n\n", text)
+        return sources.filled(template, self._values)
 
     def _vectors(self, given, expected, declare=False):
         for port, arrays in (
@@ -187,8 +164,8 @@ class _Kit:
             if declare:
                 yield f"extern {head};"
             else:
-                values = [_literal(v, port.dtype) for v in np.concatenate(arrays, axis=None)]
-                yield f"{head} = {{\n{_rows(values)}\n}};"
+                values = [sources.literal(v, port.dtype) for v in np.concatenate(arrays, axis=None)]
+                yield f"{head} = {{\n{sources.rows(values)}\n}};"
 
     def _check(self, port):
         tolerance = "1e-4" if port.dtype == "float32" else f"{self.name.upper()}_TOLERANCE"
@@ -240,31 +217,6 @@ def _labels(labels):
     return f"constexpr const char* kLabels[kLabelCount] = {{\n{rows}\n}};"
 
 
-def _rows(values, width=12):
-    lines = [", ".join(values[i : i + width]) for i in range(0, len(values), width)]
-    return "\n".join(f"    {line}," for line in lines)
-
-
-def _float(value):
-    """A C++ literal of exactly the float32 value."""
-    text = f"{np.float32(value):.9g}"
-    return f"{text if any(c in text for c in '.en') else text + '.0'}f"
-
-
-def _literal(value, dtype):
-    return _float(value) if dtype == "float32" else str(int(value))
-
-
-def _encoded(value, port, name):
-    if port.scale:
-        return f"{name}::Quantize<{name}::{port.struct}>({value})"
-    return f"static_cast<{name}::{port.struct}::Type>({value})"
-
-
-def _decoded(value, port, name):
-    return f"{name}::Dequantize<{name}::{port.struct}>({value})" if port.scale else value
-
-
 def _each(port, name, array, value):
     """A loop over the elements of a port."""
     size = f"{name}::{port.struct}::kSize"
@@ -284,5 +236,5 @@ def _carried(given, result, name):
     """Keeps a state that a step returned, in the quantization of the input that it is for."""
     value = f"Output<{name}::{result.struct}>()[i]"
     if (given.scale, given.zero_point) != (result.scale, result.zero_point):
-        value = _encoded(_decoded(value, result, name), given, name)
+        value = sources.encoded(sources.decoded(value, result, name), given, name)
     return _each(given, name, given.buffer, value)

@@ -16,20 +16,25 @@ _PACKAGES = {
 }
 
 
-def values(artifact: "Artifact", name: str) -> dict[str, str]:
+def values(
+    artifact: "Artifact", name: str, decision: object = None, recording: object = None
+) -> dict[str, str]:
     """The values that are filled into the templates.
 
     Args:
         artifact: An `Artifact` for microcontrollers.
         name: What the kit is named after.
+        decision: The decision in the kit, or `None`.
+        recording: The recording in the kit, or `None`.
     """
     versions = artifact.report.get("versions", {})
     commit = versions.get("tflite_micro_commit", "unknown")
+    files = [*_files(artifact, name), *_of_stream(name, decision, recording)]
     return {
         "TFLITE_MICRO": provenance.TFLITE_MICRO,
         "CHECKOUT": "" if commit == "unknown" else f"\ngit checkout {commit}",
         "ABOUT": _about(artifact),
-        "FILES": "\n".join(f"| {file} | {what} |" for file, what in _files(artifact, name)),
+        "FILES": "\n".join(f"| {file} | {what} |" for file, what in files),
         "NPU": _npu(artifact, name),
         "HEADER": "\n".join(f"// {line}" for line in _origin(artifact)),
         "PROVENANCE": "\n".join(f"- {line}" for line in _origin(artifact)),
@@ -61,6 +66,17 @@ def _files(artifact, name):
     yield "`CMakeLists.txt`", "builds that program, and the library for your firmware"
     yield f"`arduino/{name}/`", "a sketch, complete with its sources"
     yield "`report.json`, `report.md`", "what is known of the file"
+
+
+def _of_stream(name, decision, recording):
+    """What a kit with a decision has besides."""
+    if decision is not None:
+        yield f"`{name}_decision.h`", "when to act on the scores: smoothing, thresholds"
+    if recording is not None:
+        yield (
+            f"`{name}_recording.cc`, `.h`, `stream_main.cc`",
+            "a recording, and a program that plays it and prints what is detected at which step",
+        )
 
 
 def _npu(artifact, name):

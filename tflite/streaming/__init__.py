@@ -4,8 +4,9 @@ Converters make the file of a window, with its integers and scales; it is rewrit
 operator, so that a stream computes the very same numbers.
 """
 
+from keras_distill.tflite.streaming.decision import Decision, Detection
 from keras_distill.tflite.streaming.operators import streamed
 from keras_distill.tflite.streaming.options import Stream
 from keras_distill.tflite.streaming.rewriting import Streamed
 
-__all__ = ["Stream", "Streamed", "streamed"]
+__all__ = ["Decision", "Detection", "Stream", "Streamed", "streamed"]

@@ -1,0 +1,207 @@
+"""What an app acts on is the same in Python, C++ and Kotlin."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+import streamed_students
+from keras_distill.tflite.micro import sources
+
+from keras_distill import tflite
+
+#: Smoothing, no smoothing, one word, thresholds that no score reaches.
+DECISIONS = {
+    "words": tflite.Decision({1: 0.55, 3: 0.5}, smoothing=5, refractory=7, warm_up=3),
+    "plain": tflite.Decision({0: 0.8, 2: 0.8, 1: 0.8}),
+    "one": tflite.Decision({2: 1 / 3}, smoothing=3, refractory=40),
+    "never": tflite.Decision({0: 2.0}, smoothing=2),
+}
+STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
+
+
+def by_hand(decision, scores):
+    """Step by step, as its description says it."""
+    found, last = [], -(10**9)
+    for step in range(len(scores)):
+        first = step - decision.smoothing + 1
+        if first < decision.warm_up or step <= last + decision.refractory:
+            continue
+        means = {}
+        for word, least in decision.thresholds.items():
+            total = 0.0
+            for score in scores[first : step + 1, word]:
+                total += float(score)
+            if total / decision.smoothing >= least:
+                means[word] = total / decision.smoothing
+        if means:
+            word = max(means, key=lambda w: (means[w], -w))
+            found.append((step, word, means[word]))
+            last = step
+    return found
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """Four classes, with runs of the same values, equal classes, infinities and NaN."""
+    generator = np.random.default_rng(3)
+    steps = generator.normal(size=(600, 4)).cumsum(axis=0).astype("float32")
+    rows = 1 / (1 + np.exp(-np.abs(steps - steps.mean(axis=0)) / 3)) - 0.2
+    rows[100:140] = rows[100]
+    rows[200:220, 3] = rows[200:220, 1] = 0.7
+    rows[300, 1], rows[320, 2], rows[330, 0] = np.nan, np.inf, -np.inf
+    return rows.astype("float32")
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_detections_are_those_of_its_description(name, scores):
+    found = DECISIONS[name].detections(scores)
+    assert found == by_hand(DECISIONS[name], scores)
+    assert bool(found) == (name != "never")
+    if name == "words":
+        assert {d.word for d in found} == {1, 3}
+
+
+def printed(detections):
+    return "".join(f"{d.step} {d.word}\n" for d in detections)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_header_finds_what_python_finds(scores, tmp_path):
+    """All decisions in one program, which reads the scores' bits."""
+    parts = ["#include <cstdio>", "#include <cstring>"]
+    parts += [f'#include "{name}.h"' for name in DECISIONS]
+    parts.append(
+        "template <typename D> void Play(const char* path) {\n"
+        "  std::FILE* file = std::fopen(path, \"rb\");\n"
+        "  static D decision;\n"
+        "  float row[4];\n"
+        "  for (int step = 0; std::fread(row, 4, 4, file) == 4; ++step) {\n"
+        "    const int word = decision.Update(row);\n"
+        '    if (word >= 0) std::printf("%d %d\\n", step, word);\n'
+        "  }\n  std::fclose(file);\n  decision.Reset();\n  std::puts(\"-\");\n}\n"
+        "int main(int, char** args) {"
+    )  # fmt: skip
+    for name, decision in DECISIONS.items():
+        values = {"NAME": f"kit_{name}", "GUARD": f"KIT_{name}", **decision.constants()}
+        (tmp_path / f"{name}.h").write_text(sources.filled("decision.h", values))
+        # Twice: after `Reset`, nothing is left of the first time.
+        parts += [f"  Play<kit_{name}::Decision>(args[1]);"] * 2
+    (tmp_path / "main.cc").write_text("\n".join(parts) + "\n  return 0;\n}\n")
+    (tmp_path / "scores").write_bytes(scores.tobytes())
+    program = str(tmp_path / "main")
+    subprocess.run(["g++", *STRICT, "-O2", str(tmp_path / "main.cc"), "-o", program], check=True)
+    done = subprocess.run([program, str(tmp_path / "scores")], capture_output=True, text=True)
+    expected = [f"{printed(d.detections(scores))}-\n" for d in DECISIONS.values()]
+    assert done.stdout == "".join(2 * text for text in expected)
+
+
+def test_kotlin_finds_what_python_finds(scores, tmp_path):
+    compiler = os.environ.get("KOTLINC") or shutil.which("kotlinc")
+    if not compiler or not shutil.which("java"):
+        pytest.skip("name a Kotlin compiler in KOTLINC, and install a Java runtime")
+    phone = tflite.convert(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))
+    decision = DECISIONS["words"]
+    folder = phone.save(tmp_path / "kit", decision=decision)
+    source = folder / "Decision.kt"
+    assert source.read_text() == (folder / "app/app/src/main/kotlin/Decision.kt").read_text()
+    main = tmp_path / "Main.kt"
+    main.write_text(
+        "import com.example.student.Decision\n"
+        "fun main(args: Array<String>) {\n"
+        "    val file = java.io.DataInputStream(java.io.File(args[0]).inputStream().buffered())\n"
+        "    val decision = Decision()\n"
+        "    for (step in 0 until 600) {\n"
+        "        val word = decision.update(FloatArray(4) { file.readFloat() })\n"
+        '        if (word >= 0) println("$step $word")\n'
+        "    }\n    decision.reset()\n}\n"
+    )
+    (tmp_path / "scores").write_bytes(scores.astype(">f4").tobytes())
+    jar = str(tmp_path / "main.jar")
+    command = [compiler, "-Werror", str(source), str(main), "-include-runtime", "-d", jar]
+    subprocess.run(command, check=True, capture_output=True)
+    command = ["java", "-jar", jar, str(tmp_path / "scores")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == printed(decision.detections(scores))
+
+
+def test_settings_that_do_not_fit_are_refused():
+    for wrong, message in (
+        ({"thresholds": {}}, "a finite threshold for each class"),
+        ({"thresholds": {1: np.nan}}, "a finite threshold"),
+        ({"thresholds": {-1: 0.5}}, "a finite threshold"),
+        ({"thresholds": {1: 0.5}, "smoothing": 0}, "Received: smoothing=0"),
+        ({"thresholds": {1: 0.5}, "refractory": -1}, "Received: refractory=-1"),
+        ({"thresholds": {1: 0.5}, "warm_up": True}, "Received: warm_up=True"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tflite.Decision(**wrong)
+    with pytest.raises(ValueError, match=r"with class 3. Received: shape \(5, 3\)"):
+        tflite.Decision({3: 0.5}).detections(np.zeros((5, 3)))
+
+
+@pytest.fixture(scope="module")
+def stream():
+    """An int8 stream of a convolution, an `LSTM` and probabilities, for firmware."""
+    keras.utils.set_random_seed(4)
+    student = streamed_students.lstm()
+    student = keras.Sequential([*student.layers, keras.layers.Softmax()])
+    student.build((None, 12, 4))
+    data = 3 * streamed_students.windows(student)
+    return tflite.convert(student, "micro", "int8", calibration=data, stream=3)
+
+
+@pytest.fixture(scope="module")
+def recording():
+    return np.random.default_rng(5).normal(size=(150, 4)).astype("float32") * 3
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_firmware_detects_what_python_detects(stream, recording, tmp_path):
+    """The program of the kit, compiled against TFLite Micro and run on this host."""
+    root = os.environ.get("TFLITE_MICRO_ROOT")
+    if not root:
+        pytest.skip("name a TFLite Micro source tree, its library built, in TFLITE_MICRO_ROOT")
+    decision = tflite.Decision({0: 0.6, 1: 0.6}, smoothing=3, refractory=9)
+    folder = stream.save(tmp_path / "kit", "wake", decision=decision, recording=recording)
+    tree = pathlib.Path(root)
+    downloads = tree / "tensorflow/lite/micro/tools/make/downloads"
+    places = [tree, *(downloads / d for d in ("flatbuffers/include", "gemmlowp", "ruy"))]
+    command = ["g++", *STRICT, "-fno-rtti", "-fno-exceptions", "-DTF_LITE_STATIC_MEMORY"]
+    command += [option for place in places for option in ("-isystem", str(place))]
+    files = [str(folder / f) for f in ("stream_main.cc", "wake_model.cc", "wake_recording.cc")]
+    library = next(iter(sorted(tree.glob("gen/*x86_64*/lib/libtensorflow-microlite.a"))))
+    program = str(tmp_path / "stream")
+    subprocess.run([*command, *files, str(library), "-o", program], check=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    found = decision.detections(stream.predict(recording[None], "micro")[0])
+    assert len(found) > 3
+    lines = [f"step {d.step}: class {d.word}" for d in found]
+    assert done.stdout.splitlines() == [*lines, f"PASS: {len(found)} of {len(found)} detections"]
+
+
+def test_kit_names_what_it_has_of_a_decision(stream, recording, tmp_path):
+    decision = tflite.Decision({0: 0.6})
+    folder = stream.save(tmp_path / "kit", "wake", decision=decision, recording=recording)
+    readme = (folder / "README.md").read_text()
+    for file in ("wake_decision.h", "wake_recording.cc", "stream_main.cc"):
+        assert file in readme
+        assert (folder / file).exists()
+    assert not {"stream_main.cc", "wake_recording.h"} & {
+        path.name for path in stream.save(tmp_path / "bare", "wake", decision=decision).iterdir()
+    }
+
+
+def test_recordings_that_do_not_fit_are_refused(stream, recording, tmp_path):
+    decision = tflite.Decision({0: 0.6})
+    with pytest.raises(ValueError, match="`recording` needs a `decision`"):
+        stream.save(tmp_path / "kit", recording=recording)
+    with pytest.raises(ValueError, match=r"a multiple of 3 of them. Received: shape \(10, 4\)"):
+        stream.save(tmp_path / "kit", decision=decision, recording=recording[:10])
+    whole = tflite.convert(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]), "micro")
+    with pytest.raises(ValueError, match="isn't a stream"):
+        whole.save(tmp_path / "kit", decision=decision, recording=recording)
+    assert not (tmp_path / "kit").exists()
