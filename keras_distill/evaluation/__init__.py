@@ -2,5 +2,23 @@
 
 from keras_distill.evaluation.comparison import Comparison, compare
 from keras_distill.evaluation.macs import multiply_accumulates
+from keras_distill.evaluation.streams import (
+    Event,
+    FrameScores,
+    StreamData,
+    StreamScores,
+    compare_streams,
+    frames,
+)
 
-__all__ = ["Comparison", "compare", "multiply_accumulates"]
+__all__ = [
+    "Comparison",
+    "Event",
+    "FrameScores",
+    "StreamData",
+    "StreamScores",
+    "compare",
+    "compare_streams",
+    "frames",
+    "multiply_accumulates",
+]
