@@ -86,15 +86,16 @@ def computing_with(**functions: Callable) -> Iterator[None]:
     Args:
         **functions: By the operation's name; each is called with the backend's function first.
     """
-    backend = keras.src.backend.numpy
-    before = {name: getattr(backend, name) for name in functions}
+    modules = keras.src.backend.numpy, keras.src.backend.nn
+    places = {name: next(m for m in modules if hasattr(m, name)) for name in functions}
+    before = {name: getattr(module, name) for name, module in places.items()}
     try:
         for name, function in functions.items():
-            setattr(backend, name, functools.partial(function, before[name]))
+            setattr(places[name], name, functools.partial(function, before[name]))
         yield
     finally:
         for name, function in before.items():
-            setattr(backend, name, function)
+            setattr(places[name], name, function)
 
 
 def check_numerics(x: Any, message: str) -> Any:

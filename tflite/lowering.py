@@ -26,6 +26,7 @@ def lowered(
     fuse: bool = True,
     unroll: bool = False,
     tile: bool = True,
+    integers: bool = False,
 ) -> Iterator[list[keras.Layer]]:
     """Traces inside this context contain the lowered form of every layer of `model`.
 
@@ -36,6 +37,8 @@ def lowered(
         unroll: Makes one copy of the operators of other recurrent layers for each step, instead
             of a loop.
         tile: Whether the target has a TILE operator, by which Keras repeats.
+        integers: Computes exponential units without the exponential of large numbers, whose range
+            would leave the others one value in integers.
 
     Yields:
         A list to which each recurrent layer that became a loop is added.
@@ -44,6 +47,9 @@ def lowered(
     with contextlib.ExitStack() as stack:
         if not tile:
             stack.enter_context(_keras.computing_with(repeat=_repeat, tile=_tile))
+        if integers:
+            units = {"log_sigmoid": _log_sigmoid, "selu": _selu, "softplus": _softplus}
+            stack.enter_context(_keras.computing_with(**units))
         for layer in all_layers(model):
             if type(layer) is keras.layers.UpSampling2D and not tile:
                 stack.enter_context(calling(layer, _nearest))
@@ -158,6 +164,23 @@ def _as_list(axis):
 def _tanh_gelu(x):
     """GELU by its tanh approximation (Hendrycks and Gimpel, arXiv:1606.08415, section 2)."""
     return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * x * (1.0 + 0.044715 * x * x)))
+
+
+def _selu(original, x):
+    """SELU (Klambauer et al., arXiv:1706.02515) without the exponential of positive numbers."""
+    x = tf.convert_to_tensor(x)
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    return scale * tf.nn.relu(x) + scale * alpha * tf.nn.elu(tf.minimum(x, 0.0))
+
+
+def _softplus(original, x):
+    x = tf.convert_to_tensor(x)
+    return tf.nn.relu(x) - tf.math.log(tf.sigmoid(tf.abs(x)))
+
+
+def _log_sigmoid(original, x):
+    x = tf.convert_to_tensor(x)
+    return tf.minimum(x, 0.0) + tf.math.log(tf.sigmoid(tf.abs(x)))
 
 
 def _embedding(layer, original, inputs):

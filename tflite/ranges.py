@@ -44,18 +44,17 @@ def calibrated(tflite: bytes) -> dict[str, Range]:
         the signature, too.
     """
     file = File(tflite)
-    names = {
-        port.tensorIndex: port.name.decode()
-        for signature in file.model.signatureDefs or ()
-        for port in (*signature.inputs, *signature.outputs)
-    }
+    names = {i: [tensor.name.decode()] for i, tensor in enumerate(file.graph.tensors)}
+    for signature in file.model.signatureDefs or ():
+        for port in (*signature.inputs, *signature.outputs):
+            names[port.tensorIndex].append(port.name.decode())
     found = {}
     for i, tensor in enumerate(file.graph.tensors):
         limits = tensor.quantization
         if limits is None or limits.min is None or limits.max is None:
             continue
         low, high = float(np.min(limits.min)), float(np.max(limits.max))
-        for name in {tensor.name.decode(), names.get(i)} - {None}:
+        for name in names[i]:
             found[name] = min(low, 0.0), max(high, 0.0)
     return found
 
@@ -88,7 +87,24 @@ def clipped(tflite: bytes, ranges: Mapping[str, Range]) -> dict[str, float]:
         tflite: The integer file, names included.
         ranges: `(low, high)` by tensor name, as calibration found them.
     """
-    return _clipped(File(tflite).graph, ranges)
+    file = File(tflite)
+    return _clipped(file.graph, _known(file, ranges))
+
+
+def _known(file, ranges):
+    """The ranges, and those of what is quantized anew to be computed with."""
+    readers: dict[int, set[str]] = {}
+    for op in file.graph.operators:
+        for index in op.inputs:
+            readers.setdefault(index, set()).add(file.operator_name(op))
+    found = dict(ranges)
+    for op in file.graph.operators:
+        # A SELECT may well clip what it leaves out.
+        if file.operator_name(op) == "QUANTIZE" and readers.get(op.outputs[0], set()) - _JOINS:
+            source, name = file.tensor_name(op.inputs[0]), file.tensor_name(op.outputs[0])
+            if source in found:
+                found.setdefault(name, found[source])
+    return found
 
 
 def _clipped(graph, ranges):
@@ -125,6 +141,7 @@ def repaired(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
         ranges: `(low, high)` by tensor name.
     """
     file = File(tflite)
+    ranges = _known(file, ranges)
     wrong = _clipped(file.graph, ranges)
     if not wrong:
         return tflite
@@ -142,6 +159,13 @@ class _Repair:
         self.wrong = wrong
         #: What a tensor's quantization was, for each that changed.
         self.before = {}
+        #: What is quantized anew for one operator alone.
+        self.quantized = {
+            op.outputs[0]
+            for op in self.graph.operators
+            if file.operator_name(op) == "QUANTIZE"
+            and sum(op.outputs[0] in reader.inputs for reader in self.graph.operators) == 1
+        }
 
     def run(self):
         for index in self.graph.inputs:
@@ -188,7 +212,10 @@ class _Repair:
             given = self.graph.tensors[index]
             changed = index in self.before or op.outputs[0] in self.before
             if changed and given.type == wanted.type and not same_steps(given, wanted):
-                self.file.rescale(op, place, wanted.quantization)
+                if index in self.quantized:
+                    self._set(index, wanted.quantization)
+                else:
+                    self.file.rescale(op, place, wanted.quantization)
 
     def _restore(self, op, place):
         """Brings a changed input back to what the constants of an operator were made for."""

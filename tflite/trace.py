@@ -97,6 +97,7 @@ def trace(
         "tile": request.target.runtime != "micro",
         "fuse": request.quantization != "int16x8",
         "unroll": request.recurrent == "unroll",
+        "integers": not request.is_float and request.way != "trained",
     }
     names: list[str] = []
     recurrent: list[keras.Layer] = []
