@@ -6,13 +6,16 @@ FAST := tests/test_house.py tests/test_wall.py tests/losses \
   $(patsubst %,tests/distiller/test_%.py,errors exactness labels objective taps weights_and_masks)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on
 
-.PHONY: demo test test-fast lint docs clean
+.PHONY: demo test test-nightly test-fast lint docs clean
 
 demo: .venv/installed  ## Distil, export and prove a student on handwritten digits
 	$(BIN)/keras-distill demo
 
 test: .venv/installed-dev  ## Run the test suite, and say what was skipped and why
 	$(PYTEST) -rs
+
+test-nightly: .venv/installed-dev  ## Run the long tests that `make test` leaves out
+	$(PYTEST) -rs -m nightly
 
 test-fast: .venv/installed-dev  ## Test losses, matches, the Distiller and labels
 	$(PYTEST) $(FAST)

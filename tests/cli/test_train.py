@@ -20,7 +20,7 @@ import tensorflow as tf
 from sklearn import metrics as sk
 
 from keras_distill import cli, data
-from keras_distill.cli import interrupts, runs
+from keras_distill.cli import interrupts, models, runs
 
 SMALL = ["--data=digits.npz", "--teacher=nets_for_test:large", "--student=nets_for_test:small"]
 SMALL += ["--verbosity=-1"]
@@ -66,7 +66,13 @@ def test_settings_give_the_same_run_again(trained, capsys):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("answers", [[], ["--answers=told_to_the_end", "--views=3"]])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [],
+        pytest.param(["--answers=told_to_the_end", "--views=3"], marks=pytest.mark.nightly),
+    ],
+)
 def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace, answers):
     flags = [*SMALL, "--epochs=4", "--batch_size=16", "--augment=crop", "--verbosity=0", *answers]
     shutil.rmtree(workplace / "stopped", ignore_errors=True)
@@ -164,13 +170,25 @@ def test_resuming_a_finished_run_trains_nothing(trained, capsys):
     assert (trained / "student.keras").read_bytes() == before
 
 
-def test_tfds_and_a_network_of_keras_applications(tfds_dir, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "teacher", ["nets_for_test:large", pytest.param("MobileNet", marks=pytest.mark.nightly)]
+)
+def test_images_of_tensorflow_datasets_are_resized_and_mixed(teacher, tfds_dir, tmp_path, capsys):
     arguments = ["--data=mnist", f"--data_dir={tfds_dir}", "--nodownload", "--image_size=32,32"]
-    arguments += ["--teacher=MobileNet", "--student=nets_for_test:small", "--epochs=1"]
+    arguments += [f"--teacher={teacher}", "--student=nets_for_test:small", "--epochs=1"]
     arguments += ["--mix=cutmix", "--augment=flip", f"--output={tmp_path / 'r'}", "--verbosity=-1"]
     assert cli.main(["train", *arguments, "--batch_size=500", "--json"]) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)["candidates"]]
     assert names == ["teacher", "student distilled"]
+
+
+def test_a_network_of_keras_applications_reads_bytes_in_gray(rng):
+    spec = tf.TensorSpec((32, 32, 1), tf.uint8)
+    model = models.build("MobileNet", spec, 10)
+    x = rng.integers(0, 256, (2, 32, 32, 1)).astype("uint8")
+    backbone, head = model.get_layer("mobilenet_1.00_32"), model.layers[-1]
+    read = backbone(x.repeat(3, -1) / np.float32(127.5) - 1)
+    np.testing.assert_allclose(model(x), head(read), rtol=1e-4, atol=1e-5)
 
 
 def test_a_table_is_regressed_and_layers_are_matched(tmp_path, rng):

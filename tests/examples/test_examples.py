@@ -71,7 +71,7 @@ def test_image_classification(fashion):
     check(result, ["teacher", *STUDENTS])
 
 
-def test_segmentation(fashion):
+def test_scenes_of_the_segmentation_example():
     import segmentation
 
     x, y = segmentation.scenes(np.full((2, 28, 28), 200), np.array([3, 7]), count=5, seed=0)
@@ -79,6 +79,12 @@ def test_segmentation(fashion):
     for image, mask in zip(x[..., 0], y, strict=True):
         np.testing.assert_array_equal(image == 200, mask > 0)
         assert set(np.unique(mask)) <= {0, 4, 8}
+
+
+@pytest.mark.nightly
+def test_segmentation(fashion):
+    import segmentation
+
     result = segmentation.main(epochs=1, examples=60, data_dir=fashion)
     check(result, ["teacher", *STUDENTS])
 
@@ -159,6 +165,7 @@ def test_spoken_digits(real, tmp_path):
     assert (tmp_path / "firmware" / "student.tflite").stat().st_size == size < 8192
 
 
+@pytest.mark.nightly
 def test_activity_recognition(real, tmp_path):
     import activity_recognition
 
@@ -177,6 +184,7 @@ def test_activity_recognition(real, tmp_path):
     assert (tmp_path / "firmware" / "student.tflite").is_file()
 
 
+@pytest.mark.nightly
 def test_transfer_learning(digits, tmp_path):
     import transfer_learning
 

@@ -52,6 +52,12 @@ def accuracy(trained, split):
     return trained.evaluate(*split[1], verbose=0)[1]
 
 
+@pytest.fixture(scope="module")
+def dense(trained):
+    """Its float32 file, with nothing removed."""
+    return legacy.convert(legacy.to_tf_keras(trained))
+
+
 def distil(model, teacher, split, epochs=2, callbacks=None):
     distiller = legacy.Distiller(model, teacher, alpha=0.2)
     distiller.compile(tf_keras.optimizers.Adam(2e-3), LOSS, metrics=["accuracy"])
@@ -341,7 +347,7 @@ def test_import_leaves_the_process_as_it_was():
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
-def test_pruned_student_is_smaller(trained, split, accuracy):
+def test_pruned_student_is_smaller(trained, dense, split, accuracy):
     steps = 5 * int(np.ceil(1400 / 64))
     model = legacy.prune(legacy.to_tf_keras(trained), 0.75, 0, steps // 2)
     callback = legacy.toolkit().sparsity.keras.UpdatePruningStep()
@@ -350,7 +356,6 @@ def test_pruned_student_is_smaller(trained, split, accuracy):
     assert np.mean(pruned.get_layer("wide").get_weights()[0] == 0) == pytest.approx(0.75, abs=0.01)
     # The toolkit leaves depthwise kernels as they are.
     assert 0.7 < sparsity(pruned) < 0.75
-    dense = legacy.convert(legacy.to_tf_keras(trained))
     sparse = legacy.convert(pruned)
     assert compressed_size(sparse) < 0.6 * compressed_size(dense)
     assert accuracy_of_file(sparse, split) > accuracy - 0.05
@@ -364,8 +369,8 @@ def test_pruned_student_is_smaller(trained, split, accuracy):
     assert accuracy_of_file(file, split) > accuracy - 0.05
 
 
-@pytest.mark.parametrize("keep", ["clusters", "both"])
-def test_clustered_student_is_smaller(keep, trained, split, accuracy):
+@pytest.mark.parametrize("keep", [pytest.param("clusters", marks=pytest.mark.nightly), "both"])
+def test_clustered_student_is_smaller(keep, trained, dense, split, accuracy):
     """CQAT and PCQAT."""
     base = legacy.to_tf_keras(trained)
     if keep == "both":
@@ -377,7 +382,6 @@ def test_clustered_student_is_smaller(keep, trained, split, accuracy):
     clustered = legacy.strip(model)
     for layer in ("stem", "wide", "logits"):
         assert len(np.unique(clustered.get_layer(layer).kernel)) <= 17
-    dense = legacy.convert(legacy.to_tf_keras(trained))
     assert compressed_size(legacy.convert(clustered)) < 0.6 * compressed_size(dense)
     aware = legacy.quantize_aware(clustered, keep=keep)
     distil(aware, trained, split, epochs=1)
@@ -388,6 +392,12 @@ def test_clustered_student_is_smaller(keep, trained, split, accuracy):
     assert accuracy_of_file(file, split) > accuracy - 0.08
 
 
+def test_file_of_a_quantize_aware_student_has_integers_alone(trained, split):
+    model = legacy.quantize_aware(legacy.to_tf_keras(trained))
+    assert types_of(legacy.convert(model, split[0][0][:100])) == {"INT8", "INT32"}
+
+
+@pytest.mark.nightly
 def test_native_and_toolkit_agree(trained, split, accuracy):
     """Both ways to quantization-aware distillation, from the same weights."""
     native = quantization.quantize_aware(trained, split[0][0][:256])

@@ -4,6 +4,7 @@ import gzip
 
 import keras
 import numpy as np
+import pytest
 from aware import compiled, steps_apart
 from keras_distill.tflite import runtimes
 
@@ -33,6 +34,7 @@ def depthwise():
     return keras.Model(image, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
+@pytest.mark.nightly
 def test_file_of_a_distilled_depthwise_student_is_the_simulation(data_dir):
     x, y = read(data_dir, "train", 3000)
     x_test, y_test = read(data_dir, "t10k", 500)
