@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_distill import _keras
 from keras_distill.inputs import entries_for
+from keras_distill.outputs import Output
 
 _thread = threading.local()
 _lock = threading.Lock()
@@ -138,14 +140,16 @@ def run(
         training: Whether layers behave as in training.
 
     Returns:
-        `(outputs, features)`: what the model returns, and what the layer at each path returns.
+        `(outputs, features)`: what the model returns, of tensors, and of `Output`s where Keras
+        would lose the logits behind them; and what the layer at each path returns.
 
     Raises:
         ValueError: If a layer doesn't exist, or doesn't run exactly once.
     """
     layers = [find_layer(model, path, role) for path in paths]
-    with capture(layers) as caught:
+    with capture(layers) as caught, masked_softmaxes(model) as softmaxes:
         outputs = model(entries_for(model, inputs, role), training=training)
+    outputs = keras.tree.map_structure(lambda x: softmaxes.get(id(x), x), outputs)
     features = []
     for layer, path in zip(layers, paths, strict=True):
         results = caught[id(layer)]
@@ -156,6 +160,48 @@ def run(
             )
         features += results
     return outputs, features
+
+
+@contextlib.contextmanager
+def masked_softmaxes(model: Any) -> Iterator[dict[int, Output]]:
+    """Collects what the `Softmax` layers of a model, called with a mask, return.
+
+    Keras doesn't keep the logits behind it: those of masked classes are very low.
+
+    Args:
+        model: A model of Keras.
+
+    Yields:
+        A dict from `id(x)` to the `Output` of each result x.
+    """
+    found: dict[int, Output] = {}
+
+    def recording(layer):
+        def call(original, inputs, mask=None):
+            values = original(inputs, mask=mask)
+            if mask is not None:
+                lowest = -3e4 if values.dtype == "float16" else -1e9
+                logits = ops.where(ops.cast(mask, "float32") > 0.5, inputs, lowest)
+                is_last = layer.axis in (-1, len(values.shape) - 1)
+                activation = "softmax" if is_last else _keras.OTHER_AXIS
+                found[id(values)] = Output(values, logits, activation, _keras.mask_on(values))
+            return values
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for layer in {id(layer): layer for layer in _softmaxes(model)}.values():
+            stack.enter_context(calling(layer, recording(layer)))
+        yield found
+
+
+def _softmaxes(model: Any) -> Iterator[Any]:
+    """The `Softmax` layers of a model and of the models inside it."""
+    for layer in getattr(model, "layers", ()):
+        if isinstance(layer, keras.layers.Softmax):
+            yield layer
+        elif isinstance(layer, keras.Model):
+            yield from _softmaxes(layer)
 
 
 def _recording(results: list) -> Callable:

@@ -1,5 +1,6 @@
 """Losses on the logits of the two models."""
 
+import contextvars
 import warnings
 from typing import Any
 
@@ -113,6 +114,10 @@ def check_logits(loss: str, y_pred: Tensor, at_least: int = 2) -> None:
         )
 
 
+#: What the models of the present call end in. Replicas call one loss at the same time, in threads.
+_ENDS_IN: contextvars.ContextVar[str] = contextvars.ContextVar("ends_in", default="softmax")
+
+
 class ClassLoss(DistillationLoss):
     """Base of the losses between the probabilities that two models give to classes.
 
@@ -124,15 +129,21 @@ class ClassLoss(DistillationLoss):
     #: What turns the logits into probabilities: `"softmax"`, over the last axis, `"sigmoid"`, or
     #: `None` for what the models end in.
     activation: str | None = "softmax"
-    #: What the models of the present call end in.
-    ends_in: str = "softmax"
+
+    @property
+    def ends_in(self) -> str:
+        """Inside `call`, what both models end in: `"softmax"` or `"sigmoid"`."""
+        return _ENDS_IN.get()
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         teacher, *given = y_true if self.needs_labels else (y_true,)
         teacher, student = as_outputs(teacher), as_outputs(y_pred)
-        self.ends_in = self._read(*(_ends_in(x) for x in (teacher, student)))
+        found = _ENDS_IN.set(self._read(*(_ends_in(x) for x in (teacher, student))))
         y_true = (teacher, *given) if self.needs_labels else teacher
-        return super().__call__(y_true, student, sample_weight)
+        try:
+            return super().__call__(y_true, student, sample_weight)
+        finally:
+            _ENDS_IN.reset(found)
 
     def _read(self, teacher: str | None, student: str | None) -> str:
         """What both models end in; warns where that isn't what the loss compares."""

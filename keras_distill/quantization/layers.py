@@ -10,8 +10,9 @@ from keras import ops
 from keras_distill import _keras
 from keras_distill._types import PACKAGE
 from keras_distill.quantization.ranges import (
+    LEAST_SHARE,
     SMALLEST_STEP,
-    AboveZero,
+    AtLeast,
     fake_quantize,
     scaled_gradient,
 )
@@ -26,7 +27,8 @@ class QuantizedKernel(_Layer):
     Args:
         bits: 8 for integers from -127 to 127, or 4 for integers from -7 to 7.
         learned_steps: Whether the scales are trained (arXiv:1902.08153) instead of following the
-            greatest value of each channel.
+            greatest value of each channel. None falls below 1/256 of where it would start for the
+            present kernel.
     """
 
     #: Axes of the kernel along which scales differ.
@@ -52,7 +54,7 @@ class QuantizedKernel(_Layer):
                     initializer="ones",
                     name="step",
                     autocast=False,
-                    constraint=AboveZero(),
+                    constraint=AtLeast(lambda: LEAST_SHARE * self._usual_step()),
                 )
             self.start()
 
@@ -70,10 +72,9 @@ class QuantizedKernel(_Layer):
         keras.layers.Layer.load_own_variables(self, store)
 
     def start(self) -> None:
-        """Sets learned steps from the kernel: `2 mean(|w|) / sqrt(highest)`."""
+        """Sets learned steps from the kernel."""
         if self.learned_steps:
-            mean = ops.mean(ops.abs(self.float_kernel), axis=self._reduced_axes(), keepdims=True)
-            self.step.assign(ops.maximum(2 * mean / math.sqrt(self.highest), SMALLEST_STEP))
+            self.step.assign(self._usual_step())
 
     def scale(self) -> Any:
         """Size of a step, float32, 1 on all axes but those of the channels."""
@@ -101,6 +102,11 @@ class QuantizedKernel(_Layer):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "bits": self.bits, "learned_steps": self.learned_steps}
+
+    def _usual_step(self) -> Any:
+        """Where learned steps of such a kernel start: `2 mean(|w|) / sqrt(highest)`."""
+        mean = ops.mean(ops.abs(self.float_kernel), axis=self._reduced_axes(), keepdims=True)
+        return ops.maximum(2 * mean / math.sqrt(self.highest), SMALLEST_STEP)
 
     def _reduced_axes(self) -> tuple[int, ...]:
         rank = len(self.float_kernel.shape)

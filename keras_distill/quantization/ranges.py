@@ -17,6 +17,9 @@ MOMENTUM = 0.99
 #: integers, or of 16-bit ones, of which LiteRT's kernel has a table with 256 positive entries.
 _INVERSES_SPAN = 256**0.5
 SMALLEST_STEP = 1e-12
+#: The least that training leaves of a learned step. All 8 bits then span what one step did before:
+#: no training ends there, but a gradient still leads back.
+LEAST_SHARE = 2.0**-8
 
 
 def limits(bits: int) -> tuple[int, int]:
@@ -72,11 +75,18 @@ def scaled_gradient(x: Any, factor: Any) -> Any:
     return x * factor + ops.stop_gradient(x - x * factor)
 
 
-class AboveZero(keras.constraints.Constraint):
-    """Keeps a trained step above 0, where a gradient can make it greater again."""
+class AtLeast(keras.constraints.Constraint):
+    """Keeps a trained step from falling to 0 or below, at however large a learning rate.
+
+    Args:
+        bound: Function that returns the least value, broadcast against the step.
+    """
+
+    def __init__(self, bound: Callable[[], Any]):
+        self.bound = bound
 
     def __call__(self, step: Any) -> Any:
-        return ops.maximum(step, SMALLEST_STEP)
+        return ops.maximum(step, self.bound())
 
 
 class AnyRange(keras.layers.Layer):
@@ -246,7 +256,8 @@ class LearnedRange(AnyRange):
     """A range whose step is trained by gradient descent, from where calibration put it.
 
     Source: Esser et al., "Learned Step Size Quantization" (arXiv:1902.08153), equations 1 to 3,
-    its gradient scaled as in section 2.2. The zero point stays as calibrated.
+    its gradient scaled as in section 2.2. The zero point stays as calibrated. The step doesn't fall
+    below 1/256 of the calibrated one.
 
     Args:
         bits: 8 or 16.
@@ -256,13 +267,13 @@ class LearnedRange(AnyRange):
 
     def build(self, input_shape: Any) -> None:
         self.step = self.add_weight(
-            shape=(), initializer="ones", name="step", constraint=AboveZero()
+            shape=(), initializer="ones", name="step", constraint=AtLeast(self._least)
         )
-        self.zero_point, self.started, self.frozen = (
+        self.zero_point, self.started, self.frozen, self.least = (
             self.add_weight(
                 shape=(), initializer="zeros", trainable=False, name=name, aggregation="mean"
             )
-            for name in ("zero_point", "started", "frozen")
+            for name in ("zero_point", "started", "frozen", "least")
         )
         size = math.prod(size or 1 for size in input_shape[1:])
         self.factor = 1.0 / math.sqrt(size * limits(self.bits)[1])
@@ -274,8 +285,18 @@ class LearnedRange(AnyRange):
         """Sets step and zero point from the least and greatest value seen."""
         step, zero_point = grid_of(*self.ends(minimum, maximum), self.bits)
         self.step.assign(step)
+        self.least.assign(LEAST_SHARE * step)
         self.zero_point.assign(zero_point)
         self.started.assign(1.0)
+
+    def load_own_variables(self, store: Any) -> None:
+        values = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        # Files of earlier versions hold no bound: it is taken from the step.
+        values.setdefault("4", LEAST_SHARE * np.asarray(values["0"]))
+        super().load_own_variables(values)
+
+    def _least(self) -> Any:
+        return ops.maximum(self.least, SMALLEST_STEP)
 
     def rounded(self, x: Any) -> Any:
         step, zero_point = self.grid()

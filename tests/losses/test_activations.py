@@ -1,12 +1,15 @@
 """Losses on classes read from the models' outputs whether these are decisions of their own."""
 
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from scipy import special
 
 import keras_distill
 from keras_distill import losses, quantization
@@ -190,3 +193,60 @@ def test_probabilities_of_sigmoids_that_a_function_returns():
     )
     distiller = keras_distill.Distiller(student, told, alpha=0)
     assert first_loss(distiller, x) == pytest.approx(expected, rel=1e-4)
+
+
+def test_two_threads_may_call_one_loss():
+    """As replicas and servers do: what one thread's models end in is nothing to the other's."""
+    together = threading.Barrier(2)
+
+    class Meeting(losses.SoftTargets):
+        def call(self, y_true, y_pred):
+            together.wait(60)
+            return super().call(y_true, y_pred)
+
+    loss, z = Meeting(activation=None), data()
+    t, s = tf.constant(z[:4]), tf.constant(z[4:])
+
+    def compare(activation):
+        return float(loss(*(Output.from_logits(x, activation) for x in (t, s))))
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(compare, ("sigmoid", "softmax")))
+    p, q = (np.exp(special.log_softmax(np.float64(x) / 4, -1)) for x in (t, s))
+    softmax = 16 * special.rel_entr(p, q).sum(-1).mean()
+    assert found == pytest.approx([bernoulli(t, s, 4.0), softmax], rel=1e-5)
+
+
+def choosing(seed):
+    """A model that may choose among the classes that its second input allows."""
+    keras.utils.set_random_seed(seed)
+    x, allowed = keras.Input((4,), name="x"), keras.Input((3,), dtype="bool", name="allowed")
+    scores = layers.Dense(3, name="scores", kernel_initializer="he_normal")(x)
+    chosen = layers.Softmax()(scores, mask=allowed)
+    return keras.Model({"x": x, "allowed": allowed}, chosen)
+
+
+class Choosing(keras.Model):
+    def __init__(self, inner):
+        super().__init__()
+        self.scores, self.softmax = inner.get_layer("scores"), layers.Softmax()
+
+    def call(self, inputs):
+        return self.softmax(self.scores(inputs["x"]), mask=inputs["allowed"])
+
+
+@pytest.mark.parametrize("subclassed", [False, True])
+@pytest.mark.parametrize("eager", [False, True])
+def test_the_logits_of_a_softmax_with_a_mask_are_recovered(eager, subclassed):
+    """Keras keeps none: losses would read its probabilities as logits."""
+    student, teacher = choosing(1), choosing(2)
+    allowed = np.arange(24).reshape(8, 3) % 5 > 0
+    p, q = (
+        special.softmax(np.where(allowed, logits(model, data()), -np.inf) / 2, axis=-1)
+        for model in (teacher, student)
+    )
+    expected = 4 * special.rel_entr(p, q).sum(-1).mean()
+    inputs = {"x": data(), "allowed": allowed}
+    trained = Choosing(student) if subclassed else student
+    distiller = keras_distill.Distiller(trained, teacher, losses.SoftTargets(2.0), alpha=0)
+    assert first_loss(distiller, inputs, run_eagerly=eager) == pytest.approx(expected, rel=1e-4)
