@@ -110,7 +110,7 @@ class Mixer:
         labels = tf.cast(labels, "float32")
         shares = []
 
-        def mixed(view):
+        def mixed(view: Any) -> Any:
             if len(view.shape) != 4:
                 # Keras takes a batch of rank 3 for one image, and leaves it as it is.
                 raise ValueError(
@@ -143,7 +143,7 @@ def random_shift(steps: int, fill: float = 0.0) -> Step:
     >>> shift = keras_distill.data.random_shift(8, fill=math.log(1e-6))
     """
 
-    def shift(x, seed):
+    def shift(x: Any, seed: Any) -> Any:
         by = tf.random.stateless_uniform([], seed, -steps, steps + 1, dtype=tf.int32)
         rest = [[0, 0]] * (x.shape.rank - 1)
         padded = tf.pad(x, [[steps, steps], *rest], constant_values=tf.cast(fill, x.dtype))
@@ -164,7 +164,7 @@ def random_scale(low: float, high: float) -> Step:
         A function `(x, seed) -> x` for `Augmentation`, on examples of shape `(..., channels)`.
     """
 
-    def scale(x, seed):
+    def scale(x: Any, seed: Any) -> Any:
         return x * tf.random.stateless_uniform([x.shape[-1]], seed, low, high, dtype=x.dtype)
 
     return scale
@@ -180,7 +180,7 @@ def random_noise(stddev: float) -> Step:
         A function `(x, seed) -> x` for `Augmentation`.
     """
 
-    def noise(x, seed):
+    def noise(x: Any, seed: Any) -> Any:
         return x + tf.random.stateless_normal(tf.shape(x), seed, 0.0, stddev, dtype=x.dtype)
 
     return noise
@@ -197,7 +197,7 @@ def random_unknown(rate: float, unknown: int = 1) -> Step:
         A function `(x, seed) -> x` for `Augmentation`, on integer tokens of any shape.
     """
 
-    def replace(x, seed):
+    def replace(x: Any, seed: Any) -> Any:
         hit = tf.random.stateless_uniform(tf.shape(x), seed) < rate
         return tf.where(hit & (x != 0), tf.cast(unknown, x.dtype), x)
 
@@ -207,22 +207,22 @@ def random_unknown(rate: float, unknown: int = 1) -> Step:
 class _Draws(keras.random.SeedGenerator):
     """Stands in for a layer's seed generator: the n-th draw follows from the seed and n alone."""
 
-    def __init__(self, seed):
+    def __init__(self, seed: Any) -> None:
         seed = tf.cast(seed, tf.int64)
         self._seed = seed if seed.shape.rank else tf.stack([seed, tf.zeros_like(seed)])
         self._count = 0
 
-    def next(self, ordered=True):
+    def next(self, ordered: bool = True) -> Any:
         self._count += 1
         return tf.random.fold_in(self._seed, self._count)
 
 
-def _parts(step):
+def _parts(step: Any) -> list:
     """A layer and the layers inside it; nothing for a function."""
     return _keras.layers_of(step) if isinstance(step, keras.layers.Layer) else []
 
 
-def _run(layer, x, draws):
+def _run(layer: Any, x: Any, draws: Any) -> Any:
     """Calls a layer in training mode with `draws` in place of its seed generators."""
     own = [
         (part, name, value)

@@ -41,7 +41,7 @@ def log_mel(
         bands, fft_length // 2 + 1, sample_rate, 20.0, max_hz or sample_rate / 2
     )
 
-    def spectrogram(audio):
+    def spectrogram(audio: Any) -> tf.Tensor:
         waveform = _of_length(_floats(audio), length)
         spectrum = tf.signal.stft(waveform, size, round(sample_rate * step), fft_length)
         return tf.math.log(tf.abs(spectrum) ** 2 @ to_mel + 1e-6)
@@ -49,7 +49,7 @@ def log_mel(
     return spectrogram
 
 
-def _floats(audio):
+def _floats(audio: Any) -> tf.Tensor:
     """A waveform as float32 from -1 to 1."""
     audio = tf.convert_to_tensor(audio)
     if audio.dtype.is_integer and audio.dtype != tf.int16:
@@ -61,7 +61,7 @@ def _floats(audio):
     return tf.cast(audio, tf.float32) / (2**15 if audio.dtype == tf.int16 else 1)
 
 
-def _of_length(waveform, length):
+def _of_length(waveform: tf.Tensor, length: int) -> tf.Tensor:
     """The middle of a waveform, or all of it padded with zeros at both ends."""
     start = tf.maximum(tf.shape(waveform)[0] - length, 0) // 2
     waveform = waveform[start : start + length]

@@ -1,5 +1,6 @@
 """From single examples to batches for training, with the views that both models see."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -80,16 +81,16 @@ def batches(
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def _seeds(seed, size):
+def _seeds(seed: Any, size: int) -> tf.data.Dataset:
     """An endless dataset of seeds, different in each epoch."""
     return tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(size)
 
 
-def _views(augment, teacher_augment):
+def _views(augment: Any, teacher_augment: Any) -> Callable:
     student = _augmentation(augment)
     teacher = None if teacher_augment is None else _augmentation(teacher_augment)
 
-    def draw(example, seeds):
+    def draw(example: tuple, seeds: Any) -> tuple:
         x, *rest = example
         view = x if student is None else student(x, seeds[:2])
         if teacher is not None:
@@ -99,19 +100,19 @@ def _views(augment, teacher_augment):
     return draw
 
 
-def _augmentation(augment):
+def _augmentation(augment: Any) -> Augmentation | None:
     if augment is None or isinstance(augment, Augmentation):
         return augment
     return Augmentation(augment)
 
 
-def _mixtures(mixer, classes, labels):
+def _mixtures(mixer: Mixer, classes: int | None, labels: Any) -> Callable:
     if labels.dtype.is_integer and classes is None:
         raise ValueError(
             "`mix` needs the number of `classes` for integer labels. Received: classes=None"
         )
 
-    def mixed(batch, seed):
+    def mixed(batch: tuple, seed: Any) -> tuple:
         x, y, *rest = batch
         if labels.dtype.is_integer:
             y = tf.one_hot(y, classes)

@@ -1,6 +1,7 @@
 """Labeled examples of TensorFlow Datasets."""
 
 import difflib
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -79,8 +80,8 @@ def _splits(splits: Any, percent: int, name: str) -> list[str]:
     return [f"train[:{end}%]", *held]
 
 
-def _resize(size):
-    def resize(image, label):
+def _resize(size: tuple[int, int]) -> Callable:
+    def resize(image: Any, label: Any) -> tuple[Any, Any]:
         resized = tf.image.resize(image, size, antialias=True)
         return tf.cast(tf.round(resized), image.dtype), label
 

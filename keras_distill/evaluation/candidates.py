@@ -123,7 +123,7 @@ class Model:
     def outputs(self, x: Any, batch_size: int) -> Any:
         return self.model.predict(self._entries(x), batch_size=batch_size, verbose=0)
 
-    def _entries(self, x):
+    def _entries(self, x: Any) -> Any:
         if isinstance(self.model, Distiller):  # It knows which of the inputs its student reads.
             return x
         return entries_for(self.model, x, "candidate")

@@ -63,7 +63,7 @@ def _of_candidate(own: Any, reference: Scores, x: Any, labels: np.ndarray) -> li
     ]
 
 
-def _output(scores, i):
+def _output(scores: Scores, i: int) -> Any:
     """The output for sample `i`: class and probability, a map of classes, or values."""
     if scores.confidence is not None and scores.confidence.ndim == 1:
         return int(scores.predicted[i]), float(scores.confidence[i])

@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -35,14 +36,14 @@ def main(folder: pathlib.Path) -> None:
     (folder / "times.json").write_text(json.dumps(times))
 
 
-def _loaded(path, inputs):
+def _loaded(path: str, inputs: list) -> Callable:
     module = tf.saved_model.load(path)
     tensors = [tf.constant(x) for x in inputs]
     # Reading the result waits for it.
     return lambda: tf.nest.map_structure(lambda y: y.numpy(), module.serve(*tensors))
 
 
-def _interpreter(entry, inputs, names):
+def _interpreter(entry: dict, inputs: list, names: list[str]) -> Callable:
     """A file in its runtime, on the sample if it fits the file's inputs, otherwise on zeros."""
     from keras_distill.tflite import runtimes
 

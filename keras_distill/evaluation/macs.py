@@ -51,7 +51,7 @@ class Opaque(ValueError):
     """The model runs Python code, whose cost can't be read from the graph."""
 
 
-def _one_sample(x):
+def _one_sample(x: Any) -> Any:
     shape = (1, *x.shape[1:])
     if None in shape:
         raise ValueError(
@@ -63,11 +63,11 @@ def _one_sample(x):
     return tf.TensorSpec(shape, dtype)
 
 
-def _count(graph):
+def _count(graph: Any) -> int:
     return sum(_operation(op, graph) for op in _needed(graph))
 
 
-def _needed(graph):
+def _needed(graph: Any) -> set:
     """The operations that the graph's outputs need. Keras traces more, such as a cell's shapes."""
     found, pending = set(), [tensor.op for tensor in graph.outputs]
     while pending:
@@ -78,7 +78,7 @@ def _needed(graph):
     return found
 
 
-def _operation(op, graph):
+def _operation(op: Any, graph: Any) -> int:
     if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
         return _count(_function(graph, op.get_attr("f")))
     if op.type in ("While", "StatelessWhile"):
@@ -93,11 +93,11 @@ def _operation(op, graph):
     return products(op) if products else 0
 
 
-def _function(graph, attribute):
+def _function(graph: Any, attribute: Any) -> Any:
     return _keras.function_graph(graph, attribute.name)
 
 
-def _trips(op):
+def _trips(op: Any) -> int:
     """The number of iterations of a loop, if it doesn't depend on the data."""
     try:
         # Keras computes the number of steps from constants, inside the graph.
@@ -113,7 +113,7 @@ def _trips(op):
     return int(trips)
 
 
-def _size(tensor):
+def _size(tensor: Any) -> int:
     if None in tensor.shape:
         raise ValueError(
             f"The shape {tuple(tensor.shape)} inside the model, at {tensor.op.name!r}, depends on "
@@ -122,15 +122,15 @@ def _size(tensor):
     return math.prod(tensor.shape)
 
 
-def _convolution(op):
+def _convolution(op: Any) -> int:
     return _size(_assembled(op.outputs[0])) * math.prod(op.inputs[1].shape[:-1])
 
 
-def _depthwise(op):
+def _depthwise(op: Any) -> int:
     return _size(_assembled(op.outputs[0])) * math.prod(op.inputs[1].shape[:2])
 
 
-def _assembled(tensor):
+def _assembled(tensor: Any) -> Any:
     """The map that a dilated convolution's output is a part of, or the output itself.
 
     TensorFlow runs a dilated convolution as an ordinary one on interleaved and padded parts.
@@ -143,22 +143,22 @@ def _assembled(tensor):
     return tensor
 
 
-def _transposed_convolution(op):
+def _transposed_convolution(op: Any) -> int:
     # The forward pass of a transposed convolution is the backward pass of a convolution.
     return _size(op.inputs[2]) * math.prod(op.inputs[1].shape[:-1])
 
 
-def _matmul(op):
+def _matmul(op: Any) -> int:
     axis = -2 if op.get_attr("transpose_a") else -1
     return _size(op.outputs[0]) * op.inputs[0].shape[axis]
 
 
-def _batch_matmul(op):
+def _batch_matmul(op: Any) -> int:
     axis = -2 if op.get_attr("adj_x") else -1
     return _size(op.outputs[0]) * op.inputs[0].shape[axis]
 
 
-def _einsum(op):
+def _einsum(op: Any) -> int:
     terms = op.get_attr("equation").decode().split("->")[0].split(",")
     if len(terms) == 1:
         return 0
@@ -174,7 +174,7 @@ def _einsum(op):
     return math.prod(sizes.values())
 
 
-def _cudnn_rnn(op):
+def _cudnn_rnn(op: Any) -> int:
     """A recurrent layer of one direction, which Keras runs as a single operation on GPUs."""
     steps_and_batch = _size(op.inputs[0]) // op.inputs[0].shape[-1]
     inputs, units = op.inputs[0].shape[-1], op.inputs[1].shape[-1]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -124,7 +125,7 @@ def regression(values: np.ndarray, y: np.ndarray, teacher: np.ndarray | None = N
     centered = labels - labels.mean(0)
     sums = np.column_stack([*columns, error**2, centered, centered**2])
 
-    def from_sums(totals):
+    def from_sums(totals: np.ndarray) -> dict[str, np.ndarray]:
         n = totals[..., 0]
         means = {"mae": totals[..., 1] / n, "mse": totals[..., 2] / n}
         if teacher is not None:
@@ -143,7 +144,9 @@ def regression(values: np.ndarray, y: np.ndarray, teacher: np.ndarray | None = N
     )
 
 
-def _label_values(log_p, labels, predicted, dense):
+def _label_values(
+    log_p: np.ndarray, labels: np.ndarray, predicted: np.ndarray, dense: bool
+) -> dict[str, Any]:
     """Metrics that are means over the labels."""
     values = {"accuracy": metrics.accuracy_score(labels, predicted)}
     classes = log_p.shape[-1]
@@ -154,7 +157,9 @@ def _label_values(log_p, labels, predicted, dense):
     return values
 
 
-def _class_means(per_class, predicted, dense):
+def _class_means(
+    per_class: dict[str, np.ndarray], predicted: np.ndarray, dense: bool
+) -> dict[str, Any]:
     """Metrics that are means over the classes."""
     present = per_class["labels"] > 0
     if dense:
@@ -163,7 +168,9 @@ def _class_means(per_class, predicted, dense):
     return {name: per_class[name][present].mean() for name in ("precision", "recall", "f1")}
 
 
-def _by_label_to_teacher(log_p, teacher, predicted):
+def _by_label_to_teacher(
+    log_p: np.ndarray, teacher: np.ndarray, predicted: np.ndarray
+) -> dict[str, np.ndarray]:
     """For each label, agreement with the teacher and the divergence from it."""
     return {
         "agreement": predicted == teacher.argmax(-1),
@@ -171,13 +178,15 @@ def _by_label_to_teacher(log_p, teacher, predicted):
     }
 
 
-def _in_top(log_p, labels, k):
+def _in_top(log_p: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """Whether the label is among the `k` largest; of equals, later classes win, as in sklearn."""
     order = np.argsort(log_p, axis=1, kind="stable")[:, -k:]
     return (order == labels[:, None]).any(1)
 
 
-def _per_class(labels, predicted, classes, dense):
+def _per_class(
+    labels: np.ndarray, predicted: np.ndarray, classes: int, dense: bool
+) -> dict[str, np.ndarray]:
     every = np.arange(classes)
     if dense:
         iou = metrics.jaccard_score(
@@ -248,7 +257,7 @@ def _class_sums(
     return scipy.sparse.coo_array(entries, shape=(samples, start)).tocsr()
 
 
-def _from_sums(totals, names, dense):
+def _from_sums(totals: np.ndarray, names: Sequence[str], dense: bool) -> dict[str, np.ndarray]:
     """The metrics of classification from sums of shape `(..., k)`."""
     n, start = totals[..., 0], 1 + len(names)
     means = {name: totals[..., i] / n for i, name in enumerate(names, start=1)}
@@ -265,7 +274,7 @@ def _from_sums(totals, names, dense):
     return means
 
 
-def _scattered(values, known, fill):
+def _scattered(values: np.ndarray, known: np.ndarray, fill: Any) -> np.ndarray:
     out = np.full(known.shape, fill, dtype=values.dtype)
     out[known] = values
     return out

@@ -3,7 +3,7 @@
 import base64
 import io
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -64,7 +64,7 @@ def trade_off(
         score_title: Title of the vertical axis.
     """
 
-    def draw(figure):
+    def draw(figure: Figure) -> None:
         axes = figure.subplots()
         front = pareto_front([(cost, score) for cost, score, _ in points.values()])
         axes.step(
@@ -98,7 +98,7 @@ def curves(
         palette: Dict from names to colors.
     """
 
-    def draw(figure):
+    def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for name, runs in histories.items():
             for run, history in enumerate(runs):
@@ -115,7 +115,7 @@ def curves(
     return _picture(draw, (5.4, 4.6))
 
 
-def _curve(axes, values, line, color):
+def _curve(axes: Any, values: Sequence[float], line: str, color: str) -> None:
     marker = "o" if len(values) == 1 else None
     axes.plot(range(1, len(values) + 1), values, line, color=color, marker=marker)
 
@@ -124,7 +124,7 @@ def confusion(matrix: np.ndarray, title: str, class_names: Sequence[str] | None)
     """A confusion matrix: colors are shares of each label, numbers are counts."""
     classes = len(matrix)
 
-    def draw(figure):
+    def draw(figure: Figure) -> None:
         axes = figure.subplots()
         share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -147,7 +147,7 @@ def confusion(matrix: np.ndarray, title: str, class_names: Sequence[str] | None)
 def reliability(bins: Mapping[str, np.ndarray], title: str, color: str) -> str:
     """Accuracy by confidence against perfect calibration, with the share of samples below."""
 
-    def draw(figure):
+    def draw(figure: Figure) -> None:
         above, below = figure.subplots(2, sharex=True, height_ratios=(4, 1))
         width = 1 / len(bins["share"])
         left = np.arange(len(bins["share"])) * width
@@ -202,7 +202,7 @@ def class_map(classes: np.ndarray, count: int) -> str:
 def signal(x: np.ndarray) -> str:
     """A signal by time step, with a line for each channel."""
 
-    def draw(figure):
+    def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.plot(x, linewidth=1)
         axes.tick_params(labelsize=8)
@@ -210,26 +210,26 @@ def signal(x: np.ndarray) -> str:
     return _picture(draw, (2.4, 1.6))
 
 
-def _square(x):
+def _square(x: np.ndarray) -> bool:
     return x.shape[0] == x.shape[1]
 
 
-def _text(value):
+def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _short(name):
+def _short(name: Any) -> str:
     name = str(name)
     return name if len(name) <= 14 else name[:13] + "…"
 
 
-def _png(x, **arguments):
+def _png(x: np.ndarray, **arguments: Any) -> str:
     file = io.BytesIO()
     imsave(file, x, format="png", **arguments)
     return _uri("image/png", file.getvalue())
 
 
-def _picture(draw, size):
+def _picture(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
@@ -238,5 +238,5 @@ def _picture(draw, size):
     return _uri("image/svg+xml", file.getvalue())
 
 
-def _uri(kind, content):
+def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -90,7 +90,7 @@ def versions() -> dict[str, str]:
     return {**found, "platform": platform.platform()}
 
 
-def _environment():
+def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.PackageLoader("keras_distill.evaluation", "."),
         autoescape=True,
@@ -100,7 +100,7 @@ def _environment():
     )
 
 
-def _pictures(comparison, histories):
+def _pictures(comparison: Any, histories: Mapping[str, list]) -> dict[str, list[tuple[str, str]]]:
     """The pictures by section: pairs of (alternative text, data URI)."""
     names = [row["name"] for row in comparison.rows]
     palette = pictures.colors([*dict.fromkeys([*names, *histories])], comparison.teacher)
@@ -129,12 +129,12 @@ def _pictures(comparison, histories):
     return found
 
 
-def _class(comparison, index):
+def _class(comparison: Any, index: int) -> str:
     """A class by its name, or its number where it has none."""
     return comparison.class_names[index] if comparison.class_names else str(index)
 
 
-def _per_class(comparison):
+def _per_class(comparison: Any) -> list[tuple]:
     """F1 (or IoU) of each class: `(class, number of labels, one text for each candidate)`."""
     scored = [s.per_class for s in comparison.scores.values() if s.per_class]
     if not scored:
@@ -146,7 +146,7 @@ def _per_class(comparison):
     ]
 
 
-def _disagreements(comparison, show):
+def _disagreements(comparison: Any, show: Callable | None) -> dict[str, list[dict[str, Any]]]:
     """For each candidate, cards with an input, its label and the two outputs."""
     return {
         name: [
@@ -162,7 +162,7 @@ def _disagreements(comparison, show):
     }
 
 
-def _shown_output(comparison, answer):
+def _shown_output(comparison: Any, answer: Any) -> dict[str, str]:
     """A class and its probability, values, or a map of classes: as text or as a picture."""
     if isinstance(answer, tuple):
         return {
@@ -171,7 +171,7 @@ def _shown_output(comparison, answer):
     if comparison.task == "classification":
         return {"text": _class(comparison, int(answer))}
     if comparison.task == "multilabel":
-        names = [_class(comparison, i) for i in np.flatnonzero(answer == 1)]
+        names = [_class(comparison, int(i)) for i in np.flatnonzero(answer == 1)]
         return {"text": ", ".join(names) or "none"}
     if comparison.task == "segmentation" and answer.ndim == 2:
         count = len(comparison.scores[comparison.teacher].confusion)
@@ -179,7 +179,7 @@ def _shown_output(comparison, answer):
     return pictures.shown(answer)[0]
 
 
-def _page(comparison, facts):
+def _page(comparison: Any, facts: dict[str, Any]) -> str:
     """The report in Markdown."""
     lines = [f"# {facts['title']}", "", f"{comparison.samples:,} test samples.", ""]
     lines += [comparison.markdown()]
