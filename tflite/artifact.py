@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -32,6 +32,9 @@ from keras_distill.tflite.streaming.conversion import Proven
 from keras_distill.tflite.student_function import StudentFunction
 
 from keras_distill import _files, samples
+
+if TYPE_CHECKING:
+    from keras_distill.tflite.micro.stream import FrontEnd
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -240,6 +243,7 @@ class Artifact:
         normalization: tuple[float, float] = (0.0, 1.0),
         decision: Decision | None = None,
         recording: np.ndarray | None = None,
+        front_end: "FrontEnd | None" = None,
     ) -> pathlib.Path:
         """Writes the file and what the target needs besides it.
 
@@ -259,8 +263,11 @@ class Artifact:
             normalization: Phones: `(mean, std)`; the student takes `(value - mean) / std`, which
                 the Kotlin class computes.
             decision: When the app acts on the scores, to be written in C++ or Kotlin.
-            recording: Microcontrollers: frames of shape `(time, ...)`, for a program that plays
-                them through the stream and the decision, and prints what is detected.
+            recording: Microcontrollers: frames of shape `(time, ...)`, or the samples of a sound
+                where there is a front end, for a program that plays them through the stream and
+                the decision, and prints what is detected.
+            front_end: Microcontrollers: what the frames were computed by, a
+                `keras_distill.data.MicroFeatures`, to be configured in C++.
 
         Returns:
             Path of the folder.
@@ -276,12 +283,15 @@ class Artifact:
             files: dict[str, str | bytes] = {f"{names.cpp_identifier(name)}.tflite": self.tflite}
             if self.compiled is not None:
                 files[f"{names.cpp_identifier(name)}_vela.tflite"] = self.compiled
-            files |= micro.files(self, name, decision, recording)
+            files |= micro.files(self, name, decision, recording, front_end)
         else:
             from keras_distill.tflite import android
 
-            if recording is not None:
-                raise ValueError("`recording` is for microcontrollers, whose program plays it.")
+            if recording is not None or front_end is not None:
+                raise ValueError(
+                    "`recording` and `front_end` are for microcontrollers: the sources of an app "
+                    "have neither. Leave them out."
+                )
             files = android.files(
                 self, name, package, description, normalization, variants, decision
             )

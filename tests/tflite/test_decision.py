@@ -8,10 +8,11 @@ import subprocess
 import keras
 import numpy as np
 import pytest
+import scipy.signal
 import streamed_students
 from keras_distill.tflite.micro import sources
 
-from keras_distill import tflite
+from keras_distill import data, tflite
 
 #: Smoothing, no smoothing, one word, thresholds that no score reaches.
 DECISIONS = {
@@ -159,28 +160,143 @@ def recording():
     return np.random.default_rng(5).normal(size=(150, 4)).astype("float32") * 3
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
-def test_firmware_detects_what_python_detects(stream, recording, tmp_path):
-    """The program of the kit, compiled against TFLite Micro and run on this host."""
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """Compiles sources of a kit against TFLite Micro, and runs the program."""
     root = os.environ.get("TFLITE_MICRO_ROOT")
-    if not root:
+    if not root or not shutil.which("g++"):
         pytest.skip("name a TFLite Micro source tree, its library built, in TFLITE_MICRO_ROOT")
-    decision = tflite.Decision({0: 0.6, 1: 0.6}, smoothing=3, refractory=9)
-    folder = stream.save(tmp_path / "kit", "wake", decision=decision, recording=recording)
     tree = pathlib.Path(root)
     downloads = tree / "tensorflow/lite/micro/tools/make/downloads"
-    places = [tree, *(downloads / d for d in ("flatbuffers/include", "gemmlowp", "ruy"))]
-    command = ["g++", *STRICT, "-fno-rtti", "-fno-exceptions", "-DTF_LITE_STATIC_MEMORY"]
-    command += [option for place in places for option in ("-isystem", str(place))]
-    files = [str(folder / f) for f in ("stream_main.cc", "wake_model.cc", "wake_recording.cc")]
-    library = next(iter(sorted(tree.glob("gen/*x86_64*/lib/libtensorflow-microlite.a"))))
-    program = str(tmp_path / "stream")
-    subprocess.run([*command, *files, str(library), "-o", program], check=True)
-    done = subprocess.run([program], capture_output=True, text=True)
+    places = [tree, *(downloads / d for d in ("flatbuffers/include", "gemmlowp", "ruy", "kissfft"))]
+    (library,) = tree.glob("gen/*x86_64*/lib/libtensorflow-microlite.a")
+    options = ["-fno-rtti", "-fno-exceptions", "-DTF_LITE_STATIC_MEMORY"]
+    options += [option for place in places for option in ("-isystem", str(place))]
+
+    def objects():
+        """TFLite Micro's audio front end."""
+        if not (downloads / "kissfft").is_dir():
+            pytest.skip("TFLite Micro's make has not fetched kissfft")
+        folder = tree / "tensorflow/lite/experimental/microfrontend/lib"
+        rest = ("test", "main", "io", "generator")
+        found = [f for f in folder.iterdir() if f.suffix in (".c", ".cc")]
+        kept = [str(f) for f in found if f.stem.rpartition("_")[2] not in rest]
+        out = tmp_path_factory.mktemp("front_end")
+        subprocess.run(["gcc", "-w", *options[2:], "-c", *kept], check=True, cwd=out)
+        return map(str, out.iterdir())
+
+    def run(*files, sound=False):
+        program = str(tmp_path_factory.mktemp("build") / "program")
+        more = objects() if sound else []
+        command = ["g++", *STRICT, *options, *map(str, files), *more, str(library), "-o", program]
+        subprocess.run(command, check=True)
+        return subprocess.run([program], capture_output=True, text=True).stdout
+
+    return run
+
+
+def of_program(folder):
+    return [folder / f for f in ("stream_main.cc", "wake_model.cc", "wake_recording.cc")]
+
+
+def passed(detections):
+    lines = [f"step {d.step}: class {d.word}" for d in detections]
+    return [*lines, f"PASS: {len(lines)} of {len(lines)} detections"]
+
+
+def test_firmware_detects_what_python_detects(build, stream, recording, tmp_path):
+    """The program of the kit, run on this host."""
+    decision = tflite.Decision({0: 0.6, 1: 0.6}, smoothing=3, refractory=9)
+    folder = stream.save(tmp_path / "kit", "wake", decision=decision, recording=recording)
     found = decision.detections(stream.predict(recording[None], "micro")[0])
     assert len(found) > 3
-    lines = [f"step {d.step}: class {d.word}" for d in found]
-    assert done.stdout.splitlines() == [*lines, f"PASS: {len(found)} of {len(found)} detections"]
+    assert build(*of_program(folder)).splitlines() == passed(found)
+
+
+@pytest.fixture(scope="module")
+def front_end():
+    pytest.importorskip("pymicro_features", reason="pymicro-features is not installed")
+    return data.MicroFeatures(16000)
+
+
+@pytest.fixture(scope="module")
+def sound(data_dir):
+    """Spoken digits at 16 kHz, silence, and a loud tone that is clipped."""
+    with np.load(data_dir / "fsdd" / "fsdd.npz") as f:
+        audio = f["audio"][: f["offsets"][3]].astype("float64")
+    speech = scipy.signal.resample_poly(audio, 2, 1)
+    tone = 60000 * np.sin(np.arange(8000) / 7)
+    parts = np.concatenate([speech, np.zeros(4800), tone])
+    return np.clip(parts, -(2**15), 2**15 - 1).astype("int16")
+
+
+@pytest.fixture(scope="module")
+def listening(front_end, sound):
+    """An int8 stream on the features of sounds, for firmware."""
+    keras.utils.set_random_seed(6)
+    student = keras.Sequential(
+        [
+            keras.Input((10, 40), name="frames"),
+            keras.layers.Conv1D(6, 3, padding="valid", activation="relu"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    frames = front_end(sound)
+    windows = np.stack([frames[i : i + 10] for i in range(0, len(frames) - 10, 5)])
+    return tflite.convert(student, "micro", "int8", calibration=windows, stream=2)
+
+
+def test_firmware_hears_what_python_hears(build, listening, front_end, sound, tmp_path):
+    """From samples through front end, stream and decision."""
+    frames = front_end(sound)
+    scores = listening.predict(frames[None, : len(frames) // 2 * 2], "micro")[0]
+    thresholds = {c: float(np.quantile(scores[:, c], 0.8)) for c in range(3)}
+    decision = tflite.Decision(thresholds, smoothing=2, refractory=5, warm_up=5)
+    found = decision.detections(scores)
+    assert len({d.word for d in found}) > 1
+    folder = listening.save(
+        tmp_path / "kit", "wake", decision=decision, recording=sound, front_end=front_end
+    )
+    assert "`wake_front_end.h`" in (folder / "README.md").read_text()
+    assert build(*of_program(folder), sound=True).splitlines() == passed(found)
+
+
+def test_front_end_of_firmware_gives_the_same_features(
+    build, listening, front_end, sound, tmp_path
+):
+    """Number by number, also after a reset, and not from a microphone of another sample rate."""
+    decision = tflite.Decision({0: 0.0})
+    folder = listening.save(
+        tmp_path / "kit", "wake", decision=decision, recording=sound, front_end=front_end
+    )
+    program = folder / "features.cc"
+    program.write_text(
+        '#include <cstdio>\n#include "wake_front_end.h"\n#include "wake_recording.h"\n'
+        "int main() {\n  wake::FrontEnd front_end;\n  float row[wake::FrontEnd::kBands];\n"
+        "  if (front_end.Start(44100) || !front_end.Start(16000)) return 1;\n"
+        "  for (int time = 0; time < 2; ++time) {\n"
+        "    for (int i = 0; i + 160 <= wake::kRecordingSize; i += 160) {\n"
+        "      if (!front_end.Process(wake::kRecording + i, row)) continue;\n"
+        '      for (float value : row) std::printf("%.9g ", static_cast<double>(value));\n'
+        "    }\n    front_end.Reset();\n  }\n  return 0;\n}\n"
+    )
+    printed = build(program, folder / "wake_recording.cc", sound=True)
+    got = np.array(printed.split(), "float32").reshape(2, -1, 40)
+    expected = front_end(sound)
+    assert expected.max() > 10
+    np.testing.assert_array_equal(got, [expected, expected])
+
+
+def test_sounds_that_do_not_fit_are_refused(listening, stream, front_end, sound, tmp_path):
+    given = {"decision": tflite.Decision({0: 0.6}), "front_end": front_end}
+    with pytest.raises(ValueError, match="int16 samples of one channel. Received: float32"):
+        listening.save(tmp_path / "kit", recording=sound.astype("float32"), **given)
+    with pytest.raises(ValueError, match="40 features a frame.*frames of shape .4,."):
+        stream.save(tmp_path / "kit", recording=sound, **given)
+    phone = tflite.convert(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))
+    with pytest.raises(ValueError, match="`front_end` are for microcontrollers"):
+        phone.save(tmp_path / "kit", **given)
 
 
 def test_kit_names_what_it_has_of_a_decision(stream, recording, tmp_path):

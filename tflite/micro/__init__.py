@@ -29,6 +29,7 @@ def files(
     name: str = "student",
     decision: Decision | None = None,
     recording: np.ndarray | None = None,
+    front_end: stream.FrontEnd | None = None,
 ) -> dict[str, str]:
     """Files of the kit, text by relative path.
 
@@ -36,13 +37,15 @@ def files(
         artifact: An `Artifact` for microcontrollers.
         name: What files and namespace are named after; made safe for C++.
         decision: When the firmware acts on scores, or `None`.
-        recording: Frames that a program plays through stream and decision, or `None`.
+        recording: Frames, or samples for the front end, that a program plays through stream and
+            decision, or `None`.
+        front_end: What computes frames from a sound, or `None`.
 
     Raises:
         ValueError: The recording doesn't fit the artifact, or has no decision.
     """
-    kit = _Kit(artifact, names.cpp_identifier(name), decision, recording)
-    streamed = stream.files(artifact, kit.name, decision, recording)
+    kit = _Kit(artifact, names.cpp_identifier(name), (decision, recording, front_end))
+    streamed = stream.files(artifact, kit.name, decision, recording, front_end)
     main = {
         f"{kit.name}_model.h": kit.filled("model.h"),
         f"{kit.name}_model.cc": kit.filled("model.cc"),
@@ -74,7 +77,7 @@ def resolver_method(operator: str) -> str:
 class _Kit:
     """The values that are filled into the templates."""
 
-    def __init__(self, artifact, name, decision, recording):
+    def __init__(self, artifact, name, streaming):
         self.name = name
         self._inputs = [sources.Port(p, i, "Input") for i, p in enumerate(artifact.ports.inputs)]
         self._outputs = [sources.Port(p, i, "Output") for i, p in enumerate(artifact.ports.outputs)]
@@ -96,7 +99,7 @@ class _Kit:
             "OPERATORS": "\n".join(
                 f"  TF_LITE_ENSURE_STATUS(resolver.{resolver_method(op)}());" for op in operators
             ),
-            **readme.values(artifact, name, decision, recording),
+            **readme.values(artifact, name, *streaming),
             **self._test(artifact),
             **self._sketch(artifact.ports.states, operators, labels),
         }

@@ -17,7 +17,7 @@ _PACKAGES = {
 
 
 def values(
-    artifact: "Artifact", name: str, decision: object = None, recording: object = None
+    artifact: "Artifact", name: str, decision: object, recording: object, front_end: object
 ) -> dict[str, str]:
     """The values that are filled into the templates.
 
@@ -26,10 +26,11 @@ def values(
         name: What the kit is named after.
         decision: The decision in the kit, or `None`.
         recording: The recording in the kit, or `None`.
+        front_end: What computes frames from a sound, or `None`.
     """
     versions = artifact.report.get("versions", {})
     commit = versions.get("tflite_micro_commit", "unknown")
-    files = [*_files(artifact, name), *_of_stream(name, decision, recording)]
+    files = [*_files(artifact, name), *_of_stream(name, decision, recording, front_end)]
     return {
         "TFLITE_MICRO": provenance.TFLITE_MICRO,
         "CHECKOUT": "" if commit == "unknown" else f"\ngit checkout {commit}",
@@ -68,8 +69,10 @@ def _files(artifact, name):
     yield "`report.json`, `report.md`", "what is known of the file"
 
 
-def _of_stream(name, decision, recording):
-    """What a kit with a decision has besides."""
+def _of_stream(name, decision, recording, front_end):
+    """What the kit of a stream has besides."""
+    if front_end is not None:
+        yield f"`{name}_front_end.h`", "features of a sound, by TFLite Micro's audio front end"
     if decision is not None:
         yield f"`{name}_decision.h`", "when to act on the scores: smoothing, thresholds"
     if recording is not None:

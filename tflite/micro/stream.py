@@ -1,6 +1,6 @@
 """Firmware of a stream: a program that plays a stored recording and prints what is decided."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from keras_distill.tflite.micro import sources
@@ -10,11 +10,32 @@ if TYPE_CHECKING:
     from keras_distill.tflite.artifact import Artifact
 
 
+class FrontEnd(Protocol):
+    """Features of sounds that firmware can compute: `keras_distill.data.MicroFeatures`."""
+
+    RATE: int
+    BANDS: int
+    STEP: int
+    SCALE: float
+
+    def __call__(self, audio: np.ndarray) -> np.ndarray:
+        """Features of shape `(frames, bands)` of int16 samples."""
+
+
+_BEGIN = """\
+  static kit::@INPUT@::Type frames[kit::@INPUT@::kSize];
+  if (!front_end.Start(kit::FrontEnd::kSampleRate)) {
+    std::printf("FAIL: the front end did not start\\n");
+    return 1;
+  }"""
+
+
 def files(
     artifact: "Artifact",
     name: str,
     decision: Decision | None,
     recording: np.ndarray | None,
+    front_end: FrontEnd | None = None,
 ) -> dict[str, str]:
     """The decision, and the program where there is a recording to play, by relative path.
 
@@ -22,19 +43,26 @@ def files(
         artifact: A stream for microcontrollers, of one input and one output.
         name: What files and namespace are named after, safe for C++.
         decision: When the firmware acts on scores, or `None`.
-        recording: Frames of shape `(time, ...)`, whole steps, or `None`.
+        recording: Frames of shape `(time, ...)`, whole steps, or samples of a sound where there
+            is a front end, or `None`.
+        front_end: What computes frames from a sound, or `None`.
 
     Raises:
         ValueError: The artifact has several inputs or outputs, or the recording doesn't fit.
     """
-    if decision is None:
-        if recording is not None:
-            raise ValueError("`recording` needs a `decision`, whose detections are compared.")
-        return {}
-    values = {"NAME": name, "GUARD": name.upper(), **decision.constants()}
-    result = {f"{name}_decision.h": sources.filled("decision.h", values)}
+    values = {"NAME": name, "GUARD": name.upper()}
+    result = {}
+    if front_end is not None:
+        wanted = ("RATE", "BANDS", "STEP", "SCALE")
+        values |= {constant: getattr(front_end, constant) for constant in wanted}
+        result[f"{name}_front_end.h"] = sources.filled("front_end.h", values)
+    if decision is not None:
+        values |= decision.constants()
+        result[f"{name}_decision.h"] = sources.filled("decision.h", values)
     if recording is not None:
-        values |= _played(artifact, decision, np.asarray(recording))
+        if decision is None:
+            raise ValueError("`recording` needs a `decision`, whose detections are compared.")
+        values |= _played(artifact, name, decision, np.asarray(recording), front_end)
         for end in ("recording.h", "recording.cc"):
             result[f"{name}_{end}"] = sources.filled(end, values)
         result["stream_main.cc"] = sources.filled("stream_main.cc", values)
@@ -52,7 +80,7 @@ def scores_of(artifact: "Artifact", recording: np.ndarray) -> np.ndarray:
     return scores.reshape(-1, scores.shape[-1])
 
 
-def _played(artifact, decision, recording):
+def _played(artifact, name, decision, recording, front_end):
     """What the program and its recording need."""
     ports = artifact.ports
     fed = {i for i, _ in ports.states}
@@ -63,43 +91,80 @@ def _played(artifact, decision, recording):
             f"Received: {len(data)} inputs and {len(ports.results)} outputs"
             + ("" if artifact.stream else " of a file that isn't a stream")
         )
-    frames = ports.inputs[data[0]]
-    if recording.shape[1:] != tuple(frames.shape[2:]) or len(recording) % ports.hop:
-        raise ValueError(
-            f"`recording` must hold frames of shape {tuple(frames.shape[2:])}, a multiple of "
-            f"{ports.hop} of them. Received: shape {recording.shape}"
-        )
-    found = decision.detections(scores_of(artifact, recording))
-    port = sources.Port(frames, data[0], "Input")
+    taken = ports.inputs[data[0]]
+    frames = _frames(recording, taken, ports.hop, front_end)
+    found = decision.detections(scores_of(artifact, frames))
+    port = sources.Port(taken, data[0], "Input")
     output = sources.Port(ports.outputs[ports.results[0]], ports.results[0], "Output")
-    integers = frames.quantize(recording).ravel()
-    states = [
-        (sources.Port(ports.inputs[i], i, "Input"), sources.Port(ports.outputs[o], o, "Output"))
-        for i, o in ports.states
-    ]
     return {
-        "TYPE": port.type,
         "INPUT": port.struct,
         "OUTPUT": output.struct,
-        "SIZE": len(integers),
-        "STEPS": len(recording) // ports.hop,
+        "STEPS": len(frames) // ports.hop,
         "CLASSES": output.shape[-1],
-        "VALUES": sources.rows([sources.literal(v, port.dtype) for v in integers]),
         "DETECTIONS": len(found),
         "FOUND": sources.rows([f"{{{d.step}, {d.word}}}" for d in found] or ["{-1, -1}"], 6),
         "SCORE": sources.decoded("output[row * kClasses + i]", output, "kit"),
-        "STATES": "\n".join(
-            f"kit::{before.struct}::Type {before.buffer}[kit::{before.struct}::kSize];"
-            for before, _ in states
-        ),
-        "STARTS": "\n".join(
-            f"  Fill<kit::{before.struct}>({before.buffer});" for before, _ in states
-        ),
-        "FEEDS": "\n".join(
-            f"    Give<kit::{before.struct}>(interpreter, {before.buffer});" for before, _ in states
-        ),
-        "KEEPS": "\n".join(
-            f"    Take<kit::{after.struct}>(interpreter, {before.buffer});"
-            for before, after in states
-        ),
+        **_stored(recording, taken, port, name, front_end),
+        **_states(ports),
+    }
+
+
+def _frames(recording, taken, hop, front_end):
+    """The frames that a stream takes, whole steps of them."""
+    if front_end is None:
+        if recording.shape[1:] != tuple(taken.shape[2:]) or len(recording) % hop:
+            raise ValueError(
+                f"`recording` must hold frames of shape {tuple(taken.shape[2:])}, a multiple of "
+                f"{hop} of them. Received: shape {recording.shape}"
+            )
+        return recording
+    if recording.dtype != np.int16 or recording.ndim != 1:
+        raise ValueError(
+            "`recording` must be a sound for the front end, int16 samples of one channel. "
+            f"Received: {recording.dtype.name} of shape {recording.shape}"
+        )
+    frames = front_end(recording)
+    if np.prod(taken.shape[2:]) != front_end.BANDS:
+        raise ValueError(
+            f"The front end gives {front_end.BANDS} features a frame. "
+            f"The stream takes frames of shape {tuple(taken.shape[2:])}"
+        )
+    frames = frames[: len(frames) // hop * hop]
+    return frames.reshape(len(frames), *taken.shape[2:])
+
+
+def _stored(recording, taken, port, name, front_end):
+    """The recording as the program has it, and how it reads it."""
+    if front_end is None:
+        values = taken.quantize(recording).ravel()
+        kind, dtype = port.type, port.dtype
+        read = {
+            "INCLUDE": "", "NEXT": "", "BEGIN": "",
+            "FRAMES": f"kit::kRecording + step * kit::{port.struct}::kSize",
+        }  # fmt: skip
+    else:
+        values, kind, dtype = recording, "std::int16_t", "int16"
+        coded = f"Encode<kit::{port.struct}>(features[band])" if port.scale else "features[band]"
+        read = {
+            "INCLUDE": f'#include "{name}_front_end.h"',
+            "NEXT": sources.filled("sound.inc", {"INPUT": port.struct, "ENCODED": coded}),
+            "BEGIN": _BEGIN.replace("@INPUT@", port.struct),
+            "FRAMES": "(Next(frames), frames)",
+        }
+    numbers = [sources.literal(value, dtype) for value in values]
+    return {"TYPE": kind, "SIZE": len(values), "VALUES": sources.rows(numbers), **read}
+
+
+def _states(ports):
+    """What carries the state from step to step."""
+    pairs = [
+        (sources.Port(ports.inputs[i], i, "Input"), sources.Port(ports.outputs[o], o, "Output"))
+        for i, o in ports.states
+    ]
+    names = [(f"kit::{a.struct}", f"kit::{b.struct}", a.buffer) for a, b in pairs]
+    return {
+        "STATES": "\n".join(f"{given}::Type {kept}[{given}::kSize];" for given, _, kept in names),
+        "STARTS": "\n".join(f"  Fill<{given}>({kept});" for given, _, kept in names),
+        "FEEDS": "\n".join(f"    Give<{given}>(interpreter, {kept});" for given, _, kept in names),
+        "KEEPS": "\n".join(f"    Take<{out}>(interpreter, {kept});" for _, out, kept in names),
     }

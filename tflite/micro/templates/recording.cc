@@ -2,7 +2,7 @@
 
 namespace @NAME@ {
 
-const @TYPE@ kRecording[@SIZE@] = {
+const @TYPE@ kRecording[kRecordingSize] = {
 @VALUES@
 };
 

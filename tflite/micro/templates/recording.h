@@ -12,7 +12,8 @@ struct Detection {
 };
 
 constexpr int kSteps = @STEPS@;
-extern const @TYPE@ kRecording[@SIZE@];
+constexpr int kRecordingSize = @SIZE@;
+extern const @TYPE@ kRecording[kRecordingSize];
 
 constexpr int kDetectionCount = @DETECTIONS@;
 extern const Detection kDetections[];

@@ -1,11 +1,14 @@
 // Plays a stored recording through the stream @NAME@ and its decision, prints what is detected at
 // which step, and PASS where it is what Python detected.
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 
 #include "@NAME@.h"
 #include "@NAME@_decision.h"
+@INCLUDE@
 #include "@NAME@_model.h"
 #include "@NAME@_recording.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
@@ -43,6 +46,8 @@ void Take(tflite::MicroInterpreter& interpreter, typename Port::Type* values) {
               Port::kSize * sizeof(typename Port::Type));
 }
 
+@NEXT@
+
 int Run() {
   tflite::InitializeTarget();
   static kit::Resolver resolver;
@@ -62,9 +67,10 @@ int Run() {
   static kit::Decision decision;
   int found = 0;
   bool same = true;
+@BEGIN@
 @STARTS@
   for (int step = 0; step < kit::kSteps; ++step) {
-    Give<kit::@INPUT@>(interpreter, kit::kRecording + step * kit::@INPUT@::kSize);
+    Give<kit::@INPUT@>(interpreter, @FRAMES@);
 @FEEDS@
     if (interpreter.Invoke() != kTfLiteOk) {
       std::printf("FAIL: step %d did not run\n", step);
