@@ -29,6 +29,14 @@ _KEEPS_SCALE = {
 _JOINS = {"CONCATENATION", "MAXIMUM", "MINIMUM", "PACK", "SELECT", "SELECT_V2"}
 #: Operators whose bias is counted in steps of the input times steps of the weights.
 _BIASED = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+#: `(scale, zero point)` that kernels give their output by TFLite's specification, by its bits.
+_FIXED = {
+    "L2_NORMALIZATION": {8: (1 / 128, 0)},
+    "LOGISTIC": {8: (1 / 256, -128), 16: (1 / 32768, 0)},
+    "LOG_SOFTMAX": {8: (16 / 256, 127)},
+    "SOFTMAX": {8: (1 / 256, -128), 16: (1 / 32768, 0)},
+    "TANH": {8: (1 / 128, 0), 16: (1 / 32768, 0)},
+}
 _DATA = {"TRANSPOSE_CONV": 2, "SPLIT": 1}
 _TYPES = {schema.TensorType.INT8: 8, schema.TensorType.INT16: 16}
 
@@ -92,18 +100,26 @@ def clipped(tflite: bytes, ranges: Mapping[str, Range]) -> dict[str, float]:
 
 
 def _known(file, ranges):
-    """The ranges, and those of what is quantized anew to be computed with."""
+    """The ranges, and those of tensors that the file has twice: in integers and as floats, or
+    quantized anew."""
     readers: dict[int, set[str]] = {}
     for op in file.graph.operators:
         for index in op.inputs:
             readers.setdefault(index, set()).add(file.operator_name(op))
     found = dict(ranges)
     for op in file.graph.operators:
+        kind = file.operator_name(op)
+        if kind in _FIXED:
+            # The calibrator takes for it what later operators write over it.
+            found.pop(file.tensor_name(op.outputs[0]), None)
+        if kind not in ("QUANTIZE", "DEQUANTIZE"):
+            continue
+        source, result = file.tensor_name(op.inputs[0]), file.tensor_name(op.outputs[0])
+        if kind == "DEQUANTIZE" and result in found:
+            found.setdefault(source, found[result])
         # A SELECT may well clip what it leaves out.
-        if file.operator_name(op) == "QUANTIZE" and readers.get(op.outputs[0], set()) - _JOINS:
-            source, name = file.tensor_name(op.inputs[0]), file.tensor_name(op.outputs[0])
-            if source in found:
-                found.setdefault(name, found[source])
+        elif source in found and readers.get(op.outputs[0], set()) - _JOINS:
+            found.setdefault(result, found[source])
     return found
 
 
@@ -136,6 +152,9 @@ def _activations(graph):
 def repaired(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
     """The file with calibrated ranges where its own leave out values that calibration met.
 
+    Outputs that TFLite's specification gives a scale have that one: TFLite Micro takes it for
+    granted.
+
     Args:
         tflite: The file, names included.
         ranges: `(low, high)` by tensor name.
@@ -143,10 +162,23 @@ def repaired(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
     file = File(tflite)
     ranges = _known(file, ranges)
     wrong = _clipped(file.graph, ranges)
-    if not wrong:
+    if not wrong and not any(_fixed(file, op) for op in file.graph.operators):
         return tflite
     _Repair(file, ranges, wrong).run()
     return file.to_bytes()
+
+
+def _fixed(file, op):
+    """The quantization that an operator's output should have, `None` where it has it."""
+    known, tensor = _FIXED.get(file.operator_name(op)), file.graph.tensors[op.outputs[0]]
+    if known is None or _TYPES.get(tensor.type) not in known or not scale_of(tensor):
+        return None
+    wanted = copy.copy(tensor.quantization)
+    scale, zero_point = known[_TYPES[tensor.type]]
+    if np.isclose(scale_of(tensor), scale, 1e-6, 0) and wanted.zeroPoint[0] == zero_point:
+        return None
+    wanted.scale, wanted.zeroPoint = [scale], [zero_point]
+    return wanted
 
 
 class _Repair:
@@ -176,6 +208,10 @@ class _Repair:
                 self._join(op)
             elif name in _KEEPS_SCALE:
                 self._follow(op, op.inputs[_DATA.get(name, 0)])
+            elif name in _FIXED:
+                wanted = _fixed(self.file, op)
+                if wanted is not None:
+                    self._set(op.outputs[0], wanted)
             else:
                 if name in _BIASED:
                     self._count_bias(op, _BIASED[name], _DATA.get(name, 0))

@@ -93,7 +93,8 @@ def test_ranges_of_the_other_quantizer(options, limit):
 
 
 @pytest.mark.filterwarnings("ignore:Not everything is int8:UserWarning")
-def test_what_is_read_by_many_has_its_own_range():
+@pytest.mark.parametrize("io", ["int8", "float32"])
+def test_what_is_read_by_many_has_its_own_range(io):
     """The converter quantizes it anew for one of them, in the range of a concatenation."""
     keras.utils.set_random_seed(0)
     inputs, x = keras.Input((8, 8, 4)), data(8, 8, 4)
@@ -106,7 +107,7 @@ def test_what_is_read_by_many_has_its_own_range():
         "stem": layers.SpatialDropout2D(0.3)(stem),
     }
     student = keras.Model(inputs, outputs)
-    artifact = converted(student, x, "micro")
+    artifact = converted(student, x, "micro", io=io)
     expected, got = student.predict(x, verbose=0), artifact.predict(x)
     for name, wanted in expected.items():
         assert np.sqrt(np.mean((wanted - got[name]) ** 2)) / wanted.std() < 0.05, name
@@ -120,6 +121,17 @@ def test_exponential_units_in_integers(name):
     inputs, x = keras.Input((8, 6)), data(8, 6)
     student = keras.Model(inputs, layers.Activation(name)(layers.Dense(6)(inputs)))
     assert error(converted(student, 2 * x), student, 2 * x) < 0.03
+
+
+def test_scales_of_the_specification():
+    """TFLite Micro's TANH takes its scale for granted; the converter gave it that of a sum."""
+    keras.utils.set_random_seed(3)
+    inputs, x = keras.Input((8, 6)), 1.5 * data(8, 6)
+    y = layers.Dense(6)(inputs)
+    student = keras.Model(inputs, y * (1.0 + keras.ops.tanh(y)))
+    artifact = converted(student, x, "micro")
+    for runtime in ("micro", "litert"):
+        assert error(artifact, student, x, runtime) < 0.03
 
 
 def test_ranges_are_those_that_the_converter_calibrated(monkeypatch):
