@@ -37,7 +37,7 @@ def test_a_users_own_loss(dense, batch, loss):
     np.testing.assert_allclose(logs["loss"], np.mean(weight * np.asarray(values)), rtol=1e-5)
 
 
-def test_a_users_own_train_step(dense, batch, cross_entropy):
+def test_a_users_own_train_step(dense, batch, cross_entropy, formulas):
     """A subclass that steps by the signs of the gradients, from the public parts of a step."""
 
     class Signed(keras_distill.Distiller):
@@ -52,14 +52,23 @@ def test_a_users_own_train_step(dense, batch, cross_entropy):
             return values
 
     x, y, _ = batch
-    student = dense()
+    student, teacher = dense(), dense(9)
+    z, t = (model.predict(x, verbose=0).astype("float64") for model in (student, teacher))
     before = student.get_weights()
-    distiller = Signed(student, dense(9), alpha=0.5)
+    distiller = Signed(student, teacher, alpha=0.5)
     distiller.compile(keras.optimizers.SGD(0.125), cross_entropy)
     history = distiller.fit(x, y, batch_size=32, verbose=0).history
-    assert {"loss", "student_loss", "soft_targets"} <= set(history)
-    for old, new in zip(before, student.get_weights(), strict=True):
-        np.testing.assert_allclose(np.abs(new - old), 0.125, rtol=1e-5)
+    labels, soft = formulas.labels_loss(y, z).mean(), formulas.soft_targets(t, z, 4.0).mean()
+    expected = {"loss": (labels + soft) / 2, "student_loss": labels, "soft_targets": soft}
+    assert {name: values[0] for name, values in history.items()} == pytest.approx(
+        expected, rel=1e-4
+    )
+    steps = [new - old for old, new in zip(before, student.get_weights(), strict=True)]
+    for step in steps:
+        np.testing.assert_allclose(np.abs(step), 0.125, rtol=1e-5)
+    hard, p, q = (np.exp(x - np.logaddexp.reduce(x, 1, keepdims=True)) for x in (z, t / 4, z / 4))
+    of_bias = (hard - np.eye(3)[y] + 4 * (q - p)).mean(0)
+    np.testing.assert_array_equal(np.sign(steps[-1]), -np.sign(of_bias))
 
 
 PUBLIC = [
