@@ -142,16 +142,19 @@ class LiteRT:
         signatures = self._interpreter.get_signature_list()
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
-        names = {}
+        # A tensor can be both an input and an output.
+        names: list[dict[int, str]] = [{}, {}]
         if len(signatures) == 1:
             runner = self._interpreter.get_signature_runner()
-            for details in (runner.get_input_details(), runner.get_output_details()):
-                names.update({d["index"]: name for name, d in details.items()})
+            for side, details in enumerate(
+                (runner.get_input_details(), runner.get_output_details())
+            ):
+                names[side] = {d["index"]: name for name, d in details.items()}
         self._input_indices = [d["index"] for d in inputs]
         self._shapes = [tuple(int(size) for size in d["shape"]) for d in inputs]
         self._output_indices = [d["index"] for d in outputs]
-        self.inputs = [_port(d, names, "input", i) for i, d in enumerate(inputs)]
-        self.outputs = [_port(d, names, "output", i) for i, d in enumerate(outputs)]
+        self.inputs = [_port(d, names[0], "input", i) for i, d in enumerate(inputs)]
+        self.outputs = [_port(d, names[1], "output", i) for i, d in enumerate(outputs)]
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """One invocation on arrays of the ports' types. Returns arrays of the ports' types."""

@@ -268,15 +268,40 @@ def test_windows_that_pad_themselves_are_told_apart():
     assert artifact.report["warnings"]
 
 
-def test_lstm_goes_on_from_frame_to_frame():
-    student, artifact = student_of(streamed_students.lstm), remembering("int8")
-    (row,) = artifact.report["stream"]["proof"]["compared"]
-    assert row["values"] == 24
+@pytest.mark.parametrize("runtime", ["litert", "litert-reference", "micro"])
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+def test_lstm_goes_on_from_frame_to_frame(quantization, runtime):
+    """As one whole recording, and as the file of windows on the first one."""
+    student, artifact = student_of(streamed_students.lstm), remembering(quantization)
+    recordings = streamed_students.recordings(student, 48)
     whole = keras.models.clone_model(student, input_tensors=keras.Input((48, 4)))
     whole.set_weights(student.get_weights())
-    recordings = streamed_students.recordings(student, 48)
-    got, expected = artifact.predict(recordings), whole.predict(recordings, verbose=0)
+    got, expected = artifact.predict(recordings, runtime), whole.predict(recordings, verbose=0)
+    if quantization == "float32":
+        np.testing.assert_allclose(got, expected, atol=1e-5)
     assert np.sqrt(np.mean((got - expected) ** 2)) < 0.1 * expected.std()
+    windows = windows_of(streamed_students.lstm, quantization)
+    (output,) = artifact.ports.results
+    first = windows.predict(recordings[:, :12], runtime)
+    scale = artifact.ports.outputs[output].scale
+    assert np.abs(got[:, :12] - first).max() <= (1e-6 if quantization == "float32" else scale / 2)
+
+
+@pytest.mark.parametrize("quantization", ["float16", "int8"])
+def test_lstm_streams_on_phones(quantization):
+    student = student_of(streamed_students.lstm)
+    data = streamed_students.windows(student) if quantization == "int8" else None
+    artifact = tflite.convert(student, "android", quantization, calibration=data, stream=2)
+    (row,) = artifact.report["stream"]["proof"]["compared"]
+    assert row["values"] == 24
+    assert row["largest_difference"] <= (1e-5 if quantization == "float16" else 0)
+
+
+def test_lstm_of_other_integers_is_refused():
+    student = student_of(streamed_students.lstm)
+    data = streamed_students.windows(student)
+    with pytest.raises(ValueError, match="Layer 'lstm.*int16x8.*in int8"):
+        tflite.convert(student, "android", "int16x8", calibration=data, stream=2)
 
 
 def _of(*parts, shape=(8, 4)):

@@ -238,19 +238,15 @@ class Rewriting(File):
     def carry(self, op: Any, places: Sequence[int]) -> None:
         """Makes ports of the variables in which a recurrent operator keeps its state.
 
-        The operator needs them to be variables of the file: as inputs they can be set, and a copy
-        goes out.
+        Each is an input and an output at once: the operator needs a variable, and nothing in the
+        graph would keep a copy of it from being made before the operator has run.
         """
         layer = self.name_of(op)
         if layer.startswith("tfl."):
             # The converter's own name, where it has forgotten that of the layer.
             layer = "lstm"
         for i, place in enumerate(places):
-            wanted, before = f"{layer}_state_{i}", op.inputs[place]
-            shape = shape_of(self.graph.tensors[before])
-            after = self._like(before, f"{wanted}_out", 0, shape[0])
-            self.operators.append(self.reshape(before, shape, after))
-            self._states.append((wanted, before, after))
+            self._states.append((f"{layer}_state_{i}", op.inputs[place], op.inputs[place]))
 
     def _leave_out(self, op, index, elements, buffer):
         """The elements of a step without the first ones."""
