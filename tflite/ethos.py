@@ -71,7 +71,9 @@ def compile(tflite: bytes, target: Target) -> tuple[bytes, dict[str, Any]]:
         "system_config": system,
         "memory_mode": memory,
         "sram_bytes": round(float(row["sram_memory_used"]) * 1024),
-        "flash_bytes": round(float(row["off_chip_flash_memory_used"]) * 1024),
+        "flash_bytes": sum(
+            round(float(row[f"{place}_chip_flash_memory_used"]) * 1024) for place in ("on", "off")
+        ),
         "dram_bytes": round(float(row["dram_memory_used"]) * 1024),
         "cycles": round(float(row["cycles_total"])),
         "seconds": float(row["inference_time"]),
