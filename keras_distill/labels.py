@@ -5,11 +5,25 @@ than those of the outputs, such as a list for a dict of outputs.
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
+
+
+def checked_missing(missing_label: Any) -> float | None:
+    """`missing_label`, a number (NaN included) or `None`.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if missing_label is None or isinstance(missing_label, numbers.Real):
+        return missing_label  # type: ignore[return-value]
+    raise TypeError(
+        f"`missing_label` must be a number or None. Received: missing_label={missing_label!r}"
+    )
 
 
 def conform(structure: Any, outputs: Any, names: Sequence[str] | None = None) -> Any:

@@ -102,6 +102,11 @@ def as_loss(loss: Any) -> DistillationLoss:
     """
     if isinstance(loss, DistillationLoss):
         return loss
+    if isinstance(loss, type):
+        raise TypeError(
+            f"A distillation loss must be an object, not the class {loss.__name__}: write "
+            f"`{loss.__name__}(...)`."
+        )
     if isinstance(loss, str) or not callable(loss):
         raise TypeError(
             "A distillation loss must be a `keras.losses.Loss` or a function of the teacher's and "

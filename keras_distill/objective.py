@@ -66,7 +66,7 @@ class Objective:
         name: str = "distiller",
     ):
         self.student = student
-        self.missing_label = missing_label
+        self.missing_label = labels.checked_missing(missing_label)
         self.check_numerics = check_numerics
         self.dtype = dtype
         self.name = name

@@ -247,9 +247,14 @@ class _Spec(keras.Operation):
     def __init__(self, function):
         super().__init__()
         self.function = function
+        self.error: Exception | None = None
 
     def call(self, *args):
-        return self.function(*args)
+        try:
+            return self.function(*args)
+        except Exception as error:
+            self.error = error
+            raise
 
 
 def spec_of(function: Callable, *inputs: Any) -> Any:
@@ -262,4 +267,10 @@ def spec_of(function: Callable, *inputs: Any) -> Any:
     Returns:
         The structure that `function` returns, of `keras.KerasTensor`.
     """
-    return _Spec(function).compute_output_spec(*inputs)
+    operation = _Spec(function)
+    try:
+        return operation.compute_output_spec(*inputs)
+    except Exception:
+        if operation.error is None:
+            raise
+    raise operation.error  # Without what Keras says about this operation.

@@ -6,6 +6,7 @@ import zipfile
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.functions import Function, SavedModel
@@ -46,6 +47,8 @@ def _made(teacher):
         return _loaded(pathlib.Path(teacher))
     if isinstance(teacher, keras.Model):
         return KerasTeacher(teacher)
+    if isinstance(teacher, type):
+        raise TypeError(f"`teacher` must be an object, not the class {teacher.__name__}.")
     if callable(teacher):
         return Function(teacher)
     raise TypeError(
@@ -88,4 +91,10 @@ def _loaded(path):
         return KerasTeacher(student if isinstance(student, keras.Model) else model)
     if manifest_path(path).is_file():
         return Stored(path)
+    if not tf.saved_model.contains_saved_model(str(path)):
+        raise ValueError(
+            f"There is no SavedModel at {path}. A teacher's path is that of a "
+            f"{', '.join(KERAS_SUFFIXES)} or .tflite file, of the folder of a SavedModel, or of a "
+            "folder that `keras_distill.teachers.store` wrote."
+        )
     return SavedModel(path)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops
 
 from keras_distill.checks import one_of
@@ -28,9 +29,15 @@ class Reading(NamedTuple):
         """A reading from what a user wrote.
 
         Raises:
-            TypeError: If `class_map` doesn't hold integers.
+            TypeError: If `class_map` doesn't hold integers, or `from_logits` no truth values.
             ValueError: If `activation` is neither of the two, or a class is named twice.
         """
+        for value in from_logits.values() if isinstance(from_logits, dict) else [from_logits]:
+            if not isinstance(value, (bool, np.bool_)):
+                raise TypeError(
+                    "`from_logits` must be True or False, or a dict of these by the name of the "
+                    f"output. Received: from_logits={from_logits!r}"
+                )
         for value in activation.values() if isinstance(activation, dict) else [activation]:
             one_of("activation", value, ("softmax", "sigmoid"))
         if isinstance(class_map, dict):

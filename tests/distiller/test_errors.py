@@ -191,3 +191,41 @@ def test_a_loss_with_weights_has_one_place(dense):
 def test_no_loss_at_all(dense, losses):
     with pytest.raises(ValueError, match="`losses` holds no loss"):
         Distiller(dense(), dense(), losses)
+
+
+def test_classes_in_place_of_objects(dense):
+    with pytest.raises(
+        TypeError, match=r"not the class SoftTargets: write `SoftTargets\(\.\.\.\)`"
+    ):
+        Distiller(dense(), dense(), SoftTargets)
+    with pytest.raises(TypeError, match="`teacher` must be an object, not the class Sequential"):
+        Distiller(dense(), keras.Sequential)
+
+
+def test_missing_labels_are_numbers(dense):
+    with pytest.raises(TypeError, match=r"`missing_label` must be a number.*='\?'"):
+        Distiller(dense(), dense(), missing_label="?")
+    for known in (-1, np.int64(255), float("nan")):
+        Distiller(dense(), dense(), missing_label=known)
+
+
+def test_errors_inside_a_teacher_are_its_own(dense, batch):
+    """Not those of the operation by which shapes are found."""
+
+    def teacher(x):
+        raise ZeroDivisionError("of its own")
+
+    with pytest.raises(ValueError, match=r"can't read .*The error was: of its own$"):
+        Distiller(dense(), teacher).build_for(batch[0])
+
+
+def test_from_logits_is_a_truth_value(dense):
+    for wrong in ("no", {"scores": "no"}):
+        with pytest.raises(TypeError, match="`from_logits` must be True or False"):
+            keras_distill.teachers.Teacher(dense(), from_logits=wrong)
+
+
+def test_a_path_that_is_no_teacher(dense, tmp_path):
+    for path in (tmp_path / "teacher", tmp_path):
+        with pytest.raises(ValueError, match=r"no SavedModel at .*A teacher's path .*\.tflite"):
+            Distiller(dense(), path)
