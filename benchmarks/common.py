@@ -8,7 +8,6 @@ import os
 import pathlib
 import platform
 import statistics
-import sys
 import time
 
 import keras
@@ -157,14 +156,19 @@ def uci_har(data):
             f"There is no {text}. Unpack there what UCI has as 'Human Activity Recognition Using "
             "Smartphones': https://doi.org/10.24432/C54S4K"
         )
-    sys.path.append(str(ROOT / "examples"))
-    from activity_recognition import windows
-
-    parts = [windows(text, part) for part in ("train", "test")]
+    parts = [_windows(text / part, part) for part in ("train", "test")]
     is_test = np.repeat([False, True], [len(labels) for _, labels in parts])
     people = [np.loadtxt(text / p / f"subject_{p}.txt", "int32") for p in ("train", "test")]
     x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return x, y, np.concatenate(people), is_test
+
+
+def _windows(folder, part):
+    """Windows of shape (128, 6) and activities from 0, as UCI publishes them."""
+    names = [f"{sensor}_{axis}" for sensor in ("body_gyro", "total_acc") for axis in "xyz"]
+    files = [folder / "Inertial Signals" / f"{name}_{part}.txt" for name in names]
+    x = np.stack([np.loadtxt(file, "float32") for file in files], -1)
+    return x, np.loadtxt(folder / f"y_{part}.txt", "int32") - 1
 
 
 def _images(file, part):

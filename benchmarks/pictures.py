@@ -64,6 +64,23 @@ def digits(results):
     return figure
 
 
+def examples(results):
+    """The gain of each seed as a share of the mean gap to the teacher."""
+    rows = {}
+    for name, result in results.items():
+        gap = result["gain"]["mean"] / result["gain"]["share_of_gap"]
+        rows[name.replace("_", " ")] = [
+            100 * (run[result["gain"]["of"]] - run["student on labels"]) / gap
+            for run in result["runs"]
+        ]
+    figure, axes = plt.subplots(figsize=(7, 1.8))
+    strip(axes, rows, "share of the gap between labels and teacher (%): each seed, and the mean")
+    axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
+    axes.axvline(100, color=GREY, linewidth=1, linestyle="--")
+    axes.set_xlim(min(-5, axes.get_xlim()[0]))
+    return figure
+
+
 def methods(results):
     rows = {name: percent(m["accuracy"]) for name, m in results["methods"].items()}
     base = rows["labels alone"]
@@ -220,7 +237,7 @@ def tuning(results):
 PICTURES = {
     function.__name__: function
     for function in (
-        digits, methods, step_time, stored_teacher, scale, export, mnist, mlperf_tiny,
+        digits, examples, methods, step_time, stored_teacher, scale, export, mnist, mlperf_tiny,
         quantization, tuning,
     )
 }  # fmt: skip
@@ -228,7 +245,8 @@ PICTURES = {
 
 def main():
     for name in PICTURES:
-        draw(name, json.loads((RESULTS / f"{name}.json").read_text()))
+        if name != "examples":  # which examples.py draws
+            draw(name, json.loads((RESULTS / f"{name}.json").read_text()))
 
 
 if __name__ == "__main__":

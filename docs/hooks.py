@@ -7,7 +7,7 @@ import tempfile
 from mkdocs.plugins import event_priority
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = ROOT / "examples" / "results"
+RESULTS = ROOT / "examples" / "results", ROOT / "docs" / "without_gain"
 
 
 @event_priority(100)  # Before mkdocstrings reads its settings.
@@ -32,9 +32,7 @@ def on_page_markdown(markdown, **_):
 
 
 def _table(name):
-    path = RESULTS / f"{name}.json"
-    if not path.is_file():
-        return "No results have been recorded yet."
+    path = next(path for folder in RESULTS if (path := folder / f"{name}.json").is_file())
     results = json.loads(path.read_text())
     seeds = len(results["runs"])
     rows = [
@@ -43,9 +41,20 @@ def _table(name):
     ]
     table = [f"| {seeds} seeds | mean | standard deviation |", "| --- | ---: | ---: |", *rows]
     note = [results["note"]] if results["note"] else []
-    versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
+    versions = ", ".join(f"{k} {results['versions'][k]}" for k in ("keras", "tensorflow"))
     command = results["command"].split(" --note ")[0]
-    return "\n".join([*table, "", *note, f"Recorded with `{command}` ({versions})."])
+    ends = [_gain(results["gain"]), f"Recorded with `{command}` ({versions})."]
+    return "\n".join([*table, "", *note, *ends])
+
+
+def _gain(gain):
+    """What was gained over training on labels, in words."""
+    share = gain["share_of_gap"]
+    return (
+        f"{gain['of'].capitalize()}, less the student on labels of the same seed: "
+        f"{gain['mean']:+.4f} ± {gain['half_interval']:.4f} (mean and half its 95 % interval)"
+        + (f", {share:.0%} of the gap between that student and the teacher." if share else ".")
+    )
 
 
 def _number(value):

@@ -1,11 +1,8 @@
 """Puts images into the place and format from which `tfds.load` reads a dataset it prepared."""
 
-import collections
 import csv
 import gzip
 import os
-import re
-import wave
 import zlib
 
 import numpy as np
@@ -82,33 +79,6 @@ def har_folder(folder, x, y, is_test):
     return folder
 
 
-def fsdd_recordings(npz, per_digit=None):
-    """`(name, samples)` of the Free Spoken Digit Dataset, `per_digit` of each digit and part."""
-    with np.load(npz) as f:
-        arrays = {name: f[name] for name in f.files}
-    audio, offsets = arrays["audio"], arrays["offsets"]
-    found, written = [], collections.Counter()
-    for i, (digit, test) in enumerate(zip(arrays["y"], arrays["is_test"], strict=True)):
-        written[digit, test] += 1
-        if per_digit is None or written[digit, test] <= per_digit:
-            speaker = arrays["speakers"][arrays["speaker"][i]]
-            name = f"{digit}_{speaker}_{arrays['take'][i]}.wav"
-            found.append((name, audio[offsets[i] : offsets[i + 1]]))
-    return found
-
-
-def wav_folder(folder, recordings):
-    """WAV files of 8,000 samples of 16 bits a second."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, samples in recordings:
-        with wave.open(str(folder / name), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(8000)
-            file.writeframes(samples.astype("<i2").tobytes())
-    return folder
-
-
 def news_rows(path):
     """`(text, class)` of AG News."""
     lines = gzip.decompress(path.read_bytes()).decode().splitlines()
@@ -119,16 +89,4 @@ def news_file(path, rows):
     """AG News as a table with a header."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter="\t").writerows([("text", "class"), *rows])
-    return path
-
-
-def ratings_file(path, rows):
-    """Interactions in MovieLens' format, made of news: each text likes the words it holds."""
-    numbers = {}
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("userId", "movieId", "rating", "timestamp"))
-        for user, (text, _) in enumerate(rows):
-            for time, word in enumerate(re.findall("[a-z]{4,}", text.lower())):
-                writer.writerow((user, numbers.setdefault(word, len(numbers)), 5, time))
     return path

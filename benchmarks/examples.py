@@ -1,0 +1,70 @@
+"""What the recorded examples show, as one table and one picture.
+
+usage: python benchmarks/examples.py
+
+Reads examples/results/*.json, which examples/record.py writes, and puts the table into README.md.
+"""
+
+import json
+
+from common import ROOT, insert
+from pictures import draw
+
+from keras_distill import _markdown
+
+RESULTS = ROOT / "examples" / "results"
+# The task of each example, in the order of the table, and what its figures are.
+TASKS = {
+    "text_classification": "news topics, AG News: accuracy",
+    "tabular_regression": "prices, California housing: R²",
+    "transfer_learning": "cats and dogs of CIFAR-10: accuracy",
+}
+
+
+def recorded():
+    """The results of each example, as its JSON holds them."""
+    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in TASKS}
+
+
+def page(results):
+    """The table and how to read it, as Markdown."""
+    rows = []
+    for name, result in results.items():
+        mean, gain = result["mean"], result["gain"]
+        half = f"{gain['half_interval']:.3f}"
+        rows.append((
+            TASKS[name],
+            f"{mean['teacher']:.3f}",
+            f"{mean['student on labels']:.3f}",
+            f"{mean['student distilled']:.3f}",
+            f"{mean['distilled, int8']:.3f}" if "distilled, int8" in mean else "",
+            f"{mean['bytes']:,.0f}" if "bytes" in mean else "",
+            f"{gain['mean']:+.3f} ± {half}",
+            f"{gain['share_of_gap']:.0%}",
+            str(len(result["runs"])),
+            f"`{result['command'].split(' --note ')[0].removeprefix('python examples/')}`",
+        ))  # fmt: skip
+    header = [
+        "task, test data", "teacher", "labels", "distilled", "int8 file", "bytes",
+        "gain over labels", "of the gap", "seeds", "command, in `examples/`",
+    ]  # fmt: skip
+    return "\n".join([
+        _markdown.table(header, rows),
+        "",
+        "Means over seeds. The file's figures are measured in its runtime. The gain is the file's "
+        "(the student's, where there is no file) over the student on labels alone: the mean of "
+        "the differences of each seed with half its 95 % interval (Student's t). The gap is the "
+        "teacher's lead over the student on labels. [Why each pays](docs/examples.md), and "
+        "[when distillation doesn't help](docs/when_not.md).",
+    ])  # fmt: skip
+
+
+def main():
+    results = recorded()
+    insert(page(results), "README.md", "examples")
+    draw("examples", results)
+    print(page(results))
+
+
+if __name__ == "__main__":
+    main()
