@@ -1,6 +1,7 @@
 """Checks of arguments: each returns the value, or raises an error that names the argument."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,11 +47,12 @@ def fraction(name: str, value: Any) -> float:
 
 def whole_number(name: str, value: Any, least: int) -> int:
     """`value`, an int of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole or value < least:
         raise ValueError(
             f"`{name}` must be a whole number of at least {least}. Received: {name}={value!r}"
         )
-    return value
+    return int(value)
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_distill.checks import whole_number
 from keras_distill.data.augment import Augmentation, Mixer
 from keras_distill.teachers import Views
 
@@ -68,6 +69,7 @@ def batches(
             "`dataset` must be a tf.data.Dataset of single examples, such as "
             f"tf.data.Dataset.from_tensor_slices((x, y)). Received: {type(dataset)}"
         )
+    whole_number("batch_size", batch_size, 1)
     if shuffle:
         dataset = dataset.shuffle(shuffle, seed=seed)
     if augment is not None or teacher_augment is not None:

@@ -68,6 +68,7 @@ def load(
         float32.
 
     Raises:
+        TypeError: If `source` is neither a path nor a name.
         ValueError: If the source doesn't exist or can't be read as labeled examples. The message
             names the file and the place.
 
@@ -79,6 +80,11 @@ def load(
     """
     if not 0 < holdout < 0.5:
         raise ValueError(f"`holdout` must be between 0 and 0.5. Received: holdout={holdout!r}")
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            "`source` must be the path of a folder or file, or the name of a dataset. "
+            f"Received: source={source!r} of type {type(source).__name__}"
+        )
     check_task(task)
     _check_size(image_size)
     path = pathlib.Path(source)

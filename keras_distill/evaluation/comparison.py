@@ -11,6 +11,7 @@ import rich.console
 import rich.table
 
 from keras_distill import samples
+from keras_distill.checks import whole_number
 from keras_distill.evaluation import (
     disagreements,
     gains,
@@ -242,7 +243,12 @@ def compare(
         )
     if task not in (None, *tasks.TASKS):
         raise ValueError(f"`task` must be one of {tasks.TASKS} or None. Received: task={task!r}")
+    whole_number("resamples", resamples, 0)
+    whole_number("latency_runs", latency_runs, 0)
+    whole_number("batch_size", batch_size, 1)
+    _check_names(teacher=teacher, baseline=baseline)
     x, y = samples.labeled(data)
+    tasks.check_labels(y)
     runs = {name: _runs(model, name) for name, model in candidates.items()}
     found_teacher = teacher if teacher in runs else None
     scored = scoring.score(
@@ -278,6 +284,15 @@ def compare(
         scores={name: each[0] for name, each in scored.scores.items()},
         disagreements=disagreements.largest(scored.scores, found_teacher, x, scored.labels),
     )
+
+
+def _check_names(**names: Any) -> None:
+    for argument, name in names.items():
+        if name is not None and not isinstance(name, str):
+            raise TypeError(
+                f"`{argument}` must be the name of a candidate: put the model into `candidates` "
+                f"under this name. Received: {argument}={name!r}"
+            )
 
 
 def _runs(model: Any, name: str) -> list[Candidate]:

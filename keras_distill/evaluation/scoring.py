@@ -77,7 +77,10 @@ def _outputs(runs: Runs, x: Any, batch_size: int) -> dict[str, list[np.ndarray]]
     for name, candidates in runs.items():
         outputs[name] = []
         for candidate in candidates:
-            given = candidate.outputs(x, batch_size)
+            try:
+                given = candidate.outputs(x, batch_size)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name!r} can't be run on these inputs: {error}") from error
             checked = tasks.check(given, samples.count(x), name, like=like)
             outputs[name].append(checked)
             like = like or (name, checked)

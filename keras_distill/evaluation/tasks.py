@@ -57,6 +57,15 @@ def check(
     return outputs
 
 
+def check_labels(y: np.ndarray) -> None:
+    """Raises `ValueError` unless labels are numbers."""
+    if not (np.issubdtype(y.dtype, np.number) or y.dtype == bool):
+        raise ValueError(
+            "Labels must be numbers: the index of a class, in the order of the outputs, or values. "
+            f"Received the label {y.flat[0]!r}."
+        )
+
+
 def task_of(y: np.ndarray, outputs: np.ndarray, missing_label: float | None = None) -> str:
     """The task that labels and outputs of these shapes and dtypes belong to."""
     whole = np.issubdtype(y.dtype, np.integer) or y.dtype == bool

@@ -106,6 +106,13 @@ def test_mixing_integer_labels_needs_the_number_of_classes(examples):
 def test_arrays_are_no_data_set():
     with pytest.raises(TypeError, match="from_tensor_slices.*Received: .*tuple"):
         data.batches((np.zeros((4, 8)), np.zeros(4)), 2)
+    with pytest.raises(TypeError, match="`source` must be the path"):
+        data.load([np.zeros((4, 8)), np.zeros(4)])
+
+
+def test_batches_hold_at_least_one_example(examples):
+    with pytest.raises(ValueError, match="`batch_size` must be a whole number of at least 1"):
+        data.batches(examples, 0)
 
 
 def test_function_matching_trains_a_distiller_on_views_and_mixtures(examples):

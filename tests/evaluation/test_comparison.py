@@ -223,6 +223,10 @@ def constant(*shape):
         ({"a": constant(4, 3)}, [0] * 4, {"task": "detection"}, "`task` must be one of"),
         ({"a": constant(4, 3)}, [0] * 4, {"class_names": ["x"]}, "must name 3 classes"),
         ({"a": []}, [0] * 4, {}, "empty list"),
+        ({"a": constant(4, 3)}, ["x"] * 4, {}, "Labels must be numbers.*Received the label .*x"),
+        ({"a": constant(4, 3)}, [0] * 4, {"resamples": -1}, "`resamples` must be a whole number"),
+        ({"a": constant(4, 3)}, [0] * 4, {"latency_runs": 0.5}, "`latency_runs` must be a whole"),
+        ({"a": constant(4, 3)}, [0] * 4, {"batch_size": 0}, "`batch_size` must be a whole number"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(candidates, y, arguments, message):
@@ -241,6 +245,11 @@ def test_other_kinds_of_candidate_are_refused(held_out):
         compare({"x": 3}, held_out)
     with pytest.raises(TypeError, match="must be a dict"):
         compare([], held_out)
+    with pytest.raises(TypeError, match="`teacher` must be the name of a candidate"):
+        compare({"x": constant(597, 10)}, held_out, teacher=constant(597, 10))
+    narrow = keras.Sequential([keras.Input((3,)), keras.layers.Dense(10)])
+    with pytest.raises(ValueError, match="'x' can't be run on these inputs: "):
+        compare({"x": narrow}, held_out)
 
 
 def test_what_the_table_cannot_know_is_noted():
