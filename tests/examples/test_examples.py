@@ -43,7 +43,7 @@ def test_text_classification(data_dir, tmp_path):
     train, test = (staging.news_file(tmp_path / f"{i}.tsv", part) for i, part in enumerate(parts))
     app = tmp_path / "app"
     with pytest.warns(UserWarning, match="stayed float: CAST"):  # of the words' numbers
-        result = text_classification.main(train, test, app, labels=200, steps=240)
+        result = text_classification.main(train, test, app, labels=200, steps=160)
     gains(result, 0.5, over=0.04)
     assert result["teacher"] > 0.8
     # The file in the app has metadata, too.
@@ -67,7 +67,7 @@ def test_tabular_regression(data_dir, tmp_path):
     path = tmp_path / "housing.csv"
     text = staging.complete_lines(data_dir / "california_housing" / "housing.csv.gz")
     path.write_text("\n".join([text.splitlines()[0], *text.splitlines()[1::4]]))
-    result = tabular_regression.main(path, tmp_path / "firmware", labels=400, steps=1920)
+    result = tabular_regression.main(path, tmp_path / "firmware", labels=400, steps=1200)
     gains(result, 0.25, over=0.02)
     assert result["teacher"] > 0.6
     assert (tmp_path / "firmware" / "student.tflite").stat().st_size == result["bytes"] <= 4096
