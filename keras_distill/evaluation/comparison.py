@@ -196,8 +196,8 @@ def compare(
 
     Args:
         candidates: Dict from names to Keras models, `Distiller`s (their student counts), teachers
-            of `keras_distill.teachers`, artifacts of `keras_distill.tflite`, or paths of `.keras`
-            and `.tflite` files. A list holds several runs of one candidate, trained from
+            of `keras_distill.teachers`, artifacts of `keras_distill.tflite`, or paths of `.keras`,
+            `.h5` and `.tflite` files. A list holds several runs of one candidate, trained from
             different seeds: its metrics are means over the runs, with an interval over them.
         data: Held-out inputs and labels: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`
             or another iterable of batches. Labels are class indices or one-hot rows, rows of 0
