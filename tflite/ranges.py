@@ -37,6 +37,8 @@ _FIXED = {
     "SOFTMAX": {8: (1 / 256, -128), 16: (1 / 32768, 0)},
     "TANH": {8: (1 / 128, 0), 16: (1 / 32768, 0)},
 }
+#: Operators whose output holds the values of their first input.
+_SAME_VALUES = {"EXPAND_DIMS", "RESHAPE", "SQUEEZE", "TRANSPOSE"}
 _DATA = {"TRANSPOSE_CONV": 2, "SPLIT": 1}
 _TYPES = {schema.TensorType.INT8: 8, schema.TensorType.INT16: 16}
 
@@ -112,9 +114,14 @@ def _known(file, ranges):
         if kind in _FIXED:
             # The calibrator takes for it what later operators write over it.
             found.pop(file.tensor_name(op.outputs[0]), None)
-        if kind not in ("QUANTIZE", "DEQUANTIZE"):
+        if kind not in ("QUANTIZE", "DEQUANTIZE", *_SAME_VALUES):
             continue
         source, result = file.tensor_name(op.inputs[0]), file.tensor_name(op.outputs[0])
+        if kind in _SAME_VALUES:
+            # The calibrator may have met in it what a later operator writes over it.
+            if source in found and result in found:
+                found[result] = found[source]
+            continue
         if kind == "DEQUANTIZE" and result in found:
             found.setdefault(source, found[result])
         # A SELECT may well clip what it leaves out.
