@@ -68,6 +68,7 @@ class MutualDistiller(Distiller):
         cohort = Cohort(students)
         matches = as_matches(SoftTargets(temperature=1.0) if losses is None else losses)
         activations = [getattr(match.loss, "activation", None) for match in matches]
+        # A loss that names sigmoid decides, then one that follows the students.
         chosen = next((x for x in ("sigmoid", None, "softmax") if x in activations), None)
         peers = Peers(cohort, chosen)
         super().__init__(cohort, peers, matches, alpha, name=name, **kwargs)

@@ -102,8 +102,11 @@ def clipped(tflite: bytes, ranges: Mapping[str, Range]) -> dict[str, float]:
 
 
 def _known(file, ranges):
-    """The ranges, and those of tensors that the file has twice: in integers and as floats, or
-    quantized anew."""
+    """The ranges that hold, with those of tensors that the file has in another form, too.
+
+    The calibrator may take for a tensor's range that of what a later operator writes over it: such
+    ranges are left out, or taken from where the same values come from.
+    """
     readers: dict[int, set[str]] = {}
     for op in file.graph.operators:
         for index in op.inputs:
@@ -112,17 +115,14 @@ def _known(file, ranges):
     for op in file.graph.operators:
         kind = file.operator_name(op)
         if kind in _FIXED:
-            # The calibrator takes for it what later operators write over it.
             found.pop(file.tensor_name(op.outputs[0]), None)
         if kind not in ("QUANTIZE", "DEQUANTIZE", *_SAME_VALUES):
             continue
         source, result = file.tensor_name(op.inputs[0]), file.tensor_name(op.outputs[0])
         if kind in _SAME_VALUES:
-            # The calibrator may have met in it what a later operator writes over it.
             if source in found and result in found:
                 found[result] = found[source]
-            continue
-        if kind == "DEQUANTIZE" and result in found:
+        elif kind == "DEQUANTIZE" and result in found:
             found.setdefault(source, found[result])
         # A SELECT may well clip what it leaves out.
         elif source in found and readers.get(op.outputs[0], set()) - _JOINS:

@@ -25,7 +25,7 @@ STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
 
 
 def by_hand(decision, scores):
-    """Step by step, as its description says it."""
+    """What a decision finds, step by step, written without the code under test."""
     found, last = [], -(10**9)
     for step in range(len(scores)):
         first = step - decision.smoothing + 1

@@ -190,7 +190,7 @@ def _refusals(table):
     for row, outcomes in table.items():
         for column, value in outcomes.items():
             if isinstance(value, str):
-                said.setdefault((row, re.sub(r"_?\d+'", "'", value)), []).append(column)
+                said.setdefault((row, re.sub(r"_\d+'", "'", value)), []).append(column)
     yield "| what | where | beginning of the message |"
     yield "| --- | --- | --- |"
     for (row, message), columns in said.items():

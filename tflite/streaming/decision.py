@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_distill.checks import whole_number
+
 
 class Detection(NamedTuple):
     """What a decision found.
@@ -65,12 +67,7 @@ class Decision:
             )
         object.__setattr__(self, "thresholds", dict(sorted(given.items())))
         for name, least in (("smoothing", 1), ("refractory", 0), ("warm_up", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"`{name}` must be a whole number of at least {least}. "
-                    f"Received: {name}={value!r}"
-                )
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
 
     def constants(self) -> dict[str, str | int]:
         """Its numbers, exactly, as the kits' templates name them."""

@@ -5,6 +5,8 @@ from typing import Any
 
 from keras_distill.tflite import budget
 
+from keras_distill.checks import whole_number
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
@@ -34,10 +36,7 @@ class Stream:
     max_state: int | str | None = None
 
     def __post_init__(self):
-        if isinstance(self.hop, bool) or not isinstance(self.hop, int) or self.hop < 1:
-            raise ValueError(
-                f"`hop` must be a whole number of at least 1. Received: hop={self.hop!r}"
-            )
+        object.__setattr__(self, "hop", whole_number("hop", self.hop, 1))
         if self.max_macs is not None and not self.max_macs > 0:
             raise ValueError(f"`max_macs` must be above 0. Received: max_macs={self.max_macs!r}")
         budget.size("max_state", self.max_state)
