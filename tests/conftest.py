@@ -1,5 +1,6 @@
 """Fixtures that all tests share: quiet TensorFlow, digits, and the folder of larger datasets."""
 
+import gc
 import os
 import pathlib
 
@@ -9,6 +10,19 @@ import numpy as np
 import pytest
 
 DATA = "KERAS_DISTILL_TEST_DATA"
+
+
+def pytest_collection_finish(session):
+    """Spares the tests work that takes longer than what they run."""
+    if session.items and not session.config.option.collectonly:
+        import tensorflow as tf
+
+        # Optimizing a graph doesn't pay for models as small as these.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        # What is imported stays, and needn't be searched for garbage again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

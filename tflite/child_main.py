@@ -5,6 +5,7 @@ names a folder with `request.json`; the answer is one line, and `model.tflite` o
 the same folder.
 """
 
+import gc
 import importlib.util
 import json
 import os
@@ -33,6 +34,8 @@ def convert_saved_model(folder: pathlib.Path, request: dict) -> bytes:
     import numpy as np
     import tensorflow as tf
 
+    # TensorFlow's converter looks for garbage each time: what was imported is none.
+    gc.freeze()
     quantization = request["quantization"]
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder / "saved_model"), signature_keys=["serving_default"]

@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 
 from keras_distill import _markdown
-from keras_distill._files import write_folder
+from keras_distill._files import check_folder, write_folder
 from keras_distill._version import __version__
 from keras_distill.evaluation import pictures, tables, tasks
 
@@ -35,6 +35,7 @@ def write_report(
     show: Callable[[Any], Any] | None,
 ) -> pathlib.Path:
     """Writes the files of `Comparison.report`, whose arguments it takes."""
+    check_folder(folder)
     curves = _histories(histories or {})
     facts = {
         "title": title,
