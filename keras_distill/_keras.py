@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill import backends
+
 # Layers and models.
 
 
@@ -100,8 +102,7 @@ def computing_with(**functions: Callable) -> Iterator[None]:
 
 def check_numerics(x: Any, message: str) -> Any:
     """`x`, with an error that says `message` where it holds NaN or infinity."""
-    if keras.backend.backend() != "tensorflow":
-        raise NotImplementedError("`check_numerics=True` needs the TensorFlow backend of Keras.")
+    backends.require("`check_numerics=True`", "tensorflow")
     import tensorflow as tf
 
     return tf.debugging.check_numerics(x, message)
@@ -175,20 +176,28 @@ class BuildsAhead:
         self.build_ahead(iterator, data_batch)  # type: ignore[attr-defined]
 
 
+class BuildsAheadOnJax:
+    """Likewise on the JAX backend, whose `fit` calls another method.
+
+    There, `build_ahead` returns the batch, `(x, y, sample_weight)`, for Keras to build the rest on.
+    """
+
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        made = (self._compile_metrics, self._compile_loss)  # type: ignore[attr-defined]
+        layers = layers_of(self)
+        if not all(x.built for x in (*layers, *made) if x is not None) or not self.is_built_ahead:  # type: ignore[attr-defined]
+            data_batch = first_batch(iterator) if data_batch is None else data_batch
+            data_batch = self.build_ahead(data_batch)  # type: ignore[attr-defined]
+        super()._symbolic_build(iterator, data_batch)  # type: ignore[misc]
+
+
 class EvaluatesWithoutLoss:
     """Lets `evaluate` report no loss, or nothing at all; lists begin with NaN then.
 
     What `_logs_of_epoch(logs)` returns is reported of an epoch.
     """
 
-    test_function: Any
     _logs_of_epoch: Callable
-
-    def make_test_function(self, force: bool = False) -> None:
-        if self.test_function is None or force:
-            super().make_test_function(force)  # type: ignore[misc]
-            function = self.test_function
-            self.test_function = lambda iterator: _without_nothing(function(iterator))
 
     def _get_metrics_result_or_logs(self, logs: dict) -> dict:
         return self._logs_of_epoch(super()._get_metrics_result_or_logs(logs))  # type: ignore[misc]
@@ -197,25 +206,13 @@ class EvaluatesWithoutLoss:
         return super()._flatten_metrics_in_order({"loss": math.nan, **logs})  # type: ignore[misc]
 
 
-_NOTHING = "nothing"
+def is_eager() -> bool:
+    """Whether code runs at once, rather than being traced for a function of the backend."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-
-def logs_of_step(logs: dict[str, Any], strategy: Any) -> dict[str, Any]:
-    """What a step reports, in a form that Keras takes.
-
-    Empty logs get an entry, which `EvaluatesWithoutLoss` takes out again. Several workers can
-    reduce tensors with an axis alone.
-    """
-    import tensorflow as tf
-
-    logs = logs or {_NOTHING: tf.zeros(())}
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
-    return logs
-
-
-def _without_nothing(logs):
-    return {name: value for name, value in logs.items() if name != _NOTHING}
+        return tf.executing_eagerly()
+    return not keras.src.backend.common.stateless_scope.in_stateless_scope()
 
 
 def build_on(model: Any, data_batch: Any) -> None:
@@ -228,13 +225,16 @@ def strategy_of(model: Any) -> Any:
     return model._distribute_strategy
 
 
+def first_batch(epoch_iterator: Any) -> Any:
+    """The first batch of `fit`'s data."""
+    for _, _, batches in epoch_iterator:
+        return next(batches)
+
+
 def first_local_batch(epoch_iterator: Any, strategy: Any) -> Any:
     """The first batch of `fit`'s data, as one replica gets it."""
-    for _, _, batches in epoch_iterator:
-        batch = next(batches)
-        break
     return keras.tree.map_structure(
-        lambda value: strategy.experimental_local_results(value)[0], batch
+        lambda value: strategy.experimental_local_results(value)[0], first_batch(epoch_iterator)
     )
 
 
@@ -326,6 +326,15 @@ def is_optional(tensor: Any) -> bool:
 # What layers with other weights, or other statistics, override.
 
 
+def read(x: Any) -> Any:
+    """A tensor; of a variable, its present value."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(x)
+    return keras.ops.convert_to_tensor(x)
+
+
 def kernel_variable(layer: Any) -> Any:
     """The variable that a layer's attribute `kernel` reads."""
     return layer._kernel
@@ -370,7 +379,7 @@ def of_known_size(dataset: Any, count: int) -> Any:
 
 def logits_behind(x: Any) -> Any:
     """The logits that a softmax or sigmoid of Keras turned into `x`, or `None`."""
-    return getattr(x, "_keras_logits", None)
+    return _noted_on(x, "_keras_logits")
 
 
 #: What `activation_behind` returns of a softmax over an axis that isn't the last.
@@ -382,6 +391,9 @@ def activation_behind(x: Any) -> str | None:
     logits = logits_behind(x)
     if logits is None:
         return None
+    noted = _noted_on(x, _ACTIVATION)
+    if noted is not None:
+        return noted
     if hasattr(x, "numpy"):
         return _nearest_activation(np.asarray(x, "float64"), np.asarray(logits, "float64"))
     # What has read the logits; `x` may have been rounded since.
@@ -392,6 +404,49 @@ def activation_behind(x: Any) -> str | None:
         return "sigmoid"
     # TensorFlow has a kernel for the last axis only, and moves others there.
     return OTHER_AXIS if "Transpose" in readers else "softmax"
+
+
+_ACTIVATION = "keras_distill_activation"
+
+
+def _noted_on(x, name):
+    """What was noted on a tensor under a name, or `None`."""
+    if keras.backend.backend() == "tensorflow":
+        return getattr(x, name, None)
+    return keras.src.backend.common.tensor_attributes.get_tensor_attr(x, name)
+
+
+@contextlib.contextmanager
+def noting_logits() -> Iterator[None]:
+    """Inside this context, Keras' softmax and sigmoid note the logits of what they return.
+
+    With TensorFlow they always do; tensors of other backends take no attributes.
+    """
+    nn = keras.src.backend.nn
+    if keras.backend.backend() == "tensorflow":
+        yield
+        return
+    before = nn.softmax, nn.sigmoid
+
+    def softmax(x, axis=-1):
+        is_last = axis in (-1, len(x.shape) - 1)
+        return _noted(before[0](x, axis=axis), x, "softmax" if is_last else OTHER_AXIS)
+
+    def sigmoid(x):
+        return _noted(before[1](x), x, "sigmoid")
+
+    try:
+        nn.softmax, nn.sigmoid = softmax, sigmoid
+        yield
+    finally:
+        nn.softmax, nn.sigmoid = before
+
+
+def _noted(x, logits, activation):
+    attributes = keras.src.backend.common.tensor_attributes
+    attributes.set_tensor_attr(x, "_keras_logits", logits)
+    attributes.set_tensor_attr(x, _ACTIVATION, activation)
+    return x
 
 
 def _nearest_activation(values: np.ndarray, logits: np.ndarray) -> str:
@@ -418,8 +473,7 @@ def with_mask(x: Any, mask: Any) -> Any:
 def with_logits(x: Any, logits: Any) -> Any:
     """`x`, with the logits behind it for the losses of Keras, as its own softmax leaves them."""
     if logits is not None:
-        with contextlib.suppress(AttributeError):  # Tensors of some backends take no attributes.
-            x._keras_logits = logits
+        keras.src.backend.common.tensor_attributes.set_tensor_attr(x, "_keras_logits", logits)
     return x
 
 

@@ -3,10 +3,9 @@
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from keras_distill import _keras, advice
+from keras_distill import _keras, advice, backends
 from keras_distill._types import PACKAGE
 from keras_distill.hyperparameters import hyperparameter_config
 from keras_distill.labels import weighted_metrics_only
@@ -15,11 +14,15 @@ from keras_distill.owner import ObjectiveOwner
 from keras_distill.pairs import Answer
 from keras_distill.penalties import add_penalties, replicas, total_of_penalties
 from keras_distill.resuming import load_run_state, save_run_state
-from keras_distill.train_function import OnBatches, build_optimizer
+
+if keras.backend.backend() == "jax":
+    from keras_distill.jax_steps import JaxSteps as Steps
+else:
+    from keras_distill.tensorflow_steps import TensorFlowSteps as Steps  # type: ignore
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner, keras.Model):
+class Distiller(Steps, _keras.EvaluatesWithoutLoss, ObjectiveOwner, keras.Model):
     """Trains a student on labels and on the outputs of a teacher.
 
     `loss = alpha * student_loss + (1 - alpha) * sum(weight_i * distillation_loss_i)`, plus the
@@ -98,6 +101,7 @@ class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner,
         name: str = "distiller",
         **kwargs: Any,
     ):
+        backends.require("`keras_distill.Distiller`", "tensorflow", "jax")
         advice.refuse_misplaced("Distiller", kwargs)
         if not isinstance(student, keras.Model):
             raise TypeError(
@@ -154,26 +158,7 @@ class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner,
         """Names of the student's outputs, by which `compile` takes losses and metrics."""
         return self.student.output_names
 
-    # What a training step is made of.
-
-    def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, sample_weight = self._unpack(data)
-        self.build_for(x)
-        self.advance_schedules()
-        teacher_answer = self.ask_teacher(x)
-        figures = self.teacher.figures(teacher_answer.outputs)
-        with tf.GradientTape() as tape:
-            answer = self.run_student(x, training=True)
-            values = self.compute_losses(x, y, answer, teacher_answer, sample_weight)
-            scaled = self.optimizer.scale_loss(values["loss"])
-        weights = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        answers = answer, teacher_answer
-        logs = self._teacher_metrics.update(self.objective, y, *answers, sample_weight)
-        logs |= self._report(values, figures, x, y, answer.values, sample_weight)
-        for name, variable in self.objective.scheduled.items():
-            logs[name] = ops.convert_to_tensor(variable)
-        return _keras.logs_of_step(logs, self.distribute_strategy)
+    # What a step is made of. `Steps` puts the parts together, as the backend of Keras runs them.
 
     def build_for(self, x: Any) -> None:
         """Builds what depends on the shapes of a batch, if it isn't built yet.
@@ -264,61 +249,17 @@ class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner,
 
     def get_metrics_result(self) -> dict:
         # Keras asks at the end of an epoch, whether or not there were labels.
-        if tf.executing_eagerly():
+        if _keras.is_eager():
             self._warn_of_nan(_keras.loss_tracker(self).result())
         metrics = _keras.compiled_metrics(self)
         if metrics is not None and not metrics.built:
             return {"loss": _keras.loss_tracker(self).result()}
         return super().get_metrics_result()
 
-    def test_step(self, data: Any) -> dict[str, Any]:
-        x, y, sample_weight = self._unpack(data)
-        if self.validate_with_teacher:
-            self.build_for(x)
-            teacher_answer = self.ask_teacher(x)
-            answer = self.run_student(x, training=False)
-            values = self.compute_losses(x, y, answer, teacher_answer, sample_weight, False)
-            logs = self._report(values, {}, x, y, answer.values, sample_weight)
-        else:
-            logs = super().test_step((x, y, sample_weight))
-            if y is None or _keras.compiled_loss(self) is None:
-                logs.pop("loss", None)  # At most regularizers, which tell nothing of the data.
-        return _keras.logs_of_step(logs, self.distribute_strategy)
-
     def reset_metrics(self) -> None:
         super().reset_metrics()
         self._means.reset()
         self._teacher_metrics.reset()
-
-    def make_train_function(self, force: bool = False) -> None:
-        """As in Keras, but builds the optimizer first, which would make variables in the trace."""
-        if self.objective.pairs is not None and self.optimizer is not None:
-            build_optimizer(self.optimizer, self.trainable_variables)
-        if self.train_function is None or force:
-            super().make_train_function(force)
-            if self.steps_per_execution == 1 and not self.run_eagerly:
-                self.train_function = OnBatches(self.train_function, self.jit_compile)
-
-    def build_ahead(self, iterator: Any, data_batch: Any) -> None:
-        """Builds everything with variables before the step is traced.
-
-        Keras would build during the trace, which TensorFlow then repeats. Under a strategy it
-        would reduce the batches of all replicas in one call, which fails with several workers; the
-        batch of one replica is enough.
-        """
-        strategy = _keras.strategy_of(self)
-        if strategy is None:
-            if iterator is not None:
-                self._build_metrics(self._unpack(_keras.batch_spec(iterator))[1])
-            return
-        if iterator is not None:
-            data_batch = _keras.first_local_batch(iterator, strategy)
-        with strategy.scope():
-            data_batch = self._unpack(data_batch)
-            if self.teacher is not None:
-                self.build_for(data_batch[0])
-            _keras.build_on(self, data_batch)
-            self._build_metrics(data_batch[1])
 
     # Saving.
 
@@ -386,6 +327,29 @@ class Distiller(_keras.BuildsAhead, _keras.EvaluatesWithoutLoss, ObjectiveOwner,
     def _unpack(self, data):
         """Inputs, labels and sample weights of a batch."""
         return keras.utils.unpack_x_y_sample_weight(data)
+
+    def _train_logs(self, values, x, y, answer, teacher_answer, sample_weight):
+        """What a training step reports: losses, metrics, and scheduled hyperparameters."""
+        figures = self.teacher.figures(teacher_answer.outputs)
+        answers = answer, teacher_answer
+        logs = self._teacher_metrics.update(self.objective, y, *answers, sample_weight)
+        logs |= self._report(values, figures, x, y, answer.values, sample_weight)
+        for name, variable in self.objective.scheduled.items():
+            logs[name] = ops.convert_to_tensor(variable)
+        return logs
+
+    def _test_logs(self, x, y, sample_weight):
+        """What `evaluate` reports with the teacher's help."""
+        teacher_answer = self.ask_teacher(x)
+        answer = self.run_student(x, training=False)
+        values = self.compute_losses(x, y, answer, teacher_answer, sample_weight, False)
+        return self._report(values, {}, x, y, answer.values, sample_weight)
+
+    def _without_empty_loss(self, logs, y):
+        """What `evaluate` reports of the student alone; without labels there is no loss."""
+        if y is None or _keras.compiled_loss(self) is None:
+            logs.pop("loss", None)  # At most regularizers, which tell nothing of the data.
+        return logs
 
     def _report(self, values, figures, x, y, outputs, sample_weight):
         """Updates what `fit` reports and returns it."""

@@ -18,6 +18,11 @@ class EpochMeans:
         self._mean = mean
         self._metrics: dict[str, Any] = {}
 
+    @property
+    def variables(self) -> list:
+        """The variables in which the means are counted."""
+        return [variable for mean in self._metrics.values() for variable in mean.variables]
+
     def add(self, names: Iterable[str]) -> None:
         """Adds a mean for each name that has none."""
         for name in names:

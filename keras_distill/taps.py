@@ -147,7 +147,11 @@ def run(
         ValueError: If a layer doesn't exist, or doesn't run exactly once.
     """
     layers = [find_layer(model, path, role) for path in paths]
-    with capture(layers) as caught, masked_softmaxes(model) as softmaxes:
+    with (
+        capture(layers) as caught,
+        _keras.noting_logits(),
+        masked_softmaxes(model) as softmaxes,
+    ):
         outputs = model(entries_for(model, inputs, role), training=training)
     outputs = keras.tree.map_structure(lambda x: softmaxes.get(id(x), x), outputs)
     features = []

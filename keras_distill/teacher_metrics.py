@@ -23,6 +23,11 @@ class TeacherMetrics:
     def __init__(self, compiled: Any = None):
         self._metrics = None if compiled is None else _keras.twin_metrics(compiled)
 
+    @property
+    def variables(self) -> list:
+        """The variables in which they are counted, once they are built."""
+        return self._metrics.variables if self._metrics is not None and self._metrics.built else []
+
     def build(self, y: Any, outputs: Any) -> None:
         """Creates the variables for labels and outputs of these shapes, if there are none yet."""
         if self._metrics is not None and not self._metrics.built:

@@ -14,6 +14,8 @@ from keras_distill.tflite.request import Request
 from keras_distill.tflite.streaming import Stream, conversion
 from keras_distill.tflite.targets import EthosU
 
+from keras_distill import backends
+
 
 def convert(
     student: keras.Model,
@@ -94,6 +96,7 @@ def convert(
     >>> artifact.verify(x_test, y_test)
     >>> artifact.save("firmware")
     """
+    backends.require("`keras_distill.tflite.convert`", "tensorflow")
     request = Request.of(
         student,
         target,

@@ -83,7 +83,8 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
         1,
         "The keras.Model around it",
         (
-            *("distiller", "mutual", "callbacks", "train_function", "epoch_means"),
+            *("distiller", "mutual", "callbacks", "tensorflow_steps", "jax_steps"),
+            *("train_function", "epoch_means"),
             *("advice", "owner", "penalties", "resuming", "teacher_metrics"),
         ),
     ),
@@ -104,7 +105,7 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
         "What every room may use",
         (
             *("_files", "_keras", "_markdown", "_types", "_version"),
-            *("checks", "hyperparameters", "inputs", "outputs", "samples"),
+            *("backends", "checks", "hyperparameters", "inputs", "outputs", "samples"),
         ),
     ),
 }

@@ -12,6 +12,7 @@ except ImportError as error:
         "`pip install keras-distill[tfmot]`."
     ) from error
 
+from keras_distill import backends
 from keras_distill.legacy.bridge import to_tf_keras
 from keras_distill.legacy.distiller import Distiller
 from keras_distill.legacy.toolkit import (
@@ -22,6 +23,8 @@ from keras_distill.legacy.toolkit import (
     strip,
     toolkit,
 )
+
+backends.require("`keras_distill.legacy`", "tensorflow")
 
 __all__ = [
     "Distiller",

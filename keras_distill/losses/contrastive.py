@@ -133,8 +133,8 @@ class Contrastive(DistillationLoss):
         """To the memory of the sample itself, `(batch,)`, and of others, `(batch, others)`."""
         dtype = embeddings.dtype
         temperature = scalar(self.temperature, dtype)
-        own = ops.sum(embeddings * ops.cast(tf.gather(memory.value, keys), dtype), axis=1)
-        other = ops.cast(tf.gather(memory.value, others), dtype)
+        own = ops.sum(embeddings * ops.cast(_rows(memory, keys), dtype), axis=1)
+        other = ops.cast(_rows(memory, others), dtype)
         return own / temperature, ops.matmul(embeddings, ops.transpose(other)) / temperature
 
     def get_config(self) -> dict:
@@ -150,8 +150,8 @@ class Contrastive(DistillationLoss):
 class ContrastiveMemory(keras.layers.Layer):
     """Projection heads, memories and normalizers of `Contrastive`.
 
-    Memories are reached through TensorFlow's own variables: only what belongs to a batch is read
-    and written, where Keras' operations would copy all of it.
+    With TensorFlow, memories are reached through its own variables: only what belongs to a batch
+    is read and written, where Keras' operations would copy all of it.
     """
 
     def __init__(self, samples: int, dimensions: int, name: str):
@@ -219,14 +219,24 @@ class ContrastiveMemory(keras.layers.Layer):
         same = ops.logical_and(keys[:, None] == keys[None, :], pairs(present))
         times = ops.maximum(ops.sum(ops.cast(same, "float32"), axis=1, keepdims=True), 1)
         for memory, new in ((self.student_memory, student), (self.teacher_memory, teacher)):
-            old = tf.gather(memory.value, keys)
+            old = _rows(memory, keys)
             new = ops.cast(ops.stop_gradient(new), "float32")
             change = (unit(momentum * old + (1 - momentum) * new, axis=1) - old) / times
             _add_rows(memory, keys, ops.where(present[:, None], change, ops.zeros_like(change)))
 
 
+def _rows(memory, keys):
+    """Rows of a variable."""
+    if keras.backend.backend() == "tensorflow":
+        return tf.gather(memory.value, keys)
+    return ops.take(memory, keys, axis=0)
+
+
 def _add_rows(memory, keys, change):
     """Adds to rows of a variable, over all replicas."""
+    if keras.backend.backend() != "tensorflow":
+        memory.assign(memory + ops.scatter(keys[:, None], change, memory.shape))
+        return
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas == 1:
         memory.value.scatter_nd_add(keys[:, None], change)

@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_distill import _keras
@@ -47,9 +46,9 @@ def fake_quantize(x: Tensor, scale: Any, zero_point: Any, lowest: int, highest: 
 
     # By hand, since TensorFlow's own gradient of a clipped tensor takes longer than a convolution.
     @ops.custom_gradient
-    def rounded(x: Any, scale: Any) -> Any:
+    def rounded(x: Any, scale: Any, lower: Any, upper: Any) -> Any:
         steps = x / scale
-        clipped = ops.clip(steps, lowest - zero_point, highest - zero_point)
+        clipped = ops.clip(steps, lower, upper)
         integers = ops.round(clipped)
 
         def gradient(*args: Any, upstream: Any = None) -> Any:
@@ -57,12 +56,13 @@ def fake_quantize(x: Tensor, scale: Any, zero_point: Any, lowest: int, highest: 
             inside = ops.cast(ops.equal(steps, clipped), steps.dtype)
             of_scale = upstream * (integers - clipped * inside)
             axes = [axis for axis, size in enumerate(_shape_at(scale, x)) if size == 1]
-            return upstream * inside, ops.reshape(ops.sum(of_scale, axes), ops.shape(scale))
+            of_scale = ops.reshape(ops.sum(of_scale, axes), ops.shape(scale))
+            return upstream * inside, of_scale, None, None
 
         return integers * scale, gradient
 
-    x = tf.convert_to_tensor(x)  # Of a variable, its value: what is trained is an argument.
-    return rounded(x, tf.convert_to_tensor(scale, x.dtype))
+    # All that is computed or trained is an argument.
+    return rounded(_keras.read(x), _keras.read(scale), lowest - zero_point, highest - zero_point)
 
 
 def _shape_at(scale: Any, x: Any) -> tuple:

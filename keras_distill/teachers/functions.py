@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill import backends
 from keras_distill.teachers.base import contents_of, map_outputs, option_for
 from keras_distill.teachers.live import LiveTeacher
 
@@ -37,6 +38,8 @@ class Function(LiveTeacher):
     def __init__(self, function: Callable, output_spec: Any = None, name: str | None = None):
         if not callable(function):
             raise TypeError(f"`function` must be callable. Received: {function!r}")
+        if output_spec is not None:
+            backends.require("A teacher that is a function of arrays", "tensorflow")
         self.name = name or getattr(function, "__name__", type(function).__name__).strip("<>")
         self.function = function
         self.output_spec = output_spec
@@ -80,6 +83,7 @@ class SavedModel(Function):
     """
 
     def __init__(self, path: Any, signature: str | None = None, name: str | None = None):
+        backends.require("A SavedModel as a teacher", "tensorflow")
         path = pathlib.Path(path)
         if not tf.saved_model.contains_saved_model(str(path)):
             raise ValueError(f"There is no SavedModel at {path}.")

@@ -79,6 +79,8 @@ def as_tensors(x, dtype="float32"):
 
 def value_and_gradient(loss, teacher, labels, student, sample_weight=None, mask=None):
     """The reduced loss, and its gradient to each tensor of the student."""
+    if keras.backend.backend() == "jax":
+        return _on_jax(loss, teacher, labels, student)
     student = as_tensors(student)
     with tf.GradientTape() as tape:
         tape.watch(student)
@@ -87,6 +89,36 @@ def value_and_gradient(loss, teacher, labels, student, sample_weight=None, mask=
         value = loss(joined(as_tensors(teacher), labels), student, sample_weight)
     gradient = tape.gradient(value, student)
     return value.numpy(), keras.tree.map_structure(lambda g: g.numpy(), gradient)
+
+
+def _on_jax(loss, teacher, labels, student):
+    """Likewise, as a compiled function. What the loss learns on the way is dropped."""
+    import jax
+
+    def value_of(student, teacher):
+        with keras.StatelessScope():
+            return loss(joined(teacher, labels), student)
+
+    def as_floats(x):
+        return keras.tree.map_structure(lambda a: np.asarray(a, "float32"), x)
+
+    function = jax.jit(jax.value_and_grad(value_of))
+    value, gradient = function(as_floats(student), as_floats(teacher))
+    return np.asarray(value), keras.tree.map_structure(np.asarray, gradient)
+
+
+def pulled_back(function, x, upstream):
+    """What a function makes of an array, and the gradient to it of `upstream` times that."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        values, pull = jax.vjp(function, x)
+        return np.asarray(values), np.asarray(pull(upstream)[0])
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        values = function(x)
+    return values.numpy(), tape.gradient(values, x, upstream).numpy()
 
 
 def rows(x, index):

@@ -1,0 +1,234 @@
+"""What must be the same on each backend of Keras: functions without arguments, by name.
+
+    python tests/jax/backend_cases.py values.npz
+
+writes what they give on the backend of this process.
+"""
+
+import pathlib
+import sys
+import warnings
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "losses"))
+
+import keras
+import numpy as np
+from keras import layers
+from loss_cases import CASES as LOSSES
+from loss_cases import pulled_back, value_and_gradient
+
+import keras_distill
+from keras_distill import losses
+from keras_distill.quantization.ranges import fake_quantize
+
+#: Its negatives are drawn, and backends draw other numbers.
+DRAWN = "contrastive"
+
+
+def flat(prefix, structure):
+    leaves = keras.tree.flatten(structure)
+    return {f"{prefix}{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+
+
+def of_loss(case):
+    def run():
+        teacher, student, labels = case.arrays()
+        value, gradient = value_and_gradient(case.loss(), teacher, labels, student)
+        return {"value": value, **flat("gradient", gradient)}
+
+    return run
+
+
+def given_weights(model, seed):
+    """The model with weights that NumPy drew: initializers differ between backends."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        if "variance" in weight.path:
+            weight.assign(rng.uniform(0.5, 2, weight.shape))
+        else:
+            weight.assign(rng.standard_normal(weight.shape) / 2)
+    return model
+
+
+def network(width, seed, activation=None, name=None):
+    inputs = keras.Input((8,), name="x")
+    x = layers.Dense(width, activation="relu", kernel_regularizer="l2", name="hidden")(inputs)
+    x = layers.BatchNormalization(name="normalized")(x)
+    outputs = layers.Dense(3, activation=activation, name="scores")(x)
+    return given_weights(keras.Model(inputs, outputs, name=name), seed)
+
+
+def convolutional(width, seed):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(width, 3, activation="relu", name="maps")(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    return given_weights(keras.Model(inputs, layers.Dense(3)(x)), seed)
+
+
+def data(shape=(8,), samples=80):
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((samples, *shape)).astype("float32")
+    return x, rng.integers(0, 3, samples), rng.uniform(0.2, 2, samples).astype("float32")
+
+
+def trained(distiller, x, y=None, weights=None, from_logits=True, optimizer=None, **options):
+    """Ten steps of `fit`: all weights and all that it reported."""
+    optimizer = optimizer or keras.optimizers.Adam(0.01)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    metrics = None if y is None else ["accuracy"]
+    distiller.compile(optimizer, None if y is None else loss, metrics=metrics)
+    history = distiller.fit(
+        x, y, sample_weight=weights, batch_size=16, epochs=2, shuffle=False, verbose=0, **options
+    ).history
+    reported = {f"reported {name}": np.array(values) for name, values in history.items()}
+    return {**flat("weight", distiller.get_weights()), **reported}
+
+
+def soft_targets():
+    x, y, _ = data()
+    distiller = keras_distill.Distiller(network(4, 1), network(9, 2))
+    return trained(distiller, x, y, validation_data=(x, y))
+
+
+def ends_in_softmax():
+    x, y, weights = data()
+    models = network(4, 1, "softmax"), network(9, 2, "softmax")
+    return trained(keras_distill.Distiller(*models), x, y, weights, from_logits=False)
+
+
+def ends_in_sigmoid():
+    x, _, _ = data()
+    models = network(4, 1, "sigmoid"), network(9, 2, "sigmoid")
+    loss = losses.SoftTargets(2.0, activation="sigmoid")
+    return trained(keras_distill.Distiller(*models, loss, alpha=0), x)
+
+
+def matches():
+    x, y, _ = data((8, 8, 1))
+    mse = keras.losses.MeanSquaredError()
+    matches = [
+        losses.SoftTargets(2.0),
+        keras_distill.Match(losses.AttentionTransfer(), student="maps", teacher="maps"),
+        keras_distill.Match(
+            mse,
+            student="maps",
+            teacher="maps",
+            adapter=given_weights(built(layers.Conv2D(6, 1), (None, 6, 6, 3)), 9),
+        ),
+    ]
+    models = convolutional(3, 1), convolutional(6, 2)
+    return trained(keras_distill.Distiller(*models, matches, alpha=0.3), x, y)
+
+
+def built(layer, shape):
+    layer.build(shape)
+    return layer
+
+
+def ensemble():
+    x, y, _ = data()
+    teachers = keras_distill.teachers.Ensemble(
+        [network(9, 2, name="wide"), network(7, 5, name="narrow")]
+    )
+    return trained(keras_distill.Distiller(network(4, 1), teachers), x, y)
+
+
+def schedules():
+    x, y, _ = data()
+    decay = keras.optimizers.schedules.ExponentialDecay
+    loss = losses.SoftTargets(temperature=decay(8.0, 2, 0.5))
+    distiller = keras_distill.Distiller(network(4, 1), network(9, 2), loss, decay(0.5, 1, 0.9))
+    callback = keras_distill.callbacks.Schedule("soft_targets/weight", lambda epoch: 1 + epoch)
+    return trained(distiller, x, y, callbacks=[callback])
+
+
+def missing_labels():
+    x, y, _ = data()
+    distiller = keras_distill.Distiller(network(4, 1), network(9, 2), missing_label=-1)
+    return trained(distiller, x, np.where(np.arange(len(y)) % 3 == 0, y, -1))
+
+
+def validated_with_the_teacher():
+    x, y, _ = data()
+    distiller = keras_distill.Distiller(network(4, 1), network(9, 2), validate_with_teacher=True)
+    return trained(distiller, x, y, validation_data=(x, y))
+
+
+def mutual():
+    x, y, _ = data()
+    students = [network(4, 1, name="a"), network(5, 2, name="b"), network(6, 3, name="c")]
+    return trained(keras_distill.MutualDistiller(students), x, y)
+
+
+def masked_steps():
+    """Sequences with padding: the mask of an embedding reaches losses and weights."""
+
+    def model(width, seed):
+        inputs = keras.Input((6,), dtype="int32")
+        x = layers.Embedding(10, width, mask_zero=True)(inputs)
+        return given_weights(keras.Model(inputs, layers.Dense(3)(x)), seed)
+
+    rng = np.random.default_rng(0)
+    ids = rng.integers(1, 10, (80, 6))
+    ids[:, 4:] = 0
+    labels = rng.integers(0, 3, (80, 6))
+    # With TensorFlow, Keras' Adam leaves rows of an embedding alone that a batch doesn't read.
+    sgd = keras.optimizers.SGD(0.1)
+    distiller = keras_distill.Distiller(model(4, 1), model(8, 2))
+    return trained(distiller, ids, labels, optimizer=sgd)
+
+
+def rounding():
+    """What `fake_quantize` makes of tensors, with their gradients, by one scale or by channels."""
+    rng = np.random.default_rng(0)
+    x = (3 * rng.standard_normal((6, 50, 4))).astype("float32")
+    # Halves, which round to even.
+    x[0] = np.arange(200).reshape(50, 4) / 64
+    upstream = rng.standard_normal(x.shape).astype("float32")
+    found = {}
+    for name, scale in ("one", np.float32(1 / 32)), ("channels", np.float32([0.1, 0.02, 0.3, 1])):
+        values, gradient = pulled_back(
+            lambda x, scale=scale: fake_quantize(x, scale, np.float32(3), -128, 127), x, upstream
+        )
+        found |= {f"{name} values": values, f"{name} gradient": gradient}
+    return found
+
+
+def quantize_aware():
+    """An untrained model: what its layers compute and round."""
+    x, _, _ = data((8, 8, 1))
+    student = keras_distill.quantization.quantize_aware(convolutional(3, 1), calibration=x)
+    return {**flat("weight", student.get_weights()), "outputs": student.predict(x, verbose=0)}
+
+
+def trained_quantize_aware():
+    x, y, _ = data((8, 8, 1))
+    student = keras_distill.quantization.quantize_aware(convolutional(3, 1), calibration=x)
+    results = trained(keras_distill.Distiller(student, convolutional(6, 2)), x, y)
+    return {name: x for name, x in results.items() if "loss" in name or "targets" in name}
+
+
+#: Each ten steps of training.
+TRAININGS = [
+    soft_targets,
+    ends_in_softmax,
+    ends_in_sigmoid,
+    matches,
+    ensemble,
+    schedules,
+    missing_labels,
+    validated_with_the_teacher,
+    mutual,
+    masked_steps,
+]
+CASES = {
+    **{f"loss {case.name}": of_loss(case) for case in LOSSES if DRAWN not in case.name},
+    **{function.__name__: function for function in TRAININGS},
+    **{function.__name__: function for function in (rounding, quantize_aware)},
+    "trained_quantize_aware": trained_quantize_aware,
+}
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    found = {f"{name}|{key}": x for name, run in CASES.items() for key, x in run().items()}
+    np.savez(sys.argv[1], **found)

@@ -1,0 +1,31 @@
+"""Tests of the JAX backend. `make test-jax` runs them, in a process in which Keras is on JAX."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+IS_JAX = os.environ.get("KERAS_BACKEND") == "jax"
+# Before JAX starts: so many devices for `DataParallel`.
+if IS_JAX:
+    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+
+collect_ignore_glob = [] if IS_JAX else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def on_tensorflow(tmp_path_factory):
+    """What the cases give on the TensorFlow backend: a dict of arrays for each, by its name."""
+    path = tmp_path_factory.mktemp("tensorflow") / "values.npz"
+    script = pathlib.Path(__file__).with_name("backend_cases.py")
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    subprocess.run([sys.executable, script, path], check=True, env=environment)
+    cases: dict = {}
+    with np.load(path) as values:
+        for key in values:
+            case, name = key.split("|")
+            cases.setdefault(case, {})[name] = values[key]
+    return cases

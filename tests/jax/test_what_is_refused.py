@@ -1,0 +1,32 @@
+"""What a backend doesn't run is refused by name, before training starts."""
+
+import keras
+import pytest
+from backend_cases import network
+
+import keras_distill
+from keras_distill import backends
+
+
+def test_check_numerics():
+    with pytest.raises(NotImplementedError, match="`check_numerics=True` needs the TensorFlow"):
+        keras_distill.Distiller(network(4, 1), network(9, 2), check_numerics=True)
+
+
+def test_keras_2():
+    with pytest.raises(NotImplementedError, match="`keras_distill.legacy` needs the TensorFlow"):
+        import keras_distill.legacy  # noqa: F401
+
+
+def test_pytorch(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    message = (
+        r"`keras_distill.Distiller` needs the TensorFlow or JAX backend of Keras, which is on "
+        r"PyTorch now. Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax before Keras is imported."
+    )
+    with pytest.raises(NotImplementedError, match=message):
+        keras_distill.Distiller(network(4, 1), network(9, 2))
+
+
+def test_what_is_supported_passes():
+    assert backends.require("anything", "tensorflow", "jax") is None
