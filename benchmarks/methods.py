@@ -74,6 +74,21 @@ def dist(student, teacher):
     return [Match(losses.DIST(2.0, 2.0, 4.0))]
 
 
+def rld(student, teacher):
+    """α = 1, β = 8, T = 4; 1 : 1, warmed up"""
+    return [Match(losses.RLD(1.0, 8.0, 4.0), weight=warm_up(1.0))]
+
+
+def mlkd(student, teacher):
+    """T = 2 to 6; 1 : 1"""
+    return [Match(losses.MLKD())]
+
+
+def ctkd(student, teacher):
+    """T = 1 to 21, λ from 0 to 1; 0.1 : 0.9"""
+    return [Match(losses.CTKD(warm_up(1.0)), weight=9)]
+
+
 def soft_targets_unlabeled(student, teacher):
     """as above, and the teacher's other images without their labels"""
     return soft_targets(student, teacher)
@@ -150,6 +165,9 @@ METHODS = {
     "`SoftTargets`, more images": soft_targets_unlabeled,
     "`SoftTargets`, standardized": soft_targets_standardized,
     "`DKD`": dkd,
+    "`RLD`": rld,
+    "`MLKD`": mlkd,
+    "`CTKD`": ctkd,
     "`DIST`": dist,
     "`DIST`, more images": dist_unlabeled,
     "`LogitMSE`": logit_mse,

@@ -24,7 +24,7 @@ RESPONSE, FEATURES, RELATIONS = "#2f6db3", "#2e8b57", "#b5532f"
 PLACES = (
     (
         5,
-        "SoftTargets   DKD   LogitMSE   JensenShannon\n"
+        "SoftTargets   CTKD   DKD   RLD   MLKD   LogitMSE   JensenShannon\n"
         "TeacherBoundedRegression (values)   DIST (also across the batch)",
         RESPONSE,
     ),

@@ -8,6 +8,7 @@ from keras_distill.losses.attention import AttentionMap, AttentionTransfer, Valu
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.contrastive import Contrastive
 from keras_distill.losses.correlation import DIST
+from keras_distill.losses.curriculum import CTKD
 from keras_distill.losses.decoupled import DKD
 from keras_distill.losses.dense import (
     ChannelWise,
@@ -15,6 +16,8 @@ from keras_distill.losses.dense import (
     matched_classification,
 )
 from keras_distill.losses.features import Hint, VariationalInformation
+from keras_distill.losses.multilevel import MLKD
+from keras_distill.losses.refined import RLD
 from keras_distill.losses.regression import TeacherBoundedRegression
 from keras_distill.losses.relations import (
     RelationalAngle,
@@ -25,8 +28,11 @@ from keras_distill.losses.response import JensenShannon, LogitMSE, SoftTargets
 from keras_distill.losses.review import Review
 
 __all__ = [
+    "CTKD",
     "DIST",
     "DKD",
+    "MLKD",
+    "RLD",
     "AttentionMap",
     "AttentionTransfer",
     "ChannelWise",

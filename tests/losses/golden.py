@@ -73,6 +73,46 @@ def dist(t, s, beta, gamma, temperature, standardized=False):
     return temperature**2 * (beta * within + gamma * across).reshape(shape)
 
 
+def rld(t, s, labels, alpha, beta, temperature, standardized=False):
+    """Sample by sample, with the classes that take part in each term listed."""
+    if standardized:
+        t, s = standardize(t), standardize(s)
+    values = np.zeros(labels.shape)
+    for i in np.ndindex(labels.shape):
+        y, top = labels[i], t[i].argmax()
+        log_p, log_q = log_softmax(t[i] / temperature), log_softmax(s[i] / temperature)
+
+        def against_others(log, c):
+            return np.array([log[c], np.logaddexp.reduce(np.delete(log, c))])
+
+        sure = kl(against_others(log_p, top), against_others(log_q, y))
+        below = np.flatnonzero(t[i] < t[i][y])
+        rest = 0.0
+        if len(below):
+            rest = kl(*(log_softmax(z[i][below] / temperature) for z in (t, s)))
+        values[i] = alpha * sure + beta * rest
+    return temperature**2 * values
+
+
+def mlkd(t, s, temperatures, standardized=False):
+    if standardized:
+        t, s = standardize(t), standardize(s)
+    shape, classes = t.shape[:-1], t.shape[-1]
+    t, s = t.reshape(-1, classes), s.reshape(-1, classes)
+    values = np.zeros(len(t))
+    for T in temperatures:
+        values += T**2 * kl(log_softmax(t / T), log_softmax(s / T))
+        p, q = softmax(t / T), softmax(s / T)
+        for i in range(len(t)):
+            values[i] += sum((p[i] @ p[j] - q[i] @ q[j]) ** 2 for j in range(len(t)))
+        values += np.linalg.norm(p.T @ p - q.T @ q) ** 2 / classes
+    return values.reshape(shape)
+
+
+def ctkd(t, s, state, start=1.0, span=20.0):
+    return soft_targets(t, s, start + span / (1 + np.exp(-np.float64(state.raw.numpy()))))
+
+
 def logit_mse(t, s):
     return ((t - s) ** 2).mean(-1)
 

@@ -157,6 +157,8 @@ def softmax_cases():
         "soft_targets": (losses.SoftTargets, golden.soft_targets, {"temperature": 4.0}),
         "dkd": (losses.DKD, golden.dkd, {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}),
         "dist": (losses.DIST, golden.dist, {"beta": 2.0, "gamma": 0.5, "temperature": 4.0}),
+        "rld": (losses.RLD, golden.rld, {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}),
+        "mlkd": (losses.MLKD, golden.mlkd, {"temperatures": (1.0, 2.5, 4.0)}),
         "jensen_shannon": (
             losses.JensenShannon,
             golden.jensen_shannon,
@@ -172,8 +174,9 @@ def softmax_cases():
                     partial(loss, standardize=standardize, **settings),
                     partial(formula, standardized=standardize, **settings),
                     student=shape,
-                    labels=classes(*shape[:-1], of=shape[-1]) if name == "dkd" else None,
-                    zero_at_equality=1e-4 if name == "dist" else 2e-6,
+                    labels=classes(*shape[:-1], of=shape[-1]) if name in ("dkd", "rld") else None,
+                    # The student of a wrong teacher isn't to repeat its mistake.
+                    zero_at_equality={"dist": 1e-4, "rld": None}.get(name, 2e-6),
                 )
 
 
@@ -202,6 +205,13 @@ RESPONSE = [
         partial(losses.JensenShannon, beta=1.0),
         partial(golden.jensen_shannon, beta=1),
         student=(5, 4),
+    ),
+    Case("ctkd", losses.CTKD, golden.ctkd, student=(5, 4)),
+    Case(
+        "ctkd-range",
+        partial(losses.CTKD, start=0.5, span=2.0),
+        partial(golden.ctkd, start=0.5, span=2.0),
+        student=(2, 3, 4),
     ),
     Case("logit_mse", losses.LogitMSE, golden.logit_mse, student=(5, 4)),
     Case(

@@ -1,5 +1,6 @@
 """Losses with `dtype="float64"` compute in float64 throughout, hyperparameters included."""
 
+import golden
 import keras
 import numpy as np
 import pytest
@@ -38,11 +39,12 @@ def test_a_temperature_that_float32_cannot_hold(both):
     "make",
     [
         lambda T: losses.DKD(0.3, 1.7, T, dtype="float64", reduction=None),
+        lambda T: losses.RLD(0.3, 1.7, T, dtype="float64", reduction=None),
         lambda T: losses.JensenShannon(0.3, T, dtype="float64", reduction=None),
         lambda T: losses.DIST(0.3, 1.7, T, dtype="float64", reduction=None),
         lambda T: losses.SoftTargets(T, activation="sigmoid", dtype="float64", reduction=None),
     ],
-    ids=["DKD", "JensenShannon", "DIST", "sigmoid"],
+    ids=["DKD", "RLD", "JensenShannon", "DIST", "sigmoid"],
 )
 def test_a_temperature_is_a_divisor_of_the_logits(both, make):
     t, s = both
@@ -50,6 +52,17 @@ def test_a_temperature_is_a_divisor_of_the_logits(both, make):
     given = (lambda z: (z, np.arange(6) % 5)) if hot.needs_labels else (lambda z: z)
     expected = 0.7**2 * np.asarray(cold(given(t / 0.7), s / 0.7))
     np.testing.assert_allclose(hot(given(t), s), expected, rtol=1e-12)
+
+
+def test_temperatures_that_float32_cannot_hold(both):
+    t, s = both
+    loss = losses.MLKD([0.7, 1.1], dtype="float64", reduction=None)
+    np.testing.assert_allclose(loss(t, s), golden.mlkd(t, s, [0.7, 1.1]), rtol=1e-13)
+    learned = losses.CTKD(start=0.7, span=1.1, dtype="float64", reduction=None)
+    learned.build(t.shape, s.shape)
+    expected = soft_targets(t, s, 0.7 + 1.1 / (1 + np.exp(-1)))
+    # The weight itself, and so the temperature, is float32.
+    np.testing.assert_allclose(learned(t, s), expected, rtol=1e-6)
 
 
 def test_weights_of_terms(both):

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from loss_cases import RESPONSE, joined, numeric_gradient, value_and_gradient
 
+import keras_distill
 from keras_distill import losses
 
 RNG = np.random.default_rng(1)
@@ -18,6 +19,8 @@ SOFTMAX_BASED = {
     "dkd": losses.DKD,
     "dist": losses.DIST,
     "jensen_shannon": losses.JensenShannon,
+    "mlkd": losses.MLKD,
+    "rld": losses.RLD,
 }
 softmax_based = pytest.mark.parametrize("make", SOFTMAX_BASED.values(), ids=SOFTMAX_BASED)
 
@@ -129,6 +132,81 @@ def test_dkd_is_soft_targets_with_the_teachers_own_weight():
     p = golden.softmax(t / 4)[0, y[0]]
     decoupled = value(losses.DKD(alpha=1.0, beta=1 - p, temperature=4.0), t, s, y)
     np.testing.assert_allclose(decoupled, value(losses.SoftTargets(4.0), t, s), rtol=1e-4)
+
+
+def test_rld_of_a_right_teacher_is_dkd():
+    right = TEACHER.argmax(-1)
+    refined = value(losses.RLD(0.7, 3.0, 2.0), labels=right)
+    np.testing.assert_allclose(refined, value(losses.DKD(0.7, 3.0, 2.0), labels=right), rtol=1e-5)
+
+
+def test_rld_pulls_towards_the_label_where_the_teacher_is_wrong():
+    """The teacher is sure of class 0, the label is 1: the student gains by going to 1, not 0."""
+    teacher, student = np.array([[4.0, 1.0, 0.0]]), np.zeros((1, 3))
+    _, gradient = value_and_gradient(losses.RLD(beta=0.0), teacher, np.array([1]), student)
+    assert gradient[0, 1] < 0 < gradient[0, 0]
+    np.testing.assert_allclose(gradient[0, 0], gradient[0, 2], rtol=1e-6)
+    # Class 0 has no part in the second term, wherever the student puts it.
+    far = losses.RLD(alpha=0.0)
+    moved = (
+        value(far, teacher, [[9.0, 0.0, 1.0]], [1]),
+        value(far, teacher, [[-9.0, 0.0, 1.0]], [1]),
+    )
+    np.testing.assert_allclose(moved[0], moved[1], atol=1e-6)
+
+
+def test_rld_without_classes_below_the_label_or_without_a_label():
+    teacher, student = np.array([[4.0, 1.0, 0.0]]), np.array([[0.0, 2.0, 1.0]])
+    assert value(losses.RLD(alpha=0.0), teacher, student, [2]) == 0
+    assert value(losses.RLD(), teacher, student, [-1]) == 0
+
+
+def test_mlkd_relates_samples_by_the_published_means():
+    """‖·‖² / B of the batch's term and / C of the classes', as means over the batch."""
+    p, q = golden.softmax(TEACHER / 3), golden.softmax(STUDENT / 3)
+    between = np.square(p @ p.T - q @ q.T).sum() / 6 + np.square(p.T @ p - q.T @ q).sum() / 5
+    want = between + value(losses.SoftTargets(3.0))
+    np.testing.assert_allclose(value(losses.MLKD([3.0])), want, rtol=1e-5)
+
+
+def test_mlkd_needs_temperatures():
+    with pytest.raises(ValueError, match="at least one"):
+        losses.MLKD([])
+    with pytest.raises(ValueError, match="`temperatures`"):
+        losses.MLKD([4.0, 0.0])
+
+
+@pytest.mark.parametrize("reversal", [0.0, 0.3, 1.0])
+def test_ctkd_trains_its_temperature_against_the_student(reversal):
+    """θ's gradient is −λ times the derivative of the formula; the temperature itself stays."""
+    loss = losses.CTKD(reversal)
+    loss.build((6, 5), (6, 5))
+    with tf.GradientTape() as tape:
+        got = loss(np.float32(TEACHER), np.float32(STUDENT))
+    gradient = tape.gradient(got, loss.state.trainable_weights)[0]
+
+    def formula(raw):
+        return golden.soft_targets(TEACHER, STUDENT, 1 + 20 / (1 + np.exp(-raw))).mean()
+
+    np.testing.assert_allclose(got, formula(1.0), rtol=1e-5)
+    slope = (formula(1 + 1e-5) - formula(1 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(gradient, -reversal * slope, rtol=1e-3, atol=1e-7)
+
+
+def test_ctkd_in_a_distiller():
+    """The student goes down, the temperature goes where the loss is larger."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5)])
+    teacher = keras.models.clone_model(model)
+    loss = losses.CTKD()
+    distiller = keras_distill.Distiller(model, teacher, loss, alpha=0.0)
+    distiller.compile(keras.optimizers.SGD(0.1))
+    x = np.float32(TEACHER)
+    given = teacher(x), model(x)
+    before = float(loss(*given))
+    distiller.fit(x, np.zeros(6), verbose=0)
+    assert float(loss.state.raw) != 1
+    assert float(loss(*given)) > before > float(loss(given[0], model(x)))
 
 
 @pytest.mark.parametrize(
