@@ -5,7 +5,7 @@ usage: python benchmarks/digits.py
 The demo's teacher, student on labels and distilled student, and the distilled student as int8
 files, on the digits that come with scikit-learn; and the same student distilled with the same
 number of steps on more images, whose labels nobody knows. Writes results/digits.json beside this
-file, and the table in README.md.
+file, and the table in docs/examples.md; `make bench-examples` puts its line into the README.
 """
 
 import json
@@ -121,7 +121,7 @@ def main():
         "runs": runs,
     }
     write(RESULTS / "digits.json", json.dumps(results, indent=2) + "\n")
-    insert(page(results), "README.md", "digits")
+    insert(page(results), "docs/examples.md", "digits")
     draw("digits", results)
     print(page(results))
 

@@ -2,28 +2,52 @@
 
 usage: python benchmarks/examples.py
 
-Reads examples/results/*.json, which examples/record.py writes, and puts the table into README.md.
+Reads examples/results/*.json, which examples/record.py writes, and results/digits.json beside this
+file, the demo's; puts the table into README.md.
 """
 
 import json
+import sys
 
+from common import RESULTS as BENCHMARKS
 from common import ROOT, insert
 from pictures import draw
 
 from keras_distill import _markdown
+
+sys.path.insert(0, str(ROOT / "examples"))
+from record import statistics
 
 RESULTS = ROOT / "examples" / "results"
 # The task of each example, in the order of the table, and what its figures are.
 TASKS = {
     "text_classification": "news topics, AG News: accuracy",
     "tabular_regression": "prices, California housing: R²",
-    "transfer_learning": "cats and dogs of CIFAR-10: accuracy",
+    "demo": "handwritten digits, the demo: accuracy",
 }
 
 
 def recorded():
-    """The results of each example, as its JSON holds them."""
-    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in TASKS}
+    """The results of each example, as its JSON holds them, and of the demo."""
+    names = [name for name in TASKS if name != "demo"]
+    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in names}
+    return results | {"demo": of_demo(json.loads((BENCHMARKS / "digits.json").read_text()))}
+
+
+def of_demo(digits):
+    """What the benchmark of the demo's models recorded, in the form of an example's results."""
+    names = {
+        "teacher": "teacher",
+        "student on labels": "student on labels",
+        "student distilled": "distilled",
+        "distilled, int8": "distilled, int8 for micro",
+    }
+    runs = [
+        {key: run[name]["accuracy"] for key, name in names.items()}
+        | {"bytes": run["distilled, int8 for micro"]["bytes"]}
+        for run in digits["runs"]
+    ]
+    return {"command": "make bench-digits", **statistics(runs), "runs": runs}
 
 
 def page(results):
@@ -46,7 +70,7 @@ def page(results):
         ))  # fmt: skip
     header = [
         "task, test data", "teacher", "labels", "distilled", "int8 file", "bytes",
-        "gain over labels", "of the gap", "seeds", "command, in `examples/`",
+        "gain over labels", "of the gap", "seeds", "command (`record.py` is in `examples/`)",
     ]  # fmt: skip
     return "\n".join([
         _markdown.table(header, rows),

@@ -9,8 +9,7 @@ out choose between the published weight and a tenth of it. The teacher has seen 
 images; two of the methods show the student these too, without their labels. The test set is
 looked at once for each run, at its end.
 
-Writes `benchmarks/results/methods.json`, and from it the table and picture in `docs/methods.md` and
-a short table in the README.
+Writes `benchmarks/results/methods.json`, and from it the table and picture in `docs/methods.md`.
 A run that is stopped goes on where it was; what is done is in `--runs`.
 """
 
@@ -182,8 +181,6 @@ METHODS = {
     "`Contrastive`": contrastive,
     "`SoftTargets` + `AttentionTransfer`": soft_targets_and_attention,
 }
-
-SHORT = ("labels alone", "`Hint`", "`SoftTargets`", "`DIST`", "`DIST`, more images")
 
 #: Methods that see all of the teacher's images.
 UNLABELED = (soft_targets_unlabeled, dist_unlabeled)
@@ -428,33 +425,10 @@ def table(results):
     return "\n".join(lines)
 
 
-def short(results):
-    """A few lines of the table for a newcomer."""
-    settings, teacher = results["settings"], results["teacher"]
-    seeds = len(results["methods"]["labels alone"]["accuracy"])
-    cells = [
-        (name, f"{100 * mean:.2f} ± {100 * deviation:.2f}")
-        for name, _, mean, deviation, _ in rows(results)
-        if name in SHORT
-    ]
-    lines = [
-        _markdown.table(["trained on", "accuracy, %"], cells),
-        "",
-        f"A student of {results['student']['parameters']:,} weights with "
-        f"{settings['labeled_images']:,} labeled images of Fashion-MNIST, taught by a network of "
-        f"{teacher['parameters']:,} that saw {settings['teacher_images']:,} and reaches "
-        f"{100 * teacher['accuracy']:.2f} %; mean ± standard deviation over {seeds} seeds. With "
-        "more images, the others that the teacher saw come without their labels. "
-        "Reproduce it with `make bench-methods`; [all methods](docs/methods.md).",
-    ]
-    return "\n".join(lines)
-
-
 def publish(results):
-    """Writes the picture and the tables made of the results."""
+    """Writes the picture and the table made of the results."""
     draw("methods", results)
     insert(table(results), "docs/methods.md", "methods")
-    insert(short(results), "README.md", "methods")
     print(table(results))
 
 

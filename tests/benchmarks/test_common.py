@@ -97,3 +97,12 @@ def test_a_table_replaces_the_one_of_its_name_alone(common, tmp_path, monkeypatc
     common.insert("new", "page.md", "a")
     expected = "above\n<!-- a -->\nnew\n<!-- /a -->\n<!-- b -->\nkept\n<!-- /b -->\n"
     assert page.read_text() == expected
+
+
+def test_the_readme_has_the_recorded_examples_and_the_demo(common):
+    """Its one table is the one that the recorded results give now."""
+    import examples
+
+    readme = (common.ROOT / "README.md").read_text()
+    table = readme.split("<!-- examples -->\n")[1].split("\n<!-- /examples -->")[0]
+    assert table == examples.page(examples.recorded())
