@@ -96,3 +96,9 @@ def test_names_of_test_files_differ():
     """pytest imports each by its bare name: a second one of a name isn't collected."""
     names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
     assert len(names) == len(set(names))
+
+
+def test_no_folder_of_tests_hides_a_package():
+    """tests/ is searched for imports: `tests/jax` is `jax` to Keras where JAX isn't installed."""
+    names = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert not names & {"jax", "torch", "keras", "tensorflow", "numpy"}

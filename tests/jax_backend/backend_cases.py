@@ -1,6 +1,6 @@
 """What must be the same on each backend of Keras: functions without arguments, by name.
 
-    python tests/jax/backend_cases.py values.npz
+    python tests/jax_backend/backend_cases.py values.npz
 
 writes what they give on the backend of this process.
 """
