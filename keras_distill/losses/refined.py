@@ -38,10 +38,7 @@ def rld(
         One value per sample and position, shape `(batch, ...)`; 0 where there is no target.
     """
     dtype = q.dtype
-    top = ops.equal(
-        ops.expand_dims(ops.argmax(p, axis=-1), axis=-1),
-        ops.arange(ops.shape(p)[-1], dtype="int64"),
-    )
+    top = target_class(ops.argmax(p, axis=-1), p)
     value = scalar(alpha, dtype) * bernoulli_kl_divergence(_odds(p, top), _odds(q, target))
     of_target = ops.sum(ops.where(target, p, ops.zeros_like(p)), axis=-1, keepdims=True)
     below = p < of_target
