@@ -3,7 +3,6 @@
 import graphlib
 import pathlib
 import re
-import subprocess
 import sys
 
 import pytest
@@ -77,19 +76,6 @@ def test_files_can_be_read_in_one_sitting():
     files = [*(ROOT / "keras_distill").rglob("*.py"), *(ROOT / "tflite").rglob("*.py")]
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
     assert not {path: count for path, count in lines.items() if count > LONGEST}
-
-
-def test_importing_changes_no_file_descriptor():
-    """Nor does it print: what TensorFlow says at its start is the command's business."""
-    program = (
-        "import os, sys\n"
-        "def files(): return {f: (os.fstat(f).st_dev, os.fstat(f).st_ino) for f in (0, 1, 2)}\n"
-        "before, streams = files(), (sys.stdin, sys.stdout, sys.stderr)\n"
-        "import keras_distill, keras_distill.cli\n"
-        "assert files() == before\n"
-        "assert (sys.stdin, sys.stdout, sys.stderr) == streams\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 def test_names_of_test_files_differ():

@@ -32,6 +32,9 @@ _litert = _module("_litert")
 def convert_saved_model(folder: pathlib.Path, request: dict) -> bytes:
     """TensorFlow's converter, with its own post-training quantization."""
     import numpy as np
+
+    # TensorFlow would import them, which takes nearly as long as all else that it imports.
+    sys.modules.update({"keras": None, "sklearn": None})  # type: ignore[dict-item]
     import tensorflow as tf
 
     # TensorFlow's converter looks for garbage each time: what was imported is none.

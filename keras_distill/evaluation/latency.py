@@ -16,6 +16,8 @@ import tensorflow as tf
 from keras_distill import samples
 from keras_distill.evaluation import candidates as kinds
 
+_WORKER = pathlib.Path(__file__).with_name("latency_worker.py")
+
 
 def latencies(
     candidates: Mapping[str, kinds.Candidate], x: Any, runs: int
@@ -75,7 +77,7 @@ def _save(candidate: Any, first: Any, path: str) -> None:
 def _run(folder: pathlib.Path) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
-        [sys.executable, "-m", "keras_distill.evaluation.latency_worker", str(folder)],
+        [sys.executable, "-P", str(_WORKER), str(folder)],
         env=environment, capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode:

@@ -1,4 +1,7 @@
-"""The process that `latency` starts: loads the candidates and times them in turns."""
+"""The process that `latency` starts: loads the candidates and times them in turns.
+
+Started by path, so that nothing is imported but what the candidates need.
+"""
 
 import json
 import pathlib
@@ -7,15 +10,15 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
 WARM_UP = 5
 
 
 def main(folder: pathlib.Path) -> None:
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     plan = json.loads((folder / "plan.json").read_text())
+    if all(entry["runtime"] == "keras" for entry in plan["candidates"]):
+        # TensorFlow would import them, which takes as long as all else that it imports.
+        sys.modules.update({"keras": None, "sklearn": None})  # type: ignore[dict-item]
     with np.load(folder / "inputs.npz") as stored:
         inputs = [stored[name] for name in stored.files]
     runners = {
@@ -37,6 +40,10 @@ def main(folder: pathlib.Path) -> None:
 
 
 def _loaded(path: str, inputs: list) -> Callable:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     module = tf.saved_model.load(path)
     tensors = [tf.constant(x) for x in inputs]
     # Reading the result waits for it.

@@ -200,7 +200,7 @@ def test_a_table_is_regressed_and_layers_are_matched(tmp_path, rng):
         "--label_column=y",
         "--match=Hint,hidden,hidden,0.1",
     ]
-    arguments += [*SMALL[1:], "--epochs=30", "--batch_size=32", "--learning_rate=0.01"]
+    arguments += [*SMALL[1:], "--epochs=8", "--batch_size=16", "--learning_rate=0.03"]
     assert cli.main(["train", *arguments, f"--output={tmp_path / 'r'}"]) == 0
     rows = json.loads((tmp_path / "r" / "comparison.json").read_text())["candidates"]
     assert all(row["r2"] > 0.9 for row in rows)

@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import runpy
 import socket
 import subprocess
 import sys
@@ -49,6 +50,11 @@ def run(tmp_path_factory):
 
     @functools.cache
     def run(mode, workers=1):
+        if mode == "one":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "argv", [str(WORKER), mode, folder / "one-0.npz", ""])
+                runpy.run_path(str(WORKER))
+            return [np.load(folder / "one-0.npz")]
         processes = start(mode, folder, workers)
         try:
             outputs = [process.communicate(timeout=400)[0] for process in processes]

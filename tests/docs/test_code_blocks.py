@@ -46,8 +46,20 @@ def network(width, name):
     return keras.Sequential([keras.Input((8, 8, 1)), *layers], name=name)
 
 
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    """The weights of a teacher that has seen some digits."""
+    teacher = network(16, "teacher")
+    teacher.compile("adam", LOSS)
+    teacher.fit(*(part[:600] for part in digits), verbose=0)
+    return teacher.get_weights()
+
+
 @pytest.fixture
-def namespace(digits, tmp_path, monkeypatch):
+def namespace(digits, trained, tmp_path, monkeypatch):
     """What a reader has when a page begins, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     images, labels = digits
@@ -55,12 +67,10 @@ def namespace(digits, tmp_path, monkeypatch):
     table = ["a,b,kind", *(f"{i % 3 + 0.1 * (i % 7):.1f},{i % 5},{i % 3}" for i in range(150))]
     pathlib.Path("iris.csv.gz").write_bytes(gzip.compress("\n".join(table).encode()))
     pathlib.Path("iris_test.csv").write_text("\n".join(table[:61]))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    teacher = network(16, "teacher")
-    teacher.compile("adam", loss, metrics=["accuracy"])
-    teacher.fit(images[:600], labels[:600], verbose=0)
-    student = network(4, "student")
-    student.compile("adam", loss, metrics=["accuracy"])
+    teacher, student = network(16, "teacher"), network(4, "student")
+    teacher.set_weights(trained)
+    for model in (teacher, student):
+        model.compile("adam", LOSS, metrics=["accuracy"])
     train = tf.data.Dataset.from_tensor_slices((images[:300], labels[:300]))
     return {
         "__name__": "__main__",
@@ -74,7 +84,7 @@ def namespace(digits, tmp_path, monkeypatch):
         "y_val": labels[300:400],
         "x_test": images[400:500],
         "y_test": labels[400:500],
-        "loss": loss,
+        "loss": LOSS,
         "teacher": teacher,
         "student": student,
         "train": train.batch(50),

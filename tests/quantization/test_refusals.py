@@ -169,19 +169,42 @@ OF_KERAS = {
 class TestQuantizedByKeras:
     """Its integers can't be trained, nor taken by TFLite: the float student is the way out."""
 
-    @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
-    @pytest.mark.parametrize("kind", OF_KERAS)
+    @pytest.mark.parametrize(
+        ("kind", "mode"),
+        [
+            ("Dense", "float8"),
+            ("EinsumDense", "int8"),
+            ("EinsumDense", "int4"),
+            ("inner EinsumDense", "int8"),
+            ("Embedding", "int8"),
+            *(
+                pytest.param(kind, mode, marks=pytest.mark.nightly)
+                for kind, mode in (
+                    ("Dense", "int8"), ("Dense", "int4"), ("EinsumDense", "float8"),
+                    ("inner EinsumDense", "int4"), ("inner EinsumDense", "float8"),
+                    ("Embedding", "int4"),
+                )
+            ),
+        ],
+    )  # fmt: skip
     def test_is_not_trained(self, kind, mode):
-        if (kind, mode) == ("Embedding", "float8"):
-            pytest.skip("Keras has no such form")
         make, shape, dtype = OF_KERAS[kind]
         model = quantized_by_keras(mode, *make(), shape=shape, dtype=dtype)
         message = f"'(.*/)?d.*was quantized to {mode} by Keras.*before `model.quantize"
         with pytest.raises(ValueError, match=message):
             quantization.quantize_aware(model)
 
-    @pytest.mark.parametrize("kind", ["Dense", "EinsumDense", "inner EinsumDense"])
-    @pytest.mark.parametrize("mode", ["int8", "float8"])
+    @pytest.mark.parametrize(
+        ("kind", "mode"),
+        [
+            ("Dense", "float8"),
+            ("EinsumDense", "int8"),
+            ("inner EinsumDense", "float8"),
+            pytest.param("Dense", "int8", marks=pytest.mark.nightly),
+            pytest.param("EinsumDense", "float8", marks=pytest.mark.nightly),
+            pytest.param("inner EinsumDense", "int8", marks=pytest.mark.nightly),
+        ],
+    )
     def test_is_not_converted(self, kind, mode):
         make, shape, dtype = OF_KERAS[kind]
         model = quantized_by_keras(mode, *make(), shape=shape, dtype=dtype)

@@ -168,10 +168,11 @@ def test_stateful_layers_go_on_from_where_they_were():
         x = data(8, 6)
         artifact = tflite.convert(student, "micro", "int8", recurrent="step", calibration=x)
         expected = []
-        for sequence in x:
+        for sequence in x[:16]:
             student.layers[-1].reset_state()
-            expected.append(student.predict(sequence[None], verbose=0)[0])
-        assert np.sqrt(np.mean((artifact.predict(x) - expected) ** 2)) < 0.05 * np.std(expected)
+            expected.append(student(sequence[None])[0])
+        got = artifact.predict(x[:16])
+        assert np.sqrt(np.mean((got - expected) ** 2)) < 0.05 * np.std(expected)
 
 
 class Difference(keras.Model):

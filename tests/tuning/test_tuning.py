@@ -52,7 +52,7 @@ START = {"temperature": 4.0, "learning_rate": 1e-4}
 
 def test_search_finds_more_than_its_start_and_goes_on(build, data, tmp_path):
     journal = tmp_path / "search.journal"
-    settings = {"epochs": 2, "start": START, "journal": journal, "batch_size": 64}
+    settings = {"epochs": 2, "start": START, "journal": journal, "batch_size": 200}
     first = tuning.tune(build, *data, SPACE, trials=2, **settings)
     assert first.study.trials[0].params == START
     assert first.start == first.study.trials[0].value
@@ -69,7 +69,7 @@ def test_search_finds_more_than_its_start_and_goes_on(build, data, tmp_path):
     # The value is what `fit` reports for these settings.
     keras.utils.set_random_seed(0)
     history = build(**search.best).fit(
-        *data[0], validation_data=data[1], epochs=2, batch_size=64, verbose=0
+        *data[0], validation_data=data[1], epochs=2, batch_size=200, verbose=0
     )
     assert history.history["val_accuracy"][-1] == search.value
 
@@ -212,7 +212,7 @@ def test_ablation_leaves_out_each_loss_in_turn(teacher, data):
         return distiller
 
     train, validation = data
-    result = tuning.ablate(build, train, validation, epochs=1, runs=1, batch_size=64)
+    result = tuning.ablate(build, train, validation, epochs=1, runs=1, batch_size=200)
     assert list(result.values) == [
         "all", "without soft_targets", "without mse", "without labels", "labels alone",
     ]  # fmt: skip
@@ -222,7 +222,7 @@ def test_ablation_leaves_out_each_loss_in_turn(teacher, data):
     distiller = build()
     plain = distiller.student
     plain.compile(keras.optimizers.Adam(1e-2), LOSS, metrics=["accuracy"], run_eagerly=True)
-    logs = plain.fit(*train, validation_data=validation, batch_size=64, verbose=0).history
+    logs = plain.fit(*train, validation_data=validation, batch_size=200, verbose=0).history
     assert result.values["labels alone"][0] == logs["val_accuracy"][0]
     assert "difference to all" in str(result)
 
