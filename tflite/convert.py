@@ -10,8 +10,9 @@ import keras
 from keras_distill.tflite import artifact, budget, converters, judge, trace
 from keras_distill.tflite import calibration as calibration_data
 from keras_distill.tflite.calibration import Calibration
+from keras_distill.tflite.given_states import GivenStates
 from keras_distill.tflite.request import Request
-from keras_distill.tflite.streaming import Stream, conversion
+from keras_distill.tflite.streaming import LateError, Stream, conversion
 from keras_distill.tflite.targets import EthosU
 
 from keras_distill import backends
@@ -116,16 +117,11 @@ def convert(
     )
     calibrated = calibration_data.read(request.student, request.calibration)
     converter = converters.WAYS[request.way]()
-    function, samples = trace.prepared(request, converter.form(request), calibrated.arrays)
-    with tempfile.TemporaryDirectory() as folder:
-        graph = trace.trace(request, function, pathlib.Path(folder))
-        converted = converter.convert(request, graph, samples)
-    if request.io[0] == "uint8" and calibrated.are_bytes:
-        converted = converted.fed_bytes()
-    judged = judge.judge(request, converted, calibrated.arrays, function)
-    proven = None
-    if request.stream is not None:
-        proven = conversion.stream(request, judged, graph.scopes, calibrated.arrays)
+    try:
+        made = _made(request, converter, calibrated)
+    except LateError:
+        made = _made(request, converter, calibrated, fused=False)
+    function, converted, samples, judged, proven = made
     float32 = functools.partial(converters.float32_file, request, function, converted.scores)
     result = artifact.finished(
         request,
@@ -137,3 +133,32 @@ def convert(
     )
     budget.check(result.report, request.max_flash, request.max_arena)
     return result
+
+
+def _made(
+    request: Request,
+    converter: converters.Converter,
+    calibrated: calibration_data.Calibrated,
+    fused: bool = True,
+) -> tuple:
+    """What was traced, its file, the calibration data at its inputs, the judgement, the stream.
+
+    Args:
+        request: What was asked for.
+        converter: The way in which the student becomes a file.
+        calibrated: Calibration data.
+        fused: Whether the LSTMs of a stream keep the operator of their own.
+    """
+    arrays = calibrated.arrays
+    function, samples = trace.prepared(request, converter.form(request), arrays, fused)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = trace.trace(request, function, pathlib.Path(folder))
+        converted = converter.convert(request, graph, samples)
+    if request.io[0] == "uint8" and calibrated.are_bytes:
+        converted = converted.fed_bytes()
+    carried = function.carried if isinstance(function, GivenStates) else {}
+    judged = judge.judge(request, converted, samples if carried else arrays, function)
+    if request.stream is None:
+        return function, converted, samples, judged, None
+    proven = conversion.stream(request, judged, graph.scopes, arrays, carried)
+    return function, converted, samples, judged, proven

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras_distill.tflite import budget, lowering, runtimes, student_function, targets
 from keras_distill.tflite.calibration import Calibration
+from keras_distill.tflite.given_states import can_be_given
 from keras_distill.tflite.streaming import Stream
 from keras_distill.tflite.student_function import StudentFunction
 
@@ -314,10 +315,10 @@ def _check_stream(model, quantization, batch_size, recurrent):
                 f"Layer {layer.name!r} ({kind}) can't run frame by frame: it reads the sequence "
                 "both ways. Use the layer inside it alone."
             )
-        if isinstance(layer, keras.layers.RNN) and not lowering.is_fusable(layer):
+        if isinstance(layer, keras.layers.RNN) and not can_be_given(layer):
             raise ValueError(
                 f"Layer {layer.name!r} ({kind}) can't run frame by frame beside other layers. Use "
-                "an `LSTM` with default activations and without `return_state`, or "
+                "an `LSTM`, a `GRU` or a `SimpleRNN`, forwards and without `return_state`, or "
                 '`recurrent="step"` where no other layer looks at several frames.'
             )
 

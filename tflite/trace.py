@@ -8,6 +8,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 import tensorflow as tf
+from keras_distill.tflite.given_states import GivenStates
 from keras_distill.tflite.inspect import Inspection, Operator
 from keras_distill.tflite.lowering import lowered, scopes
 from keras_distill.tflite.request import Request
@@ -15,7 +16,7 @@ from keras_distill.tflite.single_step import SingleStep
 from keras_distill.tflite.student_function import StudentFunction
 
 #: What a graph is traced from.
-Function: TypeAlias = StudentFunction | SingleStep
+Function: TypeAlias = StudentFunction | SingleStep | GivenStates
 
 #: The exponent of the operators that a marked graph has after its outputs.
 _MARK = 1000.0
@@ -42,7 +43,10 @@ class Graph:
 
 
 def prepared(
-    request: Request, student: StudentFunction, arrays: Mapping[str, np.ndarray] | None
+    request: Request,
+    student: StudentFunction,
+    arrays: Mapping[str, np.ndarray] | None,
+    fused: bool = True,
 ) -> tuple[Function, Mapping[str, np.ndarray] | None]:
     """The function to be traced, and calibration data at its inputs.
 
@@ -50,6 +54,7 @@ def prepared(
         request: What was asked for.
         student: The student in the form that its converter takes.
         arrays: Calibration data at the student's inputs, or `None`.
+        fused: Whether the LSTMs of a stream keep the operator of their own.
 
     Raises:
         ValueError: The student can't be run step by step, or there are too few data.
@@ -59,6 +64,10 @@ def prepared(
         function = step = SingleStep(student)
         count = 500 if request.calibration is None else request.calibration.samples
         arrays = step.rollout(arrays or student.made_up(4), count)
+    elif request.stream is not None and request.way != "trained":
+        given = GivenStates(student, fused)
+        if given.carried:
+            function, arrays = given, given.rollout(arrays or student.made_up(4))
     if arrays is not None and not request.is_float and request.way != "trained":
         _check_count(arrays, request.batch_size)
     return function, arrays

@@ -87,6 +87,28 @@ def lstm():
     )
 
 
+def gru():
+    """Recurrent layers, one on the other, on convolutions with a stride."""
+    return _model(
+        (12, 4),
+        layers.Conv1D(5, 3, strides=2, padding="causal", activation="relu"),
+        layers.GRU(4, return_sequences=True, name="memory"),
+        layers.SimpleRNN(3, return_sequences=True, name="plain"),
+        layers.Dense(2),
+    )
+
+
+def late():
+    """Recurrent layers after convolutions that need several frames first."""
+    return _model(
+        (14, 4),
+        layers.Conv1D(5, 3, activation="relu"),
+        layers.LSTM(4, return_sequences=True, name="memory"),
+        layers.GRU(3, return_sequences=True, reset_after=False, name="gate"),
+        layers.Dense(2),
+    )
+
+
 #: Students whose every output can be compared, and the hops to compare with.
 STUDENTS = {causal: (1, 3), valid: (2, 4), flat: (2, 6), same: (2, 4), residual: (1, 5)}
 

@@ -287,6 +287,39 @@ def test_lstm_goes_on_from_frame_to_frame(quantization, runtime):
     assert np.abs(got[:, :12] - first).max() <= (1e-6 if quantization == "float32" else scale / 2)
 
 
+RECURRENT = {"gru": (streamed_students.gru, (2, 4)), "late": (streamed_students.late, (1, 3))}
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+def test_recurrent_layers_go_on_from_frame_to_frame(quantization, kind):
+    """As one whole recording; in integers at each hop and in each runtime the same."""
+    build, hops = RECURRENT[kind]
+    student = student_of(build)
+    data = None if quantization == "float32" else streamed_students.windows(student)
+    recordings = streamed_students.recordings(student, 48)
+    whole = keras.models.clone_model(student, input_tensors=keras.Input((48, 4)))
+    whole.set_weights(student.get_weights())
+    expected = whole.predict(recordings, verbose=0)
+    results = {"litert": [], "micro": []}
+    for hop in hops[quantization == "float32" :]:
+        artifact = tflite.convert(student, "micro", quantization, calibration=data, stream=hop)
+        (row,) = artifact.report["stream"]["proof"]["compared"]
+        assert row["values"] >= 10
+        assert row["largest_difference"] <= (1e-5 if quantization == "float32" else 0)
+        names = [artifact.ports.inputs[i].name for i, _ in artifact.ports.states]
+        assert any(name.startswith("memory_state") for name in names)
+        for runtime, found in results.items():
+            # Three frames make the first element of a valid convolution.
+            found.append(artifact.predict(recordings, runtime)[:, -expected.shape[1] :])
+    for found in results.values():
+        if quantization == "float32":
+            np.testing.assert_allclose(found[0], expected, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(*found)
+        assert np.sqrt(np.mean((found[0] - expected) ** 2)) < 0.1 * expected.std()
+
+
 @pytest.mark.parametrize("quantization", ["float16", "int8"])
 def test_lstm_streams_on_phones(quantization):
     student = student_of(streamed_students.lstm)
@@ -341,13 +374,18 @@ REFUSED = {
         lambda: _of(layers.Reshape((4, 8), name="fold")),
         r"reshapes \[1, 8, 4\] to \[1, 4, 8\] across time",
     ),
-    "gru": (
-        lambda: _of(layers.GRU(3, name="memory")),
-        "'memory'.*GRU.*Use an `LSTM`",
+    "backwards gru": (
+        lambda: _of(layers.GRU(3, go_backwards=True, name="memory")),
+        "'memory'.*GRU.*Use an `LSTM`, a `GRU`",
     ),
-    "late lstm": (
-        lambda: _of(layers.Conv1D(4, 3), layers.LSTM(3, name="memory")),
-        "'memory'.*frame by frame.*Use `padding=\"causal\"`",
+    "masked": (
+        lambda: _of(layers.Masking(), layers.GRU(3, name="memory")),
+        "'memory'.*frame by frame: it is given a mask",
+    ),
+    "inexact start": (
+        lambda: _of(layers.Conv1D(4, 5, padding="same"), layers.Conv1D(4, 3, padding="same"),
+                    layers.GRU(3, return_sequences=True, name="memory")),
+        "'memory'.*before its first frame.*Use `padding=\"causal\"`",
     ),
 }  # fmt: skip
 

@@ -5,8 +5,8 @@ operator, so that a stream computes the very same numbers.
 """
 
 from keras_distill.tflite.streaming.decision import Decision, Detection
-from keras_distill.tflite.streaming.operators import streamed
+from keras_distill.tflite.streaming.operators import LateError, streamed
 from keras_distill.tflite.streaming.options import Stream
 from keras_distill.tflite.streaming.rewriting import Streamed
 
-__all__ = ["Decision", "Detection", "Stream", "Streamed", "streamed"]
+__all__ = ["Decision", "Detection", "LateError", "Stream", "Streamed", "streamed"]

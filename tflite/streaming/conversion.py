@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from keras_distill.tflite import budget, flatbuffer, runtimes
 from keras_distill.tflite.inspect import inspect
 from keras_distill.tflite.judge import Judged
 from keras_distill.tflite.request import Request
-from keras_distill.tflite.streaming import proof
+from keras_distill.tflite.streaming import proof, recurrence
 from keras_distill.tflite.streaming.operators import streamed
 from keras_distill.tflite.streaming.rewriting import Streamed
 from keras_distill.tflite.streaming.timeline import Elements
@@ -43,6 +43,7 @@ def stream(
     windows: Judged,
     scopes: Mapping[str, set[str]],
     arrays: Mapping[str, np.ndarray] | None,
+    carried: Mapping[str, Sequence[str]],
 ) -> Proven:
     """Rewrites the file of windows as a stream, and proves it.
 
@@ -51,18 +52,23 @@ def stream(
         windows: The file of windows.
         scopes: Name scopes of each layer's operators, by the layer's name.
         arrays: Calibration data by input name, or `None`.
+        carried: Names of the inputs that are states of recurrent layers before each element, by
+            the layer's name.
 
     Raises:
+        LateError: An LSTM's operator can't wait for its first element.
         ValueError: A layer can't run frame by frame, or the target can't run the stream.
         ConverterError: The stream gives something else than the student.
         BudgetError: The stream is over one of its limits.
     """
     assert request.stream is not None
-    made = streamed(windows.named, request.stream.hop, scopes)
+    states = [name for names in carried.values() for name in names]
+    whole = recurrence.closed(windows.named, states) if states else windows.named
+    made = streamed(whole, request.stream.hop, scopes, carried)
     recordings = _recordings(request, made, arrays)
     student = request.student.predict if request.quantization == "float32" else None
     try:
-        report = proof.prove(made, windows.named, student, recordings, request.target.runtime)
+        report = proof.prove(made, whole, student, recordings, request.target.runtime, states)
     except runtimes.Refusal as error:
         raise ValueError(
             f"The runtime of target {request.target.name!r} refuses the stream of model "

@@ -2,12 +2,12 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 from keras_distill.tflite.flatbuffer import shape_of
-from keras_distill.tflite.streaming import sections
+from keras_distill.tflite.streaming import recurrence, sections
 from keras_distill.tflite.streaming.rewriting import Rewriting, Streamed
 from keras_distill.tflite.streaming.timeline import Elements, WindowValue
 
@@ -28,37 +28,59 @@ _LSTM_STATES = (18, 19)
 _KEEPS_ZERO = {"DEQUANTIZE", "QUANTIZE", "RELU", "RELU6", "TANH"}
 
 
-def streamed(tflite: bytes, hop: int, scopes: Mapping[str, set[str]]) -> Streamed:
+class LateError(ValueError):
+    """An LSTM's operator would start before its first element comes: it must be held."""
+
+
+def streamed(
+    tflite: bytes,
+    hop: int,
+    scopes: Mapping[str, set[str]],
+    carried: Mapping[str, Sequence[str]] | None = None,
+) -> Streamed:
     """Rewrites the file of a window into one that takes the next frames.
 
     Args:
         tflite: The file, of batch size 1, names included.
         hop: How many frames a step takes.
         scopes: Name scopes of each layer's operators, by the layer's name.
+        carried: Names of the inputs that are states of recurrent layers before each element, by
+            the layer's name.
 
     Raises:
         ValueError: A layer can't run frame by frame, or the strides of the student don't divide
             the hop.
     """
-    file = Rewriting(tflite, hop, scopes)
-    for op in file.graph.operators:
-        name = file.operator_name(op)
-        along = [file.times[i] for i in op.inputs if i in file.times]
-        if not along:
-            file.operators.append(op)
-        elif all(isinstance(time, WindowValue) for time in along):
-            _once_a_window(file, op)
+    carried = carried or {}
+    states = [name for names in carried.values() for name in names]
+    file = Rewriting(tflite, hop, scopes, states)
+    recurrences = recurrence.found(file, carried)
+    first = {id(each.operators[0]): each for each in recurrences}
+    for group in recurrence.in_order(file.graph.operators, recurrences):
+        if id(group[0]) in first:
+            recurrence.Unrolled(file, first[id(group[0])], _rule).emit()
         else:
-            RULES.get(name, _unknown)(file, op)
+            _rule(file, group[0])
     return file.finished()
+
+
+def _rule(file, op):
+    """Takes an operator into the stream by the rule of its kind."""
+    along = [file.times[i] for i in op.inputs if i in file.times]
+    if not along:
+        file.operators.append(op)
+    elif all(isinstance(time, WindowValue) for time in along):
+        _once_a_window(file, op)
+    else:
+        RULES.get(file.operator_name(op), _unknown)(file, op)
 
 
 def _unknown(file: Rewriting, op: Any) -> None:
     loop = file.operator_name(op) in ("WHILE", "UNPACK")
     file.refuse(
         op,
-        "a recurrent layer other than a plain `LSTM` needs its whole sequence. Use an `LSTM` with "
-        "default activations, forwards and without masks."
+        "this recurrent layer needs its whole sequence. Use an `LSTM`, a `GRU` or a `SimpleRNN`, "
+        "forwards, without masks, and without a state that is given or returned."
         if loop
         else "it is none of the operators that are known to do so. Leave it to the app, or compute "
         "it after the pooling over the window.",
@@ -195,10 +217,9 @@ def _lstm(file, op):
     if op.builtinOptions.timeMajor or time.axis != 1:
         file.refuse(op, "its sequence isn't along the second axis.")
     if time.delay or time.start:
-        file.refuse(
-            op,
-            "before its first frame it would get what is computed before the recording starts. "
-            'Use `padding="causal"` in the layers before it.',
+        raise LateError(
+            f"Layer {file.name_of(op)!r} ({file.operator_name(op)}) would get what is computed "
+            "before the recording starts."
         )
     file.emit(op, time.remembered())
     file.carry(op, _LSTM_STATES)

@@ -1,7 +1,7 @@
 """Streams, proven in the target's runtimes against the student or its file on windows."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ def prove(
     student: Student | None,
     recordings: Recordings,
     runtime: str,
+    states: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compares a stream with the student on all windows of recordings.
 
@@ -68,6 +69,8 @@ def prove(
             file of windows gives, bit for bit in integers.
         recordings: The recordings.
         runtime: `"litert"` or `"micro"`.
+        states: Names of the inputs of the file of windows that are states of recurrent layers
+            before each element.
 
     Returns:
         A report of plain types.
@@ -89,7 +92,7 @@ def prove(
         tries.append((probed, streamed.probed_window, None))
     rows = []
     for stream, window, reference in tries:
-        for name, pair in _run(stream, window, reference, recordings, judge).items():
+        for name, pair in _run(stream, window, reference, recordings, judge, states).items():
             row = _row(name, pair)
             rows.append(row)
             allowed = 0.0 if exact else TOLERANCE * max(1.0, float(np.abs(pair.windows).max()))
@@ -108,16 +111,38 @@ def prove(
     }
 
 
-def _run(streamed, windows, student, recordings, runtime):
+def _run(streamed, windows, student, recordings, runtime, states):
     """Pairs by output name, of the stream and of the student or its file."""
     if student is None:
-        whole = runtimes.ports_of(windows)
-
-        def student(inputs):
-            return runtimes.predict(windows, whole, inputs, runtime)
+        student = _of_file(windows, runtime, states)
 
     got = runtimes.predict(streamed.tflite, ports_of(streamed), recordings, runtime)
     return pairs_of(streamed, student, recordings, got)
+
+
+def _of_file(windows: bytes, runtime: str, states: Sequence[str]) -> Student:
+    """The file of windows as a student.
+
+    The states before each element are those that the file itself gives after the element before:
+    it is run until they stay the same, at most once for each element.
+    """
+    ports = runtimes.ports_of(windows)
+    shapes = {port.name: port.shape[1:] for port in ports.inputs}
+
+    def student(inputs):
+        count = len(next(iter(inputs.values())))
+        before = {name: np.zeros((count, *shapes[name]), "float32") for name in states}
+        while True:
+            results = runtimes.predict(windows, ports, {**inputs, **before}, runtime)
+            after = {
+                name: np.pad(results[f"{name}_out"][:, :-1], ((0, 0), (1, 0), (0, 0)))
+                for name in states
+            }
+            if all(np.array_equal(after[name], before[name]) for name in states):
+                return results
+            before = after
+
+    return student
 
 
 def _row(name, pair):

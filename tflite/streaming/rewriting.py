@@ -51,15 +51,24 @@ class Rewriting(File):
         tflite: The file, of batch size 1, names included.
         hop: How many frames a step takes.
         scopes: Name scopes of each layer's operators, by the layer's name.
+        states: Names of the inputs that are the states of recurrent layers before each element.
+            Those after it are outputs named `<state>_out`.
 
     Attributes:
         hop: How many frames a step takes.
+        carried: These states' inputs and outputs, by name.
         times: What is known of tensors, by index.
         shapes: Shapes of the tensors in the file of the window, by index.
         operators: The operators of the stream so far.
     """
 
-    def __init__(self, tflite: bytes, hop: int, scopes: Mapping[str, set[str]]):
+    def __init__(
+        self,
+        tflite: bytes,
+        hop: int,
+        scopes: Mapping[str, set[str]],
+        states: Sequence[str] = (),
+    ):
         super().__init__(tflite)
         self.hop = hop
         self._scopes = [(scope, name) for name, each in scopes.items() for scope in each if scope]
@@ -78,7 +87,21 @@ class Rewriting(File):
         self._joined: dict[tuple[int, int], int] = {}
         #: States as (name wanted, index of the input, index of the output).
         self._states: list[tuple[str, int, int]] = []
+        self.carried = {name: self._take_port(name) for name in states}
         self.window = self._start()
+
+    def _take_port(self, name: str) -> tuple[int, int]:
+        """A state's input and output, which are ports no longer."""
+        signature, found = self.model.signatureDefs[0], []
+        for side, entries, wanted in (
+            ("inputs", signature.inputs, name), ("outputs", signature.outputs, f"{name}_out")
+        ):  # fmt: skip
+            (entry,) = (e for e in entries if e.name.decode() == wanted)
+            entries.remove(entry)
+            ports = getattr(self.graph, side)
+            ports.remove(entry.tensorIndex)
+            found.append(entry.tensorIndex)
+        return found[0], found[1]
 
     def _start(self) -> int:
         """Gives the inputs their place in time, and returns the length of the window."""
@@ -212,26 +235,28 @@ class Rewriting(File):
     def _delayed(self, op, index, time, delay):
         """A tensor of what came `delay` elements (or steps) ago."""
         if isinstance(time, WindowValue):
-            joined = self._remember(op, self.actual(index), Elements(0, 1, self.hop), delay)
+            source, once = self.actual(index), Elements(0, 1, self.hop)
+            joined = self._remember(op, source, once, delay)
             later: Timeline = dataclasses.replace(time, offset=time.offset + delay * self.hop)
             axis, count = 0, 1
         else:
             joined = self.preceded(op, index, time, delay)
             later, axis, count = time.delayed(time.delay + delay), time.axis, self.new(time)
-        result = self._slice(f"{self.tensor_name(index)}/delayed", joined, axis, 0, count)
+        result = self.slice(f"{self.tensor_name(index)}/delayed", joined, axis, 0, count)
         self.times[result] = later
         return result
 
     def _remember(self, op, index, elements, buffer):
         """Joins the elements of a step with `buffer` ones before, which become a state."""
-        count, axis, wanted = self.new(elements), elements.axis, f"{self.name_of(op)}_state"
+        return self._stored(f"{self.name_of(op)}_state", index, elements, buffer)
+
+    def _stored(self, wanted, index, elements, buffer):
+        """`_remember` with a name for the state."""
+        count, axis = self.new(elements), elements.axis
         state = self._like(index, wanted, axis, buffer)
         joined = self._like(index, f"{self.tensor_name(index)}/joined", axis, buffer + count)
-        options = schema.ConcatenationOptionsT()
-        options.axis = axis
-        kind = schema.BuiltinOptions.ConcatenationOptions
-        self._add("CONCATENATION", [state, index], joined, kind, options)
-        after = self._slice(f"{wanted}_out", joined, axis, count, buffer)
+        self.join([state, index], joined, axis)
+        after = self.slice(f"{wanted}_out", joined, axis, count, buffer)
         self._states.append((wanted, state, after))
         return joined
 
@@ -248,12 +273,51 @@ class Rewriting(File):
         for i, place in enumerate(places):
             self._states.append((f"{layer}_state_{i}", op.inputs[place], op.inputs[place]))
 
+    # For recurrent layers.
+
+    def carry_port(self, name: str, before: int, after: int) -> None:
+        """Makes ports of a recurrent layer's state before and after a step."""
+        self._states.append((name, before, self.actual(after)))
+
+    def twin(self, index: int) -> int:
+        """A new tensor like another, in the file of the window too."""
+        tensor = self.graph.tensors[index]
+        result = self.add_tensor(
+            self.tensor_name(index), shape_of(tensor), tensor.type, tensor.quantization
+        )
+        self.shapes[result] = self.shapes[index]
+        return result
+
+    def join(self, sources: Sequence[int], target: int, axis: int) -> None:
+        """Adds a concatenation along an axis."""
+        options = schema.ConcatenationOptionsT()
+        options.axis = axis
+        kind = schema.BuiltinOptions.ConcatenationOptions
+        self._add("CONCATENATION", sources, target, kind, options)
+
+    def behind(self, wanted: str, index: int, elements: Elements, delay: int) -> int:
+        """A tensor of what another was `delay` elements ago, zero before it has been anything."""
+        joined = self._stored(wanted, index, elements, delay)
+        return self.slice(f"{wanted}/behind", joined, elements.axis, 0, self.new(elements))
+
+    def product(self, index: int, factor: int) -> int:
+        """A tensor times another that is 0 or 1, in its own scale."""
+        tensor = self.graph.tensors[index]
+        result = self.add_tensor(
+            f"{self.tensor_name(index)}/held", shape_of(tensor), tensor.type, tensor.quantization
+        )
+        self.shapes[result] = self.shapes[index]
+        kind, options = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
+        self._add("MUL", [index, factor], result, kind, options)
+        return result
+
     def _leave_out(self, op, index, elements, buffer):
         """The elements of a step without the first ones."""
         name = f"{self.tensor_name(index)}/later"
-        return self._slice(name, index, elements.axis, -buffer, self.new(elements) + buffer)
+        return self.slice(name, index, elements.axis, -buffer, self.new(elements) + buffer)
 
-    def _slice(self, name, source, axis, begin, size):
+    def slice(self, name: str, source: int, axis: int, begin: int, size: int) -> int:
+        """A tensor of the elements of another from `begin` on along an axis."""
         result = self._like(source, name, axis, size)
         shape = shape_of(self.graph.tensors[result])
         begins = [begin if i == axis else 0 for i in range(len(shape))]
