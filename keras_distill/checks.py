@@ -55,6 +55,14 @@ def whole_number(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def integer(name: str, value: Any) -> Any:
+    """`value`, an int, or an integer tensor or array such as a seed."""
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole and "int" not in str(getattr(value, "dtype", "")):
+        raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}")
+    return value
+
+
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     """`value`, one of a few words."""
     if value not in choices:

@@ -345,7 +345,7 @@ def finished(
             report["arena"] = arena.measured(tflite)
     compiled = None
     if target.accelerator:
-        compiled, report["npu"] = ethos.compile(tflite, target)
+        compiled, report["npu"] = ethos.compile(tflite, target, judged.named)
         report["npu"]["sha256"] = provenance.sha256(compiled)
     if proven is not None:
         report["stream"] = proven.report

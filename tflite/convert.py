@@ -156,6 +156,8 @@ def _made(
         converted = converter.convert(request, graph, samples)
     if request.io[0] == "uint8" and calibrated.are_bytes:
         converted = converted.fed_bytes()
+    if request.target.runtime == "micro":
+        converted = converted.for_micro()
     carried = function.carried if isinstance(function, GivenStates) else {}
     judged = judge.judge(request, converted, samples if carried else arrays, function)
     if request.stream is None:

@@ -9,8 +9,9 @@ import sys
 import tempfile
 from typing import Any
 
+from keras_distill.tflite import flatbuffer
 from keras_distill.tflite.inspect import inspect
-from keras_distill.tflite.targets import NPU_OPERATOR, Target
+from keras_distill.tflite.targets import NPU_OPERATOR, Target, layer_of
 
 #: System configuration and memory mode that Vela documents for each family.
 _SETTINGS = {
@@ -25,12 +26,15 @@ def available() -> bool:
     return importlib.util.find_spec("ethosu") is not None
 
 
-def compile(tflite: bytes, target: Target) -> tuple[bytes, dict[str, Any]]:
+def compile(
+    tflite: bytes, target: Target, named: bytes | None = None
+) -> tuple[bytes, dict[str, Any]]:
     """Compiles a file for an NPU.
 
     Args:
         tflite: The int8 or int16x8 file.
         target: A `targets.Target` with an accelerator.
+        named: The same file with its names, by which errors name layers.
 
     Returns:
         The compiled file, and Vela's estimate: bytes of SRAM and flash, cycles and seconds for
@@ -42,30 +46,20 @@ def compile(tflite: bytes, target: Target) -> tuple[bytes, dict[str, Any]]:
     """
     if not available():
         raise ImportError(f"Target {target.name!r} needs Vela: `pip install keras-distill[ethos]`.")
-    settings = target.accelerator
-    assert settings is not None
-    system, memory = _SETTINGS[target.name.rsplit("-", 1)[0]]
-    system, memory = settings.system_config or system, settings.memory_mode or memory
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        (folder / "student.tflite").write_bytes(tflite)
-        command = [
-            sys.executable, "-P", "-m", "ethosu.vela", "student.tflite", "--output-dir", ".",
-            "--accelerator-config", target.name,
-            "--system-config", system, "--memory-mode", memory,
-        ]  # fmt: skip
-        if settings.config is not None:
-            command += ["--config", os.path.abspath(settings.config)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = _run(tflite, target, folder)
         if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
             raise ValueError(
                 f"Vela failed for target {target.name!r} (exit status {done.returncode}): "
-                f"{lines[-1]}"
+                f"{said[-1].rstrip('.')}. {_at_fault(named or tflite, target, folder)}Replace the "
+                'layer, or give target="micro" for a file that the CPU runs.'
             )
         compiled = (folder / "student_vela.tflite").read_bytes()
         with open(next(folder.glob("*_summary_*.csv")), newline="") as file:
             row = next(csv.DictReader(file))
+    system, memory = _settings(target)
     left = [op.name for op in inspect(compiled).operators if op.name != NPU_OPERATOR]
     return compiled, {
         "system_config": system,
@@ -79,3 +73,39 @@ def compile(tflite: bytes, target: Target) -> tuple[bytes, dict[str, Any]]:
         "seconds": float(row["inference_time"]),
         "operators_left_to_the_cpu": left,
     }
+
+
+def _settings(target: Target) -> tuple[str, str]:
+    """System configuration and memory mode."""
+    assert target.accelerator is not None
+    system, memory = _SETTINGS[target.name.rsplit("-", 1)[0]]
+    return target.accelerator.system_config or system, target.accelerator.memory_mode or memory
+
+
+def _run(tflite: bytes, target: Target, folder: pathlib.Path) -> subprocess.CompletedProcess:
+    """Runs Vela on a file, which it leaves in a folder."""
+    assert target.accelerator is not None
+    system, memory = _settings(target)
+    (folder / "student.tflite").write_bytes(tflite)
+    command = [
+        sys.executable, "-P", "-m", "ethosu.vela", "student.tflite", "--output-dir", ".",
+        "--accelerator-config", target.name,
+        "--system-config", system, "--memory-mode", memory,
+    ]  # fmt: skip
+    if target.accelerator.config is not None:
+        command += ["--config", os.path.abspath(target.accelerator.config)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def _at_fault(tflite: bytes, target: Target, folder: pathlib.Path) -> str:
+    """Which operator Vela fails at: the last of the fewest first ones at which it does."""
+    operators = inspect(tflite).operators
+    fine, fails = 0, len(operators)
+    while fails - fine > 1:
+        middle = (fine + fails) // 2
+        if _run(flatbuffer.first_operators(tflite, middle), target, folder).returncode:
+            fails = middle
+        else:
+            fine = middle
+    op = operators[fails - 1]
+    return f"It fails at {op.name} (layer {layer_of(op.layer)!r}). "

@@ -248,6 +248,11 @@ def quantization_of(scales: Iterable, zero_points: Iterable, axis: int = 0) -> A
     return result
 
 
+def has_variables(tflite: bytes) -> bool:
+    """Whether a file has tensors that keep their values from one invocation to the next."""
+    return any(t.isVariable for g in File(tflite).model.subgraphs for t in g.tensors)
+
+
 def port_counts(tflite: bytes) -> tuple[int, int]:
     """How many inputs and outputs a file has."""
     graph = File(tflite).graph
@@ -285,6 +290,44 @@ def tidied(tflite: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> byte
         elif name in _MOVES:
             _fix_move(file, op, _MOVES[name])
     return file.to_bytes()
+
+
+def with_select_v2(tflite: bytes) -> bytes:
+    """The file with `SELECT_V2` in place of `SELECT`, which TFLite Micro lacks.
+
+    They are the same where the condition has the shape of what it selects from. The file is
+    returned as it is if one has a condition for each row.
+    """
+    file = File(tflite)
+    found = [
+        (graph, operator)
+        for graph in file.model.subgraphs
+        for operator in graph.operators
+        if file.operator_name(operator) == "SELECT"
+    ]
+    shapes = [[shape_of(g.tensors[i]) for i in o.inputs[:2]] for g, o in found]
+    if not found or any(condition != chosen for condition, chosen in shapes):
+        return tflite
+    for _, operator in found:
+        operator.builtinOptionsType = schema.BuiltinOptions.SelectV2Options
+        operator.builtinOptions = schema.SelectV2OptionsT()
+    for code in file.model.operatorCodes:
+        if code.builtinCode == schema.BuiltinOperator.SELECT:
+            code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.SELECT_V2
+    return file.to_bytes()
+
+
+def with_equal_relu6(tflite: bytes) -> bytes:
+    """The file with each integer `RELU6` between tensors of one scale.
+
+    TFLite Micro's kernel compares integers and copies them, whatever the scales say.
+    """
+    file = File(tflite)
+    count = len(file.graph.operators)
+    for operator in list(file.graph.operators):
+        if file.operator_name(operator) == "RELU6":
+            _fix_move(file, operator, slice(0, 1))
+    return tflite if len(file.graph.operators) == count else file.to_bytes()
 
 
 def fed_bytes(tflite: bytes) -> bytes:
@@ -364,6 +407,24 @@ def _fix_move(file: File, op: Any, places: slice) -> None:
         given = graph.tensors[op.inputs[place]]
         if given.type == wanted.type and scale_of(given) and not same_steps(given, wanted):
             file.rescale(op, place, wanted.quantization)
+
+
+def first_operators(tflite: bytes, count: int) -> bytes:
+    """The file of the first operators alone; outputs are what they compute and none of them reads.
+
+    Args:
+        tflite: A file of one graph.
+        count: How many.
+    """
+    file = File(tflite)
+    graph = file.graph
+    graph.operators = graph.operators[:count]
+    read = {int(i) for o in graph.operators for i in o.inputs}
+    graph.outputs = [i for o in graph.operators for i in o.outputs if i not in read]
+    graph.inputs = [i for i in graph.inputs if i in read]
+    file.model.signatureDefs = None
+    file.drop_unused()
+    return file.to_bytes()
 
 
 def stripped(tflite: bytes) -> bytes:

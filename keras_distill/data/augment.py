@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.checks import fraction, not_negative, number, whole_number
 
 #: A step of an `Augmentation` that isn't a layer: a function `(x, seed) -> x`.
 Step: TypeAlias = Callable[[Any, Any], Any]
@@ -143,6 +144,9 @@ def random_shift(steps: int, fill: float = 0.0) -> Step:
     >>> shift = keras_distill.data.random_shift(8, fill=math.log(1e-6))
     """
 
+    whole_number("steps", steps, 0)
+    number("fill", fill)
+
     def shift(x: Any, seed: Any) -> Any:
         by = tf.random.stateless_uniform([], seed, -steps, steps + 1, dtype=tf.int32)
         rest = [[0, 0]] * (x.shape.rank - 1)
@@ -164,6 +168,9 @@ def random_scale(low: float, high: float) -> Step:
         A function `(x, seed) -> x` for `Augmentation`, on examples of shape `(..., channels)`.
     """
 
+    if number("low", low) > number("high", high):
+        raise ValueError(f"`low` must be at most `high`. Received: low={low!r}, high={high!r}")
+
     def scale(x: Any, seed: Any) -> Any:
         return x * tf.random.stateless_uniform([x.shape[-1]], seed, low, high, dtype=x.dtype)
 
@@ -179,6 +186,8 @@ def random_noise(stddev: float) -> Step:
     Returns:
         A function `(x, seed) -> x` for `Augmentation`.
     """
+
+    not_negative("stddev", stddev)
 
     def noise(x: Any, seed: Any) -> Any:
         return x + tf.random.stateless_normal(tf.shape(x), seed, 0.0, stddev, dtype=x.dtype)
@@ -196,6 +205,9 @@ def random_unknown(rate: float, unknown: int = 1) -> Step:
     Returns:
         A function `(x, seed) -> x` for `Augmentation`, on integer tokens of any shape.
     """
+
+    fraction("rate", rate)
+    whole_number("unknown", unknown, 0)
 
     def replace(x: Any, seed: Any) -> Any:
         hit = tf.random.stateless_uniform(tf.shape(x), seed) < rate

@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_distill.checks import positive, whole_number
+
 
 def log_mel(
     sample_rate: int,
@@ -35,6 +37,10 @@ def log_mel(
     >>> sounds = keras_distill.data.load("spoken_digit")
     >>> train = sounds.train.map(lambda x, y: (spectrogram(tf.cast(x, tf.int16)), y))
     """
+    whole_number("bands", bands, 1)
+    sizes = {"sample_rate": sample_rate, "seconds": seconds, "window": window, "step": step}
+    for name, value in {**sizes, "max_hz": max_hz or 1.0}.items():
+        positive(name, value)
     length, size = round(sample_rate * seconds), round(sample_rate * window)
     fft_length = 1 << (size - 1).bit_length()
     to_mel = tf.signal.linear_to_mel_weight_matrix(

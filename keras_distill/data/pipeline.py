@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_distill.checks import whole_number
+from keras_distill.checks import integer, whole_number
 from keras_distill.data.augment import Augmentation, Mixer
 from keras_distill.teachers import Views
 
@@ -46,8 +46,9 @@ def batches(
         `tf.data.Dataset` of batches `(x, y)`.
 
     Raises:
-        TypeError: If `dataset` isn't a `tf.data.Dataset`.
-        ValueError: If `mix` is given for integer labels without `classes`.
+        TypeError: If `dataset` isn't a `tf.data.Dataset`, or `seed` isn't an integer.
+        ValueError: If a number is out of range, or `mix` is given for integer labels without
+            `classes`.
 
     Example:
 
@@ -70,6 +71,10 @@ def batches(
             f"tf.data.Dataset.from_tensor_slices((x, y)). Received: {type(dataset)}"
         )
     whole_number("batch_size", batch_size, 1)
+    whole_number("shuffle", shuffle, 0)
+    integer("seed", seed)
+    if classes is not None:
+        whole_number("classes", classes, 1)
     if shuffle:
         dataset = dataset.shuffle(shuffle, seed=seed)
     if augment is not None or teacher_augment is not None:

@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+from keras_distill.checks import number, whole_number
 from keras_distill.data.classes import check_task
 from keras_distill.data.csv_tables import from_table, is_table
 from keras_distill.data.image_folders import from_folder
@@ -78,7 +79,8 @@ def load(
     >>> len(data.train), len(data.validation), len(data.test)
     (54000, 6000, 10000)
     """
-    if not 0 < holdout < 0.5:
+    whole_number("seed", seed, 0)
+    if not 0 < number("holdout", holdout) < 0.5:
         raise ValueError(f"`holdout` must be between 0 and 0.5. Received: holdout={holdout!r}")
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(

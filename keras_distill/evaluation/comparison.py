@@ -23,6 +23,7 @@ from keras_distill.evaluation import (
     tasks,
 )
 from keras_distill.evaluation.candidates import Candidate, as_candidate
+from keras_distill.labels import checked_missing
 
 
 class ComparisonDict(TypedDict):
@@ -246,6 +247,7 @@ def compare(
     whole_number("resamples", resamples, 0)
     whole_number("latency_runs", latency_runs, 0)
     whole_number("batch_size", batch_size, 1)
+    checked_missing(missing_label)
     _check_names(teacher=teacher, baseline=baseline)
     x, y = samples.labeled(data)
     tasks.check_labels(y)

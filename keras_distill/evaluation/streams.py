@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_distill.checks import not_negative, positive
 from keras_distill.tflite.streaming.decision import Decision, Detection
 
 #: Between how many thresholds a detection error tradeoff is drawn at most.
@@ -127,11 +128,8 @@ class StreamData:
         step: float,
         tolerance: float = 0.5,
     ):
-        if not step > 0 or not tolerance >= 0:
-            raise ValueError(
-                "`step` must be above 0 and `tolerance` at least 0, both in seconds. "
-                f"Received: step={step!r}, tolerance={tolerance!r}"
-            )
+        positive("step", step)
+        not_negative("tolerance", tolerance)
         if len(scores) != len(events) or not len(scores):
             raise ValueError(
                 "`scores` and `events` must hold the same recordings, at least one. "
@@ -199,8 +197,7 @@ class StreamData:
         Raises:
             ValueError: `per_hour` is negative, or there are no events to be missed.
         """
-        if not per_hour >= 0:
-            raise ValueError(f"`per_hour` must be at least 0. Received: per_hour={per_hour!r}")
+        not_negative("per_hour", per_hour)
         if not any(self.events):
             raise ValueError("A threshold can't be chosen on recordings without events.")
         allowed = [p for p in self.curve(decision) if p.false_accepts <= per_hour]

@@ -1,7 +1,7 @@
 """Several teachers that answer as one."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_distill import taps as tapping
 from keras_distill._types import PACKAGE, Tensor
-from keras_distill.checks import one_of
+from keras_distill.checks import number, one_of
 from keras_distill.outputs import (
     Mean,
     Output,
@@ -269,7 +269,9 @@ def _checked(weights, count):
                 f"Received: weights={weights!r}"
             )
         return weights
-    values = [float(weight) for weight in weights]
+    if not isinstance(weights, Iterable):
+        raise TypeError(f"`weights` must be a list of numbers. Received: weights={weights!r}")
+    values = [number("weights", weight) for weight in weights]
     # Negated, so that NaN is refused too.
     if len(values) != count or not (min(values) >= 0 and 0 < sum(values) < float("inf")):
         raise ValueError(

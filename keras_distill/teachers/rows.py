@@ -106,16 +106,27 @@ class Asking:
         temperature: float,
     ):
         taps = [teacher.tap_path(tap) for tap in features]
+        wrong: list[Exception] = []
 
         @tf.function
         def fields_of(rows):
             outputs, found = teacher.answer(rows.inputs, taps)
             outputs = as_outputs(teacher.combine(outputs))
             found = dict(zip(taps, found, strict=True))
-            self.layout = Layout.of(outputs, found, teacher.output_names, top_k, dtype, temperature)
+            names = teacher.output_names
+            try:
+                self.layout = Layout.of(outputs, found, names, top_k, dtype, temperature)
+            except (TypeError, ValueError) as error:
+                wrong.append(error)
+                raise
             return {SIGNATURE: signatures(rows.inputs)[0], **self.layout.encode(outputs, found)}
 
-        self._fields_of = fields_of.get_concrete_function(spec)
+        try:
+            self._fields_of = fields_of.get_concrete_function(spec)
+        except (TypeError, ValueError):
+            if wrong:  # As it is, without what TensorFlow says about the function.
+                raise wrong[0] from None
+            raise
 
     def __call__(self, rows: Keyed) -> np.ndarray:
         """The records of a batch.

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.checks import integer
 from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.batches import (
     element_of,
@@ -150,7 +151,8 @@ class Stored(BaseTeacher):
         Raises:
             ValueError: If the examples aren't those that were stored.
         """
-        if view is not None and not 0 <= view < self.views:
+        integer("seed", seed)
+        if view is not None and not 0 <= integer("view", view) < self.views:
             raise ValueError(f"`view` must be from 0 to {self.views - 1}. Received: view={view!r}")
         dataset = self._examples(dataset)
         batched = len(x_of(dataset.element_spec).keys.shape) == 1

@@ -10,7 +10,7 @@ import rich.text
 import tensorflow as tf
 
 from keras_distill import backends
-from keras_distill.checks import one_of, positive, whole_number
+from keras_distill.checks import integer, one_of, positive, whole_number
 from keras_distill.teachers.conversion import as_teacher
 from keras_distill.teachers.records import FORMAT, VERSION, ShardWriter
 from keras_distill.teachers.rows import (
@@ -97,6 +97,7 @@ def store(
     """
     backends.require("`keras_distill.teachers.store`", "tensorflow")
     temperature = positive("temperature", temperature)
+    integer("seed", seed)
     _check_arguments(dtype, views, augment, batch_size, examples_per_shard, worker)
     teacher = as_teacher(teacher)
     examples = single_examples(dataset)
@@ -223,7 +224,7 @@ def _check_arguments(dtype, views, augment, batch_size, examples_per_shard, work
     if views > 1 and augment is None:
         raise ValueError(f"Several views need `augment`. Received: views={views}, augment=None")
     if examples_per_shard is not None and (
-        examples_per_shard < 1 or examples_per_shard % batch_size
+        whole_number("examples_per_shard", examples_per_shard, 1) % batch_size
     ):
         raise ValueError(
             "`examples_per_shard` must be a multiple of `batch_size`, so that the teacher sees "

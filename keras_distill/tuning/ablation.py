@@ -8,6 +8,7 @@ from typing import Any
 import rich.box
 import rich.table
 
+from keras_distill.checks import whole_number
 from keras_distill.evaluation import tables
 from keras_distill.tuning import training
 
@@ -86,7 +87,8 @@ def ablate(
 
     >>> print(keras_distill.tuning.ablate(build, (x_train, y_train), (x_val, y_val), epochs=10))
     """
-    training.check_monitor(monitor)
+    training.check(monitor, epochs, seed)
+    whole_number("runs", runs, 1)
     options = {"epochs": epochs, "monitor": monitor, **arguments}
     values = {}
     for variant, changes in _variants(build()).items():

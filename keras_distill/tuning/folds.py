@@ -9,6 +9,7 @@ import rich.table
 from sklearn import model_selection
 
 from keras_distill import samples
+from keras_distill.checks import whole_number
 from keras_distill.evaluation import tables
 from keras_distill.tuning import training
 
@@ -93,7 +94,8 @@ def cross_validate(
     >>> result = keras_distill.tuning.cross_validate(build, (x_train, y_train), epochs=10)
     >>> print(result)
     """
-    training.check_monitor(monitor)
+    training.check(monitor, epochs, seed)
+    whole_number("folds", folds, 2)
     x, y = samples.labeled(data)
     splitter = _splitter(y, groups, folds, seed)
     results = []

@@ -14,6 +14,7 @@ import rich.table
 from optuna import storages
 from optuna.storages import journal as journal_files
 
+from keras_distill.checks import whole_number
 from keras_distill.evaluation import tables
 from keras_distill.tuning import training
 
@@ -130,7 +131,8 @@ def tune(
     ... )
     >>> search.best
     """
-    training.check_monitor(monitor)
+    training.check(monitor, epochs, seed)
+    whole_number("trials", trials, 1)
     if not space:
         raise ValueError(f"`space` names no hyperparameter. Received: space={space!r}")
     space = {name: _distribution(name, values) for name, values in space.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_distill.checks import whole_number
 from keras_distill.evaluation import intervals
 
 #: Words in the names of metrics: of those where more is better, and of those where less is.
@@ -43,8 +44,10 @@ def direction(monitor: str, mode: str | None = None) -> str:
     )
 
 
-def check_monitor(monitor: str) -> None:
-    """Raises unless a metric is measured on validation data."""
+def check(monitor: str, epochs: int, seed: int) -> None:
+    """Raises unless a metric is measured on validation data, and numbers are in their ranges."""
+    whole_number("epochs", epochs, 1)
+    whole_number("seed", seed, 0)
     if not monitor.startswith("val_"):
         raise ValueError(
             "`monitor` must be a metric on validation data, such as 'val_accuracy'. "

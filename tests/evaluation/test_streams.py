@@ -111,7 +111,7 @@ def test_streams_side_by_side():
 def test_data_that_does_not_fit_is_refused():
     rows = scored({})
     for arguments, message in (
-        (([rows], [[]], 0), "`step` must be above 0"),
+        (([rows], [[]], 0), "`step` must be greater than 0"),
         (([rows], [[], []], 0.1), "Received: 1 and 2"),
         (([rows], [[(9.0, 11.0, 1)]], 0.1), "inside its recording of 10 seconds"),
         (([rows], [[(2.0, 1.0, 1)]], 0.1), "must start before it ends"),

@@ -284,3 +284,24 @@ def test_identifiers_are_safe_in_kotlin():
     assert names.kotlin_identifier("image") == "image"
     assert names.kotlin_string("\U0001f600") == r'"\uD83D\uDE00"'
     assert names.camel_case("3d scan") == "X3dScan"
+
+
+def test_fused_lstms_that_the_app_would_not_load(tmp_path):
+    """LiteRT's `CompiledModel` says so itself; in single steps, and with a GRU, it loads them."""
+    from ai_edge_litert.compiled_model import CompiledModel
+
+    def loads(artifact):
+        (tmp_path / "file.tflite").write_bytes(artifact.tflite)
+        try:
+            CompiledModel.from_file(str(tmp_path / "file.tflite"))
+        except RuntimeError:
+            return False
+        return True
+
+    inputs = keras.Input((4, 3))
+    lstm = keras.Model(inputs, keras.layers.LSTM(2, return_sequences=True)(inputs))
+    fused, step = tflite.convert(lstm), tflite.convert(lstm, recurrent="step")
+    assert (loads(fused), loads(step)) == (False, True)
+    with pytest.warns(UserWarning, match="Student.kt .* load student.tflite: .*recurrent='step'"):
+        fused.save(tmp_path / "fused")
+    step.save(tmp_path / "step")  # Without a warning.

@@ -161,6 +161,23 @@ def test_selections_are_between_tensors_of_one_scale():
     assert error(converted(student, x), student, x) < 0.02
 
 
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+def test_selections_in_tflite_micro(quantization):
+    """It has SELECT_V2 alone, which is the same for conditions of the shape of what they choose."""
+    keras.utils.set_random_seed(0)
+    inputs, x = keras.Input((6, 4)), data(6, 4)
+    y, z = layers.Dense(4)(inputs), layers.Dense(4)(inputs)
+    student = keras.Model(inputs, [keras.ops.where(y > z, y, z), keras.ops.soft_shrink(y)])
+    files = {t: converted(student, x, t, quantization) for t in ("android", "micro")}
+    assert "SELECT" in files["android"].report["operators"]
+    assert "SELECT" not in files["micro"].report["operators"]
+    report = files["micro"].verify(x, count=32)
+    assert report["runtimes"]["micro"]["verdict"] == "pass"
+    most = np.maximum(*keras.Model(inputs, [y, z]).predict(x, verbose=0))
+    steps = 2e-6 if quantization == "float32" else 0.05
+    np.testing.assert_allclose(next(iter(files["micro"].predict(x).values())), most, atol=steps)
+
+
 def test_one_hot_in_integers():
     """Its "off" was the integer 0, which stands for a half."""
     keras.utils.set_random_seed(0)

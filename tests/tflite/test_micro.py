@@ -399,6 +399,20 @@ def test_ethos_u_estimate(student, split, tmp_path):
         tflite.load(compiled)
 
 
+def test_operators_at_which_vela_fails_are_named():
+    pytest.importorskip("ethosu", reason="Vela (keras-distill[ethos]) is not installed")
+    inputs = keras.Input((2, 2, 2, 2))
+    x = keras.layers.Dense(2)(inputs)
+    student = keras.Model(inputs, keras.layers.UpSampling3D(2, name="larger")(x))
+    x = np.random.default_rng(0).normal(size=(8, 2, 2, 2, 2)).astype("float32")
+    message = (
+        r"Vela failed for target 'ethos-u55-128' \(exit status 1\): .*\(AvgPool\) could not run on "
+        r"NPU\. It fails at RESIZE_NEAREST_NEIGHBOR \(layer '.*larger.*'\)\. Replace the layer"
+    )
+    with pytest.raises(ValueError, match=message):
+        tflite.convert(student, "ethos-u55-128", "int8", calibration=x)
+
+
 def test_settings_of_vela(student, split, tmp_path):
     pytest.importorskip("ethosu", reason="Vela (keras-distill[ethos]) is not installed")
     options = {"quantization": "int8", "calibration": split[0][0][:20]}

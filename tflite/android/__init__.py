@@ -3,11 +3,12 @@
 import importlib.resources
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from keras_distill.tflite import names
+from keras_distill.tflite import flatbuffer, names
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
 from keras_distill.tflite.android.npu import compile_for_npu
 from keras_distill.tflite.streaming.decision import Decision
@@ -63,6 +64,7 @@ def files(
     for other in variants:
         _check_variant(artifact, other)
     kit = _Kit(artifact, name, package, description, normalization, variants)
+    _warn_of_variables(kit)
     labels = {"labels.txt": "".join(f"{label}\n" for label in kit.label_lines)}
     labels = labels if artifact.labels else {}
     models = {
@@ -121,6 +123,19 @@ def _check_variant(artifact, other):
         raise ValueError(
             "Variants must have the same inputs and outputs: convert them with the same `io`. "
             f"Received: {ports(other)} beside {ports(artifact)}"
+        )
+
+
+def _warn_of_variables(kit):
+    """Warns of files that LiteRT's `CompiledModel`, which the class uses, doesn't load."""
+    held = [asset for asset, one in kit.assets.items() if flatbuffer.has_variables(one.tflite)]
+    if held:
+        warnings.warn(
+            f"`CompiledModel` of LiteRT 2.3, by which {kit.kotlin_class}.kt and the sample app run "
+            f"files, can't load {', '.join(held)}: it takes no variables, in which a fused LSTM "
+            "keeps its state. Convert with `recurrent='step'`, use a GRU, or run the file by "
+            "LiteRT's Interpreter.",
+            stacklevel=4,  # Who called `save`.
         )
 
 

@@ -36,6 +36,11 @@ class Converted:
         """The file with uint8 inputs that stand for themselves."""
         return dataclasses.replace(self, tflite=flatbuffer.fed_bytes(self.tflite))
 
+    def for_micro(self) -> "Converted":
+        """The file with the operators that TFLite Micro has, as its kernels take them."""
+        tflite = flatbuffer.with_equal_relu6(flatbuffer.with_select_v2(self.tflite))
+        return dataclasses.replace(self, tflite=tflite)
+
     def within(self, met: Mapping[str, ranges.Range]) -> "Converted":
         """The file with the ranges that calibration found, where the converter gave it others.
 

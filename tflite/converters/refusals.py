@@ -7,6 +7,7 @@ from keras_distill.tflite import targets
 
 _FLEX = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 _LOCATION = re.compile(r'fused\["(\w+):", "([^"@]+)@?[^"]*"\]')
+_RANGELESS = re.compile(r"Max and min for dynamic tensors .*Failed for tensor (\S+)")
 _DYNAMIC = re.compile(r"requires element_shape to be static|TensorList")
 
 #: What to do about operators that TFLite lacks.
@@ -49,6 +50,12 @@ def explained(message: str, layers: Collection[str] = (), loops: Sequence[str] =
         found = [_layer_in(name, layers) or f"loop {name!r}" for name in loops]
         of = f" ({', '.join(dict.fromkeys(found))})" if found else ""
         return f"A loop{of} has a tensor of unknown size: give `batch_size=1`."
+    rangeless = _RANGELESS.search(message)
+    if rangeless:
+        return (
+            f"an operator reads the integers of {rangeless[1]!r}, which have no range, so that it "
+            'has no form in 16 bits: give quantization="int8", or "float32".'
+        )
     first = message.strip().splitlines()
     # The rest is intermediate code of many lines.
     kept = [
