@@ -8,29 +8,37 @@ from keras import ops
 
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import positive
-from keras_distill.losses.numerics import kl_divergence, scalar
+from keras_distill.losses.numerics import kl_divergence
 from keras_distill.losses.response import ClassLoss, check_logits, softened
 
 
-def mlkd(p: Tensor, q: Tensor, counted: Tensor) -> Tensor:
+def mlkd(p: Tensor, q: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Divergence of each sample, and squared differences of how samples and classes resemble.
 
     Args:
-        p: Softened logits of the teacher, float, shape `(samples, classes)`.
+        p: Softened logits of the teacher, float, shape `(..., samples, classes)`.
         q: Softened logits of the student, same shape.
         counted: 1 for samples that influence the others, 0 for the rest, shape `(samples, 1)`.
 
     Returns:
         `(of_samples, of_relations)`: the divergences, and the other two terms, each of shape
-        `(samples,)`.
+        `(..., samples)`.
     """
     log_p, log_q = ops.log_softmax(p), ops.log_softmax(q)
     p, q = counted * ops.exp(log_p), counted * ops.exp(log_q)
-    of_batch = ops.matmul(p, ops.transpose(p)) - ops.matmul(q, ops.transpose(q))
-    of_classes = ops.matmul(ops.transpose(p), p) - ops.matmul(ops.transpose(q), q)
-    relations = ops.sum(ops.square(of_batch), axis=-1)
-    relations += ops.mean(ops.sum(ops.square(of_classes), axis=-1))
+    # With d = p − q, rows of P Pᵀ − Q Qᵀ are d_i Pᵀ + q_i Dᵀ, and Pᵀ P − Qᵀ Q is
+    # Pᵀ D + Dᵀ P − Dᵀ D: no matrix of samples times samples, and no difference of near equals.
+    d = p - q
+    pp, pd, dd = (ops.matmul(_transposed(a), b) for a, b in ((p, p), (p, d), (d, d)))
+    relations = ops.sum(ops.matmul(d, pp) * d, axis=-1)
+    relations += ops.sum((2 * ops.matmul(d, pd) + ops.matmul(q, dd)) * q, axis=-1)
+    of_classes = ops.square(pd + _transposed(pd) - dd)
+    relations += ops.mean(ops.sum(of_classes, axis=-1), axis=-1, keepdims=True)
     return kl_divergence(log_p, log_q), relations
+
+
+def _transposed(x):
+    return ops.swapaxes(x, -1, -2)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -46,8 +54,8 @@ class MLKD(ClassLoss):
     The factor T² is that of the authors' code. They add this loss on weakly and on strongly
     augmented images: put both in the batch. On the weak ones their code counts only the half of
     samples and classes of which the teacher is least sure, which isn't done here. Standardized
-    logits (arXiv:2403.01427) improve on their results. Costs little beside the models, and a
-    matrix of samples times samples in memory. For classifiers.
+    logits (arXiv:2403.01427) improve on their results. Costs matrices of classes times classes, so
+    for classifiers of up to a few thousand classes.
 
     Rows of weight 0 and masked positions have no part in the last two terms (tokens and pixels
     count as samples), and under `tf.distribute` each replica relates its own part of the batch.
@@ -100,12 +108,12 @@ class MLKD(ClassLoss):
             counted = ops.logical_and(counted, mask)
         counted = ops.cast(ops.reshape(ops.broadcast_to(counted, shape), (-1, 1)), y_pred.dtype)
         teacher, student = (ops.reshape(z, (-1, ops.shape(z)[-1])) for z in (y_true, y_pred))
-        value = ops.zeros_like(student[:, 0])
-        for T in self.temperatures:
-            T = scalar(T, y_pred.dtype)
-            both = (softened(z, T, self.standardize) for z in (teacher, student))
-            of_samples, of_relations = mlkd(*both, counted)
-            value += ops.square(T) * of_samples + of_relations
+        temperatures = ops.reshape(
+            ops.convert_to_tensor(self.temperatures, y_pred.dtype), (-1, 1, 1)
+        )
+        both = (softened(z, temperatures, self.standardize) for z in (teacher, student))
+        of_samples, of_relations = mlkd(*both, counted)
+        value = ops.sum(ops.square(temperatures[..., 0]) * of_samples + of_relations, axis=0)
         return ops.reshape(value, shape)
 
     def get_config(self) -> dict:
