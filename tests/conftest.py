@@ -14,6 +14,30 @@ import pytest
 DATA = "KERAS_DISTILL_TEST_DATA"
 
 
+#: Folders of which one worker runs all tests, since their files share fixtures that take long.
+TOGETHER = ("tests/cli/", "tests/evaluation/", "tests/quantization/")
+#: What takes longest, which begins first.
+FIRST = ("tests/cli/", "tests/unchanged/", "tests/docs/", "tests/quantization/", "tests/tflite/")
+
+
+def pytest_collection_modifyitems(items):
+    order = {folder: place for place, folder in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.rpartition("/")[0] + "/", len(FIRST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keeps a file's tests on one worker, as `loadfile` does, and those of `TOGETHER`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            folders = (folder for folder in TOGETHER if nodeid.startswith(folder))
+            return next(folders, super()._split_scope(nodeid))
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_collection_finish(session):
     """Spares the tests work that takes longer than what they run."""
     if session.items and not session.config.option.collectonly:

@@ -95,6 +95,25 @@ def quantize_dense_per_tensor(converter: Any) -> None:
 
 
 @contextlib.contextmanager
+def loading_once() -> Iterator[None]:
+    """Inside this context, TensorFlow's converter loads a SavedModel once instead of twice."""
+    from tensorflow.lite.python import lite
+
+    load, loaded = lite._load, {}
+
+    def once(folder, tags):
+        if folder not in loaded:
+            loaded[folder] = load(folder, tags)
+        return loaded[folder]
+
+    lite._load = once
+    try:
+        yield
+    finally:
+        lite._load = load
+
+
+@contextlib.contextmanager
 def calibrated_files() -> Iterator[list[bytes]]:
     """Collects the float files, ranges included, that TensorFlow's converter quantizes."""
     from tensorflow.lite.python.optimize.calibrator import Calibrator

@@ -5,6 +5,7 @@ names a folder with `request.json`; the answer is one line, and `model.tflite` o
 the same folder.
 """
 
+import functools
 import gc
 import importlib.util
 import json
@@ -29,16 +30,32 @@ def _module(name: str) -> Any:
 _litert = _module("_litert")
 
 
-def convert_saved_model(folder: pathlib.Path, request: dict) -> bytes:
-    """TensorFlow's converter, with its own post-training quantization."""
-    import numpy as np
-
+@functools.cache
+def _tensorflow() -> Any:
+    """TensorFlow, imported as fast as possible."""
     # TensorFlow would import them, which takes nearly as long as all else that it imports.
     sys.modules.update({"keras": None, "sklearn": None})  # type: ignore[dict-item]
-    import tensorflow as tf
+    import tensorflow
 
-    # TensorFlow's converter looks for garbage each time: what was imported is none.
+    # The converter looks for garbage each time: what was imported is none.
     gc.freeze()
+    return tensorflow
+
+
+def convert_saved_model(folder: pathlib.Path, request: dict) -> bytes:
+    """TensorFlow's converter, with its own post-training quantization."""
+    tf = _tensorflow()
+    with _litert.loading_once(), _litert.calibrated_files() as calibrated:
+        tflite = _converter(tf, folder, request).convert()
+    for file in calibrated:
+        (folder / "calibrated.tflite").write_bytes(file)
+    return tflite
+
+
+def _converter(tf: Any, folder: pathlib.Path, request: dict) -> Any:
+    """TensorFlow's converter, set up for a request."""
+    import numpy as np
+
     quantization = request["quantization"]
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder / "saved_model"), signature_keys=["serving_default"]
@@ -64,11 +81,7 @@ def convert_saved_model(folder: pathlib.Path, request: dict) -> bytes:
     if quantization in ("int8", "int16x8"):
         converter.inference_input_type = tf.dtypes.as_dtype(request["io"][0])
         converter.inference_output_type = tf.dtypes.as_dtype(request["io"][1])
-    with _litert.calibrated_files() as calibrated:
-        tflite = converter.convert()
-    for file in calibrated:
-        (folder / "calibrated.tflite").write_bytes(file)
-    return tflite
+    return converter
 
 
 def quantize_file(folder: pathlib.Path, request: dict) -> bytes:
