@@ -1,5 +1,8 @@
 """Which backends of Keras run what. `docs/backends.md` has the table."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 
 NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
@@ -24,3 +27,20 @@ def require(feature: str, *supported: str) -> None:
         f"{feature} needs the {names} backend of Keras, which is on "
         f"{NAMES.get(backend, backend)} now. Set {settings} before Keras is imported."
     )
+
+
+def compiled_by_jax(function: Callable, variables: Sequence) -> Callable:
+    """A function of a batch, compiled. What it changes in variables is dropped.
+
+    Args:
+        function: Function of a structure of tensors.
+        variables: The Keras variables that it reads: arguments of what is compiled.
+    """
+    import jax
+
+    @jax.jit
+    def pure(values: list, inputs: Any) -> Any:
+        with keras.StatelessScope(list(zip(variables, values, strict=True))):
+            return function(inputs)
+
+    return lambda inputs: pure([variable.value for variable in variables], inputs)

@@ -328,9 +328,11 @@ class Distiller(Steps, _keras.EvaluatesWithoutLoss, ObjectiveOwner, keras.Model)
         """Inputs, labels and sample weights of a batch."""
         return keras.utils.unpack_x_y_sample_weight(data)
 
-    def _train_logs(self, values, x, y, answer, teacher_answer, sample_weight):
-        """What a training step reports: losses, metrics, and scheduled hyperparameters."""
-        figures = self.teacher.figures(teacher_answer.outputs)
+    def _train_logs(self, values, figures, x, y, answer, teacher_answer, sample_weight):
+        """What a training step reports: losses, metrics, and scheduled hyperparameters.
+
+        The teacher's figures are those from before the update.
+        """
         answers = answer, teacher_answer
         logs = self._teacher_metrics.update(self.objective, y, *answers, sample_weight)
         logs |= self._report(values, figures, x, y, answer.values, sample_weight)

@@ -51,10 +51,12 @@ class JaxSteps(_keras.BuildsAheadOnJax, keras.Model):
             with keras.StatelessScope(known, collect_losses=True) as scope:
                 self.advance_schedules()
                 teacher_answer = self.ask_teacher(x)
+                figures = self.teacher.figures(teacher_answer.outputs)
                 answer = self.run_student(x, training=True)
                 values = self.compute_losses(x, y, answer, teacher_answer, sample_weight)
                 scaled = self.optimizer.scale_loss(values["loss"])
-                logs = self._train_logs(values, x, y, answer, teacher_answer, sample_weight)
+                answers = answer, teacher_answer
+                logs = self._train_logs(values, figures, x, y, *answers, sample_weight)
             after = _values_in(scope, self.non_trainable_variables)
             return scaled, (logs, after, _values_in(scope, self.metrics_variables))
 
@@ -110,7 +112,9 @@ class JaxSteps(_keras.BuildsAheadOnJax, keras.Model):
 
     def _fixed(self) -> list:
         """The variables that a step reads and leaves as they are."""
-        teacher = [] if self.teacher is None else self.teacher.variables
+        known = [] if self.teacher is None else self.teacher.variables
+        # Those of a SavedModel stay on the host.
+        teacher = [variable for variable in known if isinstance(variable, keras.Variable)]
         return [*teacher, *self.objective.hyperparameters.values()]
 
     def _given(self, data: Any) -> _Given:

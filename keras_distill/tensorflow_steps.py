@@ -23,13 +23,15 @@ class TensorFlowSteps(_keras.BuildsAhead, keras.Model):
         self.build_for(x)
         self.advance_schedules()
         teacher_answer = self.ask_teacher(x)
+        figures = self.teacher.figures(teacher_answer.outputs)
         with tf.GradientTape() as tape:
             answer = self.run_student(x, training=True)
             values = self.compute_losses(x, y, answer, teacher_answer, sample_weight)
             scaled = self.optimizer.scale_loss(values["loss"])
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
-        return _logs(self._train_logs(values, x, y, answer, teacher_answer, sample_weight), self)
+        logs = self._train_logs(values, figures, x, y, answer, teacher_answer, sample_weight)
+        return _logs(logs, self)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = self._unpack(data)

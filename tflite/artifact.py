@@ -63,7 +63,9 @@ class Artifact:
         ports: Inputs and outputs of the file, a `runtimes.Ports`.
         student: The student between pre- and postprocessing, or `None` for loaded files.
         labels: Names of the classes, or `None`.
+        named: Bytes of the file with the names of its tensors.
         examples: Inputs of the test vectors.
+        float32: Makes the float32 file of the same operators, `None` where there is none.
         stream: When the outputs of a file that runs frame by frame come, or `None`.
     """
 
@@ -92,9 +94,9 @@ class Artifact:
         self.student = student
         self.labels = labels
         self.compiled = compiled
-        self._named = named or tflite
+        self.named = named or tflite
         self.examples = examples or Examples()
-        self._float32 = float32
+        self.float32 = float32
         self.stream = stream
 
     def __repr__(self) -> str:
@@ -183,13 +185,13 @@ class Artifact:
             ValueError: There is no float32 file to compare with: the artifact was loaded, made
                 by quantization-aware training or for single steps, or is float itself.
         """
-        if self._float32 is None:
+        if self.float32 is None:
             raise ValueError(
                 "There is no float32 file to compare this artifact's layers with. Convert a plain "
                 'student with `quantization="int8"` or another quantization.'
             )
         inputs, _ = samples.read(data, self.ports.shapes(), count)
-        rows = layer_errors.errors(self._float32(), self._named, list(inputs.values()))
+        rows = layer_errors.errors(self.float32(), self.named, list(inputs.values()))
         self.report["layers"] = rows
         return rows
 

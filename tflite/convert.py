@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-from keras_distill.tflite import artifact, budget, converters, judge, trace
+from keras_distill.tflite import artifact, budget, converters, judge, rebuild, trace
 from keras_distill.tflite import calibration as calibration_data
 from keras_distill.tflite.calibration import Calibration
 from keras_distill.tflite.given_states import GivenStates
@@ -39,7 +39,8 @@ def convert(
     """Converts a student to a TFLite file for a target.
 
     The converter runs in a child process. The file is then run once in the target's own runtime
-    on this host; `Artifact.verify` proves its outputs.
+    on this host; `Artifact.verify` proves its outputs. A student on the JAX backend is rebuilt
+    on TensorFlow from its saved form, and its file is compared with what it computes on JAX.
 
     Args:
         student: A built Keras model. One made by `keras_distill.quantization.quantize_aware`
@@ -97,24 +98,29 @@ def convert(
     >>> artifact.verify(x_test, y_test)
     >>> artifact.save("firmware")
     """
-    backends.require("`keras_distill.tflite.convert`", "tensorflow")
-    request = Request.of(
-        student,
-        target,
-        quantization,
-        io=io,
-        calibration=calibration,
-        precision=precision,
-        recurrent=recurrent,
-        stream=stream,
-        preprocessing=preprocessing,
-        postprocessing=postprocessing,
-        labels=labels,
-        batch_size=batch_size,
-        input_signature=input_signature,
-        max_flash=max_flash,
-        max_arena=max_arena,
-    )
+    backends.require("`keras_distill.tflite.convert`", "tensorflow", "jax")
+    arguments = {
+        "io": io,
+        "calibration": calibration,
+        "precision": precision,
+        "recurrent": recurrent,
+        "stream": stream,
+        "preprocessing": preprocessing,
+        "postprocessing": postprocessing,
+        "labels": labels,
+        "batch_size": batch_size,
+        "input_signature": input_signature,
+        "max_flash": max_flash,
+        "max_arena": max_arena,
+    }
+    request = Request.of(student, target, quantization, **arguments)
+    if keras.backend.backend() != "tensorflow":
+        return rebuild.convert(request, target, quantization, arguments)
+    return _converted(request)
+
+
+def _converted(request: Request) -> artifact.Artifact:
+    """The stages of a conversion."""
     calibrated = calibration_data.read(request.student, request.calibration)
     converter = converters.WAYS[request.way]()
     try:

@@ -88,6 +88,34 @@ def judge(
     return Judged(tflite, named, ports, tuple(notes))
 
 
+def against_original(
+    request: Request,
+    named: bytes,
+    tflite: bytes,
+    ports: runtimes.Ports,
+    arrays: Mapping[str, np.ndarray] | None,
+) -> list[str]:
+    """Compares a file with a student that was rebuilt on another backend to be converted.
+
+    Args:
+        request: What was asked for, with the student on its own backend.
+        named: The file with its names.
+        tflite: The file as it is delivered.
+        ports: Its inputs and outputs.
+        arrays: Samples by input name, or `None` for random ones.
+
+    Returns:
+        Notes on outputs that are off, of which it warns.
+
+    Raises:
+        ConverterError: A float32 file computes something else than the student.
+    """
+    found = inspect(named)
+    runtime = faults.judge_of(found, request.target.runtime)
+    given = arrays or request.student.made_up(_JUDGED, closeness.input_ranges(found))
+    return _off(_errors(request, found, tflite, ports, runtime, given), request, found)
+
+
 _NODE = re.compile(r"Node (?:number (\d+) \((\w+)\)|(\w+) \(number (\d+)f?\))")
 
 

@@ -407,8 +407,7 @@ def _postprocessing(given):
     known = {
         "softmax": keras.ops.softmax,
         "sigmoid": keras.ops.sigmoid,
-        # Keras' own argmax ends in bitwise operators that TFLite lacks.
-        "argmax": lambda x: tf.argmax(x, axis=-1, output_type=tf.int32),
+        "argmax": _argmax,
     }
     if isinstance(given, str) and given not in known:
         raise ValueError(
@@ -416,3 +415,11 @@ def _postprocessing(given):
             f"Received: postprocessing={given!r}"
         )
     return known[given] if isinstance(given, str) else given
+
+
+def _argmax(x):
+    """The index of the largest value along the last axis, int32."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.argmax(x, axis=-1)
+    # Keras' own ends in bitwise operators that TFLite lacks.
+    return tf.argmax(x, axis=-1, output_type=tf.int32)

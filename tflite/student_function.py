@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import ops
 from keras_distill.tflite import runtimes
 
-from keras_distill import _keras
+from keras_distill import _keras, backends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,10 +222,13 @@ class StudentFunction:
     @property
     def variables(self) -> list:
         """TensorFlow variables of the student and of the layers around it."""
-        layers = [
-            x for x in (self.preprocessing, self.postprocessing) if isinstance(x, keras.Layer)
-        ]
-        return [v.value for layer in (self.model, *layers) for v in layer.variables]
+        return [variable.value for variable in self._keras_variables]
+
+    @property
+    def _keras_variables(self):
+        around = (self.preprocessing, self.postprocessing)
+        layers = [layer for layer in around if isinstance(layer, keras.Layer)]
+        return [variable for layer in (self.model, *layers) for variable in layer.variables]
 
     def _packed(self, flat):
         """Inputs in the structure of the student's own."""
@@ -239,6 +242,8 @@ class StudentFunction:
 
     @functools.cached_property
     def _function(self):
+        if keras.backend.backend() == "jax":
+            return backends.compiled_by_jax(self, self._keras_variables)
         specs = {i.name: tf.TensorSpec((None, *i.shape), self.dtype(i)) for i in self.inputs}
         function = tf.function(lambda x: self(x), input_signature=[specs], autograph=False)
         # TensorFlow would warn of retracing where many students are verified.
@@ -255,8 +260,10 @@ class StudentFunction:
                 i.name: tf.cast(inputs[i.name][start : start + batch_size], self.dtype(i))
                 for i in self.inputs
             }
+            if keras.backend.backend() == "jax":
+                block = {name: x.numpy() for name, x in block.items()}
             parts.append(self._function(block))
-        return {n: np.concatenate([part[n].numpy() for part in parts]) for n in parts[0]}
+        return {n: np.concatenate([np.asarray(part[n]) for part in parts]) for n in parts[0]}
 
 
 def beside_file(model: keras.Model, ports: runtimes.Ports) -> StudentFunction:

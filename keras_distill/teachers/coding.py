@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_distill._types import Tensor
@@ -134,14 +133,14 @@ class Layout:
             if output.top_k is None:
                 fields[output.field] = logits
                 continue
-            values, classes = tf.math.top_k(logits, output.top_k)
+            values, classes = ops.top_k(logits, output.top_k)
             fields[f"{output.field}/values"] = values
             fields[f"{output.field}/classes"] = classes
             is_sigmoid = answer.activation == "sigmoid"
             fields[f"{output.field}/rest"] = _rest(logits, classes, self.temperature, is_sigmoid)
         for path in self.features:
             fields[f"layer:{path}"] = features[path]
-        return {name: tf.cast(x, self.record[name].base.type) for name, x in fields.items()}
+        return {name: ops.cast(x, self.record[name].base.name) for name, x in fields.items()}
 
     def decode(self, fields: dict) -> tuple:
         """`(outputs, features)` from the fields of a batch of records."""
@@ -185,19 +184,19 @@ def _rest(logits, classes, temperature, sigmoid):
     At `temperature`, the probabilities of these classes then add up to what they were.
     """
     width = logits.shape[-1]
-    flat = tf.reshape(logits, (-1, width)) / temperature
-    rows = tf.repeat(tf.range(tf.shape(flat)[0])[:, None], classes.shape[-1], axis=1)
-    index = tf.stack([rows, tf.reshape(classes, tf.shape(rows))], axis=-1)
+    flat = ops.reshape(logits, (-1, width)) / temperature
+    rows = ops.repeat(ops.arange(ops.shape(flat)[0])[:, None], classes.shape[-1], axis=1)
+    index = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(classes, (-1,))], axis=-1)
 
     def log_sum(log_p):
-        tail = tf.tensor_scatter_nd_update(log_p, index, tf.fill(tf.shape(rows), -np.inf))
-        return tf.reduce_logsumexp(tail, axis=-1)
+        none = ops.full((ops.shape(index)[0],), -np.inf, log_p.dtype)
+        return ops.logsumexp(ops.scatter_update(log_p, index, none), axis=-1)
 
     if sigmoid:
-        rest = log_sum(tf.math.log_sigmoid(flat)) - log_sum(tf.math.log_sigmoid(-flat))
+        rest = log_sum(ops.log_sigmoid(flat)) - log_sum(ops.log_sigmoid(-flat))
     else:
         rest = log_sum(flat) - np.log(width - classes.shape[-1])
-    return tf.reshape(temperature * rest, tf.shape(logits)[:-1])
+    return ops.reshape(temperature * rest, ops.shape(logits)[:-1])
 
 
 def _dense(values, classes, rest, width):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import backends
+from keras_distill.teachers import host_calls
 from keras_distill.teachers.base import contents_of, map_outputs, option_for
 from keras_distill.teachers.live import LiveTeacher
 
@@ -18,10 +18,12 @@ class Function(LiveTeacher):
 
     Args:
         function: Function of the batch's inputs. It takes and returns tensors, as a
-            `tf.function` or a SavedModel's signature does, unless `output_spec` is given.
+            `tf.function` or a SavedModel's signature does, unless `output_spec` is given. On the
+            JAX backend it is a function of JAX arrays, or a `tf.function`, which is called on the
+            host.
         output_spec: For a function of NumPy arrays (such as scikit-learn's `predict_proba`),
-            what it returns: a `tf.TensorSpec`, or a structure of them. Such a function can't be
-            compiled by XLA. Defaults to `None`: it is a function of tensors.
+            what it returns: a `tf.TensorSpec`, or a structure of them. With TensorFlow, such a
+            function can't be compiled by XLA. Defaults to `None`: it is a function of tensors.
         name: Name for messages and reports. Defaults to the function's.
 
     Raises:
@@ -38,14 +40,14 @@ class Function(LiveTeacher):
     def __init__(self, function: Callable, output_spec: Any = None, name: str | None = None):
         if not callable(function):
             raise TypeError(f"`function` must be callable. Received: {function!r}")
-        if output_spec is not None:
-            backends.require("A teacher that is a function of arrays", "tensorflow")
         self.name = name or getattr(function, "__name__", type(function).__name__).strip("<>")
         self.function = function
         self.output_spec = output_spec
-        self.supports_jit = output_spec is None
+        self.supports_jit = output_spec is None or keras.backend.backend() == "jax"
 
     def run(self, inputs: Any, taps: Any) -> tuple:
+        if keras.backend.backend() == "jax":
+            return host_calls.outputs_of(self.function, inputs, self.output_spec), []
         if self.output_spec is None:
             outputs = self.function(inputs)
             return keras.tree.map_structure(tf.convert_to_tensor, outputs), []
@@ -83,14 +85,14 @@ class SavedModel(Function):
     """
 
     def __init__(self, path: Any, signature: str | None = None, name: str | None = None):
-        backends.require("A SavedModel as a teacher", "tensorflow")
         path = pathlib.Path(path)
         if not tf.saved_model.contains_saved_model(str(path)):
             raise ValueError(f"There is no SavedModel at {path}.")
         # Functions hold their variables only as long as what was loaded lives.
         self._loaded = tf.saved_model.load(str(path))
         function, specs = _serving_function(self._loaded, signature, path)
-        super().__init__(function, name=name or path.name)
+        is_jax = keras.backend.backend() == "jax"
+        super().__init__(tf.function(function) if is_jax else function, name=name or path.name)
         self._path = path
         self._are_probabilities: Any = None
         try:

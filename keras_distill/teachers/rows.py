@@ -3,9 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill import backends
+from keras_distill import taps as tapping
 from keras_distill.outputs import as_outputs
 from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.batches import Keyed, element_of, x_of
@@ -108,9 +111,8 @@ class Asking:
         taps = [teacher.tap_path(tap) for tap in features]
         wrong: list[Exception] = []
 
-        @tf.function
-        def fields_of(rows):
-            outputs, found = teacher.answer(rows.inputs, taps)
+        def fields_of(inputs):
+            outputs, found = teacher.answer(inputs, taps)
             outputs = as_outputs(teacher.combine(outputs))
             found = dict(zip(taps, found, strict=True))
             names = teacher.output_names
@@ -119,10 +121,17 @@ class Asking:
             except (TypeError, ValueError) as error:
                 wrong.append(error)
                 raise
-            return {SIGNATURE: signatures(rows.inputs)[0], **self.layout.encode(outputs, found)}
+            return self.layout.encode(outputs, found)
+
+        @tf.function
+        def all_fields_of(rows):
+            return {SIGNATURE: signatures(rows.inputs)[0], **fields_of(rows.inputs)}
 
         try:
-            self._fields_of = fields_of.get_concrete_function(spec)
+            if keras.backend.backend() == "jax":
+                self._fields_of = _on_jax(fields_of, teacher, spec.inputs)
+            else:
+                self._fields_of = all_fields_of.get_concrete_function(spec)
         except (TypeError, ValueError):
             if wrong:  # As it is, without what TensorFlow says about the function.
                 raise wrong[0] from None
@@ -136,7 +145,7 @@ class Asking:
         """
         records = np.empty(len(rows.keys), self.layout.record)
         for name, field in self._fields_of(rows).items():
-            field = field.numpy()
+            field = np.asarray(field)
             if name != SIGNATURE and field.dtype.kind == "f" and not np.isfinite(field).all():
                 self._raise_not_finite(name, field, rows.keys.numpy())
             records[name] = field
@@ -148,3 +157,19 @@ class Asking:
             f"The teacher's {name} for the example with the key {keys[row, 0]} isn't finite in "
             f"{self.layout.dtype}. Answers beyond float16's range of ±65504 need dtype='float32'."
         )
+
+
+def _on_jax(fields_of, teacher, spec):
+    """A function of a batch, compiled by JAX, which is traced once to begin with."""
+    variables = [x for x in teacher.variables if isinstance(x, keras.Variable)]
+    compiled = backends.compiled_by_jax(fields_of, variables)
+    tapping.spec_of(
+        fields_of,
+        keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype.name), spec),
+    )
+
+    def fields(rows):
+        inputs = keras.tree.map_structure(np.asarray, rows.inputs)
+        return {SIGNATURE: signatures(rows.inputs)[0], **compiled(inputs)}
+
+    return fields

@@ -1,18 +1,21 @@
 """What must be the same on each backend of Keras: functions without arguments, by name.
 
-    python tests/jax_backend/backend_cases.py values.npz
+    python tests/jax_backend/backend_cases.py FOLDER
 
-writes what they give on the backend of this process.
+writes what they give on TensorFlow to `FOLDER/values.npz`, and the files of teachers beside it.
 """
 
+import os
 import pathlib
 import sys
+import tempfile
 import warnings
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "losses"))
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 from loss_cases import CASES as LOSSES
 from loss_cases import pulled_back, value_and_gradient
@@ -74,9 +77,10 @@ def data(shape=(8,), samples=80):
 def trained(distiller, x, y=None, weights=None, from_logits=True, optimizer=None, **options):
     """Ten steps of `fit`: all weights and all that it reported."""
     optimizer = optimizer or keras.optimizers.Adam(0.01)
+    has_labels = y is not None or not isinstance(x, np.ndarray)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-    metrics = None if y is None else ["accuracy"]
-    distiller.compile(optimizer, None if y is None else loss, metrics=metrics)
+    metrics = ["accuracy"] if has_labels else None
+    distiller.compile(optimizer, loss if has_labels else None, metrics=metrics)
     history = distiller.fit(
         x, y, sample_weight=weights, batch_size=16, epochs=2, shuffle=False, verbose=0, **options
     ).history
@@ -131,6 +135,13 @@ def ensemble():
         [network(9, 2, name="wide"), network(7, 5, name="narrow")]
     )
     return trained(keras_distill.Distiller(network(4, 1), teachers), x, y)
+
+
+def learned_ensemble():
+    x, _, _ = data()
+    members = [network(9, 2, name="wide"), network(7, 5, name="narrow")]
+    teachers = keras_distill.teachers.Ensemble(members, weights="learned")
+    return trained(keras_distill.Distiller(network(4, 1), teachers, alpha=0), x)
 
 
 def schedules():
@@ -208,6 +219,93 @@ def trained_quantize_aware():
     return {name: x for name, x in results.items() if "loss" in name or "targets" in name}
 
 
+class Batches(keras.utils.PyDataset):
+    """Batches of 16 rows of arrays."""
+
+    def __init__(self, arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(keras.tree.flatten(self.arrays)[0]) // 16
+
+    def __getitem__(self, index):
+        rows = slice(16 * index, 16 * index + 16)
+        return keras.tree.map_structure(lambda array: array[rows], self.arrays)
+
+
+def answers_in_memory():
+    """Arrays as a teacher, by a `PyDataset`."""
+    x, y, _ = data()
+    teacher = keras_distill.teachers.Arrays(network(9, 2).predict(x, verbose=0))
+    distiller = keras_distill.Distiller(network(4, 1), teacher)
+    return trained(distiller, Batches((teacher.attach(x), y)))
+
+
+def stored_answers():
+    """Written, read by `tf.data`, and learned from."""
+    x, y, _ = data()
+    with tempfile.TemporaryDirectory() as folder:
+        stored = keras_distill.teachers.store(
+            network(9, 2, "softmax"),
+            tf.data.Dataset.from_tensor_slices((x, y)),
+            folder,
+            features=["hidden"],
+            top_k=2,
+            dtype="float32",
+            verbose=0,
+        )
+        examples = stored.attach(tf.data.Dataset.from_tensor_slices((x, y)))
+        batch = next(iter(examples.batch(80)))[0]
+        read = {name: field.numpy() for name, field in next(iter(batch.answers.values())).items()}
+        tap = keras_distill.Match(losses.RelationalDistance(), student="hidden", teacher="hidden")
+        distiller = keras_distill.Distiller(network(4, 1), stored, [losses.SoftTargets(), tap])
+        return {**trained(distiller, examples.batch(16)), **read}
+
+
+def of_arrays():
+    """A function of arrays as a teacher."""
+    x, y, _ = data()
+    weights = np.random.default_rng(1).standard_normal((8, 3)).astype("float32")
+    spec = tf.TensorSpec((None, 3))
+    teacher = keras_distill.teachers.Function(lambda x: np.tanh(x @ weights), spec)
+    return trained(keras_distill.Distiller(network(4, 1), teacher), x, y)
+
+
+def of_tensors():
+    """A `tf.function` as a teacher."""
+    x, y, _ = data()
+    weights = tf.Variable(np.random.default_rng(1).standard_normal((8, 3)).astype("float32"))
+    teacher = tf.function(lambda x: tf.tanh(x @ weights))
+    return trained(keras_distill.Distiller(network(4, 1), teacher), x, y)
+
+
+def saved_model():
+    x, y, _ = data()
+    return trained(keras_distill.Distiller(network(4, 1), folder_of_teachers() / "saved"), x, y)
+
+
+def tflite_file():
+    x, y, _ = data()
+    path = folder_of_teachers() / "teacher.tflite"
+    return trained(keras_distill.Distiller(network(4, 1), path), x, y)
+
+
+FOLDER = "KERAS_DISTILL_BACKEND_CASES"
+
+
+def folder_of_teachers():
+    return pathlib.Path(os.environ[FOLDER])
+
+
+def write_teachers():
+    """A SavedModel and a TFLite file, which Keras writes on TensorFlow alone."""
+    teacher, folder = network(9, 2), folder_of_teachers()
+    teacher.export(folder / "saved", verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved"))
+    (folder / "teacher.tflite").write_bytes(converter.convert())
+
+
 #: Each ten steps of training.
 TRAININGS = [
     soft_targets,
@@ -215,11 +313,18 @@ TRAININGS = [
     ends_in_sigmoid,
     matches,
     ensemble,
+    learned_ensemble,
     schedules,
     missing_labels,
     validated_with_the_teacher,
     mutual,
     masked_steps,
+    answers_in_memory,
+    stored_answers,
+    of_arrays,
+    of_tensors,
+    saved_model,
+    tflite_file,
 ]
 CASES = {
     **{f"loss {case.name}": of_loss(case) for case in LOSSES if DRAWN not in case.name},
@@ -230,5 +335,7 @@ CASES = {
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    os.environ[FOLDER] = sys.argv[1]
+    write_teachers()
     found = {f"{name}|{key}": x for name, run in CASES.items() for key, x in run().items()}
-    np.savez(sys.argv[1], **found)
+    np.savez(folder_of_teachers() / "values.npz", **found)

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+#: Where the files of teachers are.
+FOLDER = "KERAS_DISTILL_BACKEND_CASES"
 IS_JAX = os.environ.get("KERAS_BACKEND") == "jax"
 # Before JAX starts: so many devices for `DataParallel`.
 if IS_JAX:
@@ -19,12 +21,13 @@ collect_ignore_glob = [] if IS_JAX else ["test_*.py"]
 @pytest.fixture(scope="session")
 def on_tensorflow(tmp_path_factory):
     """What the cases give on the TensorFlow backend: a dict of arrays for each, by its name."""
-    path = tmp_path_factory.mktemp("tensorflow") / "values.npz"
+    folder = tmp_path_factory.mktemp("tensorflow")
+    os.environ[FOLDER] = str(folder)
     script = pathlib.Path(__file__).with_name("backend_cases.py")
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    subprocess.run([sys.executable, script, path], check=True, env=environment)
+    subprocess.run([sys.executable, script, folder], check=True, env=environment)
     cases: dict = {}
-    with np.load(path) as values:
+    with np.load(folder / "values.npz") as values:
         for key in values:
             case, name = key.split("|")
             cases.setdefault(case, {})[name] = values[key]

@@ -1,0 +1,65 @@
+"""What a compiled step of JAX can't hold, and calls on the host: arrays in, arrays out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def outputs_of(function: Callable, inputs: Any, output_spec: Any) -> Any:
+    """What a teacher's function answers, on the JAX backend.
+
+    Args:
+        function: A function of arrays, if `output_spec` is given; a `tf.function`; or a function
+            of JAX arrays, which becomes part of the step.
+        inputs: A batch, JAX arrays of shape `(batch, ...)`.
+        output_spec: A structure of `tf.TensorSpec`, or `None`.
+    """
+    if output_spec is not None:
+        return _called(function, inputs, output_spec)
+    if not hasattr(function, "get_concrete_function"):
+        return keras.tree.map_structure(keras.ops.convert_to_tensor, function(inputs))
+    spec = keras.tree.map_structure(_spec, inputs)
+
+    def on_arrays(arrays: Any) -> Any:
+        outputs = function(keras.tree.map_structure(tf.convert_to_tensor, arrays))
+        return keras.tree.map_structure(np.asarray, outputs)
+
+    return _called(on_arrays, inputs, function.get_concrete_function(spec).structured_outputs)
+
+
+def _spec(x):
+    """What TensorFlow knows of an array of JAX, whose size may be a symbol."""
+    shape = [size if isinstance(size, int) else None for size in x.shape]
+    return tf.TensorSpec(shape, x.dtype.name)
+
+
+def _called(function, inputs, output_spec):
+    """The outputs of a function of arrays, as arrays of JAX, by a call out of the step."""
+    import jax
+
+    batch = keras.tree.flatten(inputs)[0].shape[0]
+    results = [_result(spec, batch) for spec in keras.tree.flatten(output_spec)]
+
+    def call(*leaves):
+        arrays = [np.asarray(x) for x in leaves]
+        outputs = keras.tree.flatten(function(keras.tree.pack_sequence_as(inputs, arrays)))
+        return [np.asarray(y, r.dtype) for y, r in zip(outputs, results, strict=True)]
+
+    outputs = jax.pure_callback(call, results, *keras.tree.flatten(inputs))
+    return keras.tree.pack_sequence_as(output_spec, outputs)
+
+
+def _result(spec, batch):
+    """Shape and dtype of an output for a batch."""
+    import jax
+
+    shape = (batch, *spec.shape[1:])
+    if None in shape:
+        raise ValueError(
+            "On the JAX backend, a teacher's function must answer in tensors of a known size, but "
+            f"it answers with {spec}. Give `output_spec` with all sizes but that of the batch."
+        )
+    return jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(spec.dtype.as_numpy_dtype))

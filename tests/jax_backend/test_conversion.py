@@ -1,0 +1,87 @@
+"""Students on JAX become TFLite files that compute what they compute on JAX."""
+
+import keras
+import numpy as np
+import pytest
+from backend_cases import convolutional, data
+
+import keras_distill
+from keras_distill import quantization, tflite
+
+
+@pytest.fixture(scope="module")
+def student():
+    return convolutional(3, 1)
+
+
+@pytest.fixture(scope="module")
+def int8(student):
+    """For microcontrollers, by layers around it, one of them with weights."""
+    normalization = keras.layers.Normalization(mean=0.1, variance=2.0, axis=None)
+    x, _, _ = data((8, 8, 1))
+    return tflite.convert(
+        student,
+        "micro",
+        "int8",
+        calibration=x,
+        preprocessing=normalization,
+        postprocessing="softmax",
+        labels=["a", "b", "c"],
+    )
+
+
+@pytest.mark.nightly
+def test_float32_file(student):
+    x, y, _ = data((8, 8, 1))
+    artifact = tflite.convert(student)
+    np.testing.assert_allclose(artifact.predict(x), student.predict(x, verbose=0), atol=1e-5)
+    assert artifact.verify(x, y)["verdict"] == "pass"
+    assert artifact.student.model is student
+
+
+def test_int8_file(int8, student):
+    x, y, _ = data((8, 8, 1))
+    report = int8.verify(x, y)
+    assert report["verdict"] == "pass"
+    expected = keras.ops.softmax(student.predict((x - 0.1) / 2**0.5, verbose=0))
+    np.testing.assert_allclose(int8.predict(x), expected, atol=0.05)
+    assert int8.labels == ["a", "b", "c"]
+    assert int8.report["calibration"]["samples"] == len(x)
+
+
+def test_quantize_aware_student(student):
+    x, _, _ = data((8, 8, 1))
+    aware = quantization.quantize_aware(student, calibration=x)
+    artifact = tflite.convert(aware, io="int8")
+    steps = artifact.verify(x)["runtimes"]["litert"]["outputs"][0]["largest_steps"]
+    assert steps <= 1.5
+
+
+@pytest.mark.nightly
+def test_errors_of_the_child_arrive(student):
+    with pytest.raises(tflite.BudgetError, match="over its budget"):
+        tflite.convert(student, max_flash=100)
+
+
+@keras.saving.register_keras_serializable("tests")
+class OfJax(keras.layers.Layer):
+    def call(self, inputs):
+        import jax
+
+        return jax.nn.relu(inputs)
+
+
+def test_what_cannot_be_handed_over_is_refused(student):
+    with pytest.raises(NotImplementedError, match="`stream` needs the TensorFlow backend"):
+        tflite.convert(student, stream=1)
+    with pytest.raises(NotImplementedError, match="`preprocessing` must be a Keras layer"):
+        tflite.convert(student, preprocessing=lambda x: x / 255)
+    foreign = keras.Sequential([keras.Input((4,)), OfJax()])
+    with pytest.raises(tflite.ConverterError, match="can't be rebuilt on the TensorFlow backend"):
+        tflite.convert(foreign)
+
+
+def test_torch_is_refused(student, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(NotImplementedError, match="`keras_distill.tflite.convert` needs"):
+        keras_distill.tflite.convert(student)

@@ -1,0 +1,141 @@
+"""What a training run on JAX promises beside its values."""
+
+import jax
+import keras
+import numpy as np
+import pytest
+from backend_cases import data, network
+
+import keras_distill
+from keras_distill.losses import SoftTargets
+
+
+def compiled(student, teacher, **options):
+    distiller = keras_distill.Distiller(student, teacher, SoftTargets(2.0), **options)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    return distiller
+
+
+def fitted(distiller, epochs=2, **options):
+    x, y, _ = data()
+    distiller.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0, **options)
+    return distiller
+
+
+def assert_same(a, b, **tolerances):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), **tolerances or {"rtol": 0})
+
+
+def test_the_teacher_is_an_argument_of_the_program(monkeypatch):
+    """Not a constant in it: a program's size doesn't depend on the size of the teacher."""
+    jit, programs = jax.jit, []
+
+    def noting(function, **options):
+        made = jit(function, **options)
+
+        def call(*args):
+            programs.append(made.lower(*args).as_text())
+            return made(*args)
+
+        return call
+
+    monkeypatch.setattr(keras.src.backend.jax.trainer, "jit", noting)
+    sizes = []
+    for width in (9, 700):
+        x, y, _ = data()
+        distiller = compiled(network(4, 1), network(width, 2))
+        programs.clear()
+        distiller.fit(x, y, batch_size=80, verbose=0)
+        (program,) = programs
+        assert f"tensor<8x{width}xf32>" in program
+        sizes.append(len(program))
+    assert sizes[1] < sizes[0] + 2000
+
+
+def test_traced_once(monkeypatch):
+    traces = []
+    original = keras_distill.Distiller.train_step
+
+    def counted(self, *args):
+        traces.append(1)
+        return original(self, *args)
+
+    monkeypatch.setattr(keras_distill.Distiller, "train_step", counted)
+    x, y, _ = data()
+    fitted(compiled(network(4, 1), network(9, 2)), 3, validation_data=(x, y))
+    assert len(traces) == 1
+
+
+def test_the_teacher_is_not_trained_counted_or_saved(tmp_path):
+    student, teacher = network(4, 1), network(9, 2)
+    before = [np.array(value) for value in teacher.get_weights()]
+    distiller = fitted(compiled(student, teacher))
+    assert_same(before, teacher.get_weights())
+    assert distiller.count_params() == student.count_params()
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+    assert loaded.teacher is None
+    assert_same(loaded.get_weights(), student.get_weights())
+
+
+def dropping(seed=3):
+    """A student with a random generator, whose state goes on, too."""
+    student = network(4, 1)
+    return keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dropout(0.3, seed=seed), student], name="student"
+    )
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_ends_in_the_same_weights(tmp_path):
+    whole = fitted(compiled(dropping(), network(9, 2)), 4)
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(compiled(dropping(), network(9, 2)), 4, callbacks=[backup(), Interrupt()])
+    resumed = fitted(compiled(dropping(), network(9, 2)), 4, callbacks=[backup()])
+    assert_same(whole.get_weights(), resumed.get_weights())
+    assert_same(whole.optimizer.variables, resumed.optimizer.variables)
+
+
+def test_checkpoints_load(tmp_path):
+    path = tmp_path / "{epoch}.weights.h5"
+    checkpoint = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
+    distiller = fitted(compiled(network(4, 1), network(9, 2)), callbacks=[checkpoint])
+    other = compiled(network(4, 5), network(9, 2))
+    other.load_weights(tmp_path / "2.weights.h5")
+    assert_same(distiller.get_weights(), other.get_weights())
+
+
+def test_several_devices_make_the_same_update():
+    expected = fitted(compiled(network(4, 1), network(9, 2)))
+    devices = keras.distribution.list_devices("cpu")
+    assert len(devices) == 4
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+    try:
+        distiller = fitted(compiled(network(4, 1), network(9, 2)))
+        (kernel, *_) = distiller.trainable_variables
+        assert len(kernel.value.sharding.device_set) == 4
+    finally:
+        keras.distribution.set_distribution(None)
+    assert_same(expected.get_weights(), distiller.get_weights(), rtol=1e-4, atol=1e-6)
+
+
+def test_steps_per_execution_and_own_batches():
+    x, y, _ = data()
+    distiller = compiled(network(4, 1), network(9, 2))
+    logs = [distiller.train_on_batch(x[i : i + 16], y[i : i + 16]) for i in range(0, 80, 16)]
+    assert np.isfinite(logs).all()
+    once = fitted(compiled(network(4, 1), network(9, 2)), 1)
+    assert_same(distiller.get_weights(), once.get_weights(), rtol=1e-5, atol=1e-6)
+    assert distiller.predict(x, verbose=0).shape == (80, 3)
+    assert distiller.evaluate(x, y, verbose=0, return_dict=True).keys() == {"loss", "accuracy"}
