@@ -38,13 +38,25 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
+def optimize_graphs(on):
+    """Whether TensorFlow optimizes graphs, which doesn't pay for models as small as these."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
+
+
+@pytest.fixture
+def optimized_graphs():
+    """Graphs as in processes that tests start: optimized, which changes sums in their last bits."""
+    optimize_graphs(True)
+    yield
+    optimize_graphs(False)
+
+
 def pytest_collection_finish(session):
     """Spares the tests work that takes longer than what they run."""
     if session.items and not session.config.option.collectonly:
-        import tensorflow as tf
-
-        # Optimizing a graph doesn't pay for models as small as these.
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        optimize_graphs(False)
         # What is imported stays, and needn't be searched for garbage again and again.
         gc.collect()
         gc.freeze()

@@ -33,8 +33,15 @@ def counted(dense, cross_entropy, monkeypatch):
     return build
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("metrics", [["accuracy"], None])
+@pytest.mark.parametrize(
+    ("metrics", "jit_compile"),
+    [
+        (["accuracy"], True),
+        (["accuracy"], False),
+        (None, False),
+        pytest.param(None, True, marks=pytest.mark.nightly),
+    ],
+)
 def test_traced_once(counted, batch, metrics, jit_compile):
     """Variables made inside a traced function would have both models traced a second time."""
     x, y, weight = batch

@@ -89,14 +89,14 @@ def test_runtimes_agree_with_the_simulation(runtime, aware_student, artifact, sp
     ("io", "ends"),
     [("float32", ("QUANTIZE", "DEQUANTIZE")), ("uint8", ("QUANTIZE", "QUANTIZE"))],
 )
-def test_ports_of_other_types(io, ends, aware_student, split):
+def test_ports_of_other_types(io, ends, aware_student, artifact, split):
     made = tflite.convert(aware_student, io=io)
     names = operators(made.tflite)
     assert (names[0], names[-1]) == ends
     assert len(names) == 11
     simulated = aware_student.predict(split[1][0][:64], verbose=0)
     outputs = made.predict(split[1][0][:64])
-    scale = by_name(tflite.convert(aware_student, io="int8").tflite)["logits"].quantization.scale
+    scale = by_name(artifact.tflite)["logits"].quantization.scale
     answers = next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
     assert np.max(np.abs(answers - simulated)) <= 1.01 * scale[0]
 

@@ -1,5 +1,7 @@
 """Kinds of layers and models that users build, simulated and held against their file."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -33,13 +35,23 @@ CONSTANTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def with_constants():
+    """The quantize-aware model of each kind and its file, made once."""
+
+    @functools.cache
+    def make(kind):
+        keras.utils.set_random_seed(0)
+        aware = aware_of(lambda x: layers.Conv2D(4, 3)(CONSTANTS[kind](x)), data(6, 6, 3))
+        return aware, tflite.convert(aware, "micro", io="int8").tflite
+
+    return make
+
+
 @pytest.mark.parametrize("runtime", ["litert", MICRO])
 @pytest.mark.parametrize("kind", CONSTANTS)
-def test_arithmetic_with_constants(kind, runtime):
-    x = data(6, 6, 3)
-    aware = aware_of(lambda x: layers.Conv2D(4, 3)(CONSTANTS[kind](x)), x)
-    file = tflite.convert(aware, "micro", io="int8").tflite
-    assert steps_apart(aware, file, [x], runtime).max() <= 1
+def test_arithmetic_with_constants(kind, runtime, with_constants):
+    assert steps_apart(*with_constants(kind), [data(6, 6, 3)], runtime).max() <= 1
 
 
 def test_constants_that_have_no_kernel():

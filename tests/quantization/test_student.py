@@ -41,8 +41,14 @@ def test_calibration_finds_the_extremes(float_student, split):
     assert float(np.max(layer.maximum)) == pytest.approx(highest, rel=0.02)
 
 
+@pytest.fixture(scope="module")
+def calibrated(float_student, split):
+    """The student, calibrated on an array."""
+    return quantization.quantize_aware(float_student, split[0][0][:128])
+
+
 @pytest.mark.parametrize("form", ["list", "dict", "dataset", "labelled dataset", "batches"])
-def test_forms_of_calibration(form, float_student, split):
+def test_forms_of_calibration(form, float_student, calibrated, split):
     x, y = split[0][0][:128], split[0][1][:128]
     data = {
         "list": [x],
@@ -51,7 +57,7 @@ def test_forms_of_calibration(form, float_student, split):
         "labelled dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(32),
         "batches": (x[i : i + 16] for i in range(0, 128, 16)),
     }[form]
-    reference = quantization.quantize_aware(float_student, x).get_layer("logits_range")
+    reference = calibrated.get_layer("logits_range")
     layer = quantization.quantize_aware(float_student, data).get_layer("logits_range")
     assert float(layer.grid()[0]) == pytest.approx(float(reference.grid()[0]), rel=1e-5)
 
@@ -103,15 +109,20 @@ def test_logits_behind_a_rounded_softmax_are_found(digits):
     assert float(got) == pytest.approx(float(loss(teacher, logits(x[:64]))), rel=1e-5)
 
 
-def test_training_stops_and_goes_on(float_student, split, tmp_path):
+def test_training_stops_and_goes_on(split, tmp_path):
     """Two epochs in a row and two with a save in between end in the same weights."""
     (x, y), _ = split
     x, y = x[:256], y[:256]
     runs = []
+    image = keras.Input((8, 8, 1))
+    maps = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(image)
+    maps = keras.layers.ReLU()(keras.layers.BatchNormalization()(maps))
+    maps = keras.layers.Add()([maps, keras.layers.DepthwiseConv2D(3, padding="same")(maps)])
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    student = keras.Model(image, keras.layers.Dense(10)(pooled))
     for stops in (False, True):
         keras.utils.set_random_seed(3)
-        model = compiled(quantization.quantize_aware(float_student, x, learned_steps=True), 1e-3)
-        model.get_layer("dropout").rate = 0.0
+        model = compiled(quantization.quantize_aware(student, x, learned_steps=True), 1e-3)
         model.fit(x, y, epochs=1, shuffle=False, verbose=0)
         if stops:
             model.save(tmp_path / "half.keras")

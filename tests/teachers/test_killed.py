@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from keras_distill.teachers import Function, Stored, store
 
 
+@pytest.mark.usefixtures("optimized_graphs")
 def test_killed_and_restarted(dense, tmp_path):
     model = dense(name="sage")
     model.save(tmp_path / "model.keras")

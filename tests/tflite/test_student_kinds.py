@@ -39,8 +39,17 @@ REPEATS = {
 }
 
 
-@pytest.mark.parametrize("quantization", ["float32", "int8"])
-@pytest.mark.parametrize("kind", REPEATS)
+@pytest.mark.parametrize(
+    ("kind", "quantization"),
+    [
+        *((kind, "float32") for kind in REPEATS),
+        *((kind, "int8") for kind in ("UpSampling2D", "repeat", "tile", "GroupQueryAttention")),
+        *(
+            pytest.param(kind, "int8", marks=pytest.mark.nightly)
+            for kind in ("UpSampling1D", "RepeatVector", "repeat by 7 of 41", "tile often")
+        ),
+    ],
+)
 def test_repetition_on_microcontrollers(kind, quantization):
     """TFLite Micro has no TILE."""
     function, shape = REPEATS[kind]
