@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import rich.console
@@ -19,18 +19,21 @@ from keras_distill.evaluation import (
     latency,
     metrics,
     scoring,
+    stream_scoring,
     tables,
     tasks,
 )
 from keras_distill.evaluation.candidates import Candidate, as_candidate
 from keras_distill.labels import checked_missing
+from keras_distill.tflite.streaming.decision import Decision
 
 
 class ComparisonDict(TypedDict):
     """What `Comparison.to_dict` returns, all of it plain types for JSON.
 
     Attributes:
-        task: `"classification"`, `"multilabel"`, `"segmentation"` or `"regression"`.
+        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"stream"`
+            (events in recordings) or `"frames"` (a label for each step of a recording).
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.
@@ -41,6 +44,8 @@ class ComparisonDict(TypedDict):
         disagreements: The samples on which candidate and teacher disagree most, without their
             inputs, by candidate.
         notes: Sentences that a reader of the numbers must know.
+        streams: Only for recordings: counts, confusion of words and the detection error tradeoff,
+            or the receiver operating characteristic, by candidate.
     """
 
     task: str
@@ -53,6 +58,7 @@ class ComparisonDict(TypedDict):
     reliability: dict[str, dict[str, list[float]]]
     disagreements: dict[str, list[dict[str, Any]]]
     notes: list[str]
+    streams: NotRequired[dict[str, dict[str, Any]]]
 
 
 @dataclasses.dataclass
@@ -66,7 +72,8 @@ class Comparison:
             `"intervals"` (95 %, bootstrap over the test set) and, for several runs,
             `"run_values"` of each metric and `"run_intervals"` (95 %, Student's t).
         notes: Sentences that a reader of the table must know.
-        task: `"classification"`, `"multilabel"`, `"segmentation"` or `"regression"`.
+        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"stream"`
+            (events in recordings) or `"frames"` (a label for each step of a recording).
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.
@@ -74,6 +81,7 @@ class Comparison:
         disagreements: For each candidate other than the teacher, the samples on which it is
             farthest from the teacher: dicts of `"sample"`, `"input"`, `"label"`, `"teacher"`,
             `"candidate"` (class and probability, or values) and `"distance"`.
+        streams: For recordings, what was measured of each candidate's first run, as plain types.
     """
 
     rows: list[tables.Row]
@@ -84,6 +92,7 @@ class Comparison:
     class_names: list[str] | None
     scores: dict[str, metrics.Scores]
     disagreements: dict[str, list[disagreements.Disagreement]]
+    streams: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def table(self) -> rich.table.Table:
         """The comparison as a `rich.table.Table`: a line for each metric, a column for each
@@ -96,7 +105,7 @@ class Comparison:
 
     def to_dict(self) -> ComparisonDict:
         """Everything but the inputs, as plain types for JSON."""
-        return {
+        found: ComparisonDict = {
             "task": self.task,
             "samples": self.samples,
             "teacher": self.teacher,
@@ -117,6 +126,9 @@ class Comparison:
             },
             "notes": self.notes,
         }
+        if self.streams:
+            found["streams"] = tables.plain(self.streams)
+        return found
 
     def report(
         self,
@@ -190,6 +202,8 @@ def compare(
     resamples: int = 1000,
     latency_runs: int = 0,
     batch_size: int = 256,
+    decision: Decision | Mapping[str, Decision] | None = None,
+    step: float | None = None,
 ) -> Comparison:
     """Runs candidates on the same held-out data and puts them side by side.
 
@@ -203,14 +217,15 @@ def compare(
         data: Held-out inputs and labels: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`
             or another iterable of batches. Labels are class indices or one-hot rows, rows of 0
             and 1 (several labels at once), class indices for each position (segmentation), or
-            values (regression).
+            values (regression). For `task="stream"`, recordings and the `Event`s of each, or
+            recordings and a label for each step (voice activity), of shape `(recordings, steps)`.
         teacher: Name of the candidate to which the others are compared. If there is none of
             this name, agreement and divergence are left out.
         baseline: Name of the candidate trained on the labels alone, from which the recovered gap
             is measured: (candidate - baseline) / (teacher - baseline), of the accuracy, the
             mean average precision, the mean IoU or R². Left out where there is none of this name.
-        task: `"classification"`, `"multilabel"` (several labels at once), `"segmentation"` or
-            `"regression"`. Defaults to `None`: inferred from labels and outputs.
+        task: `"classification"`, `"multilabel"` (several labels at once), `"segmentation"`,
+            `"regression"` or `"stream"`. Defaults to `None`: inferred from labels and outputs.
         from_logits: Whether the outputs of classifiers are logits. Defaults to `None`: they are
             unless they look like probabilities, decided for each candidate.
         missing_label: Label that stands for "not known", for example `-1` or `255`. Such samples,
@@ -220,6 +235,9 @@ def compare(
         latency_runs: How often each candidate is timed; 0 leaves latency out. Candidates take
             turns on this host, with one sample and one thread, in a separate process.
         batch_size: Samples that a Keras model predicts at a time.
+        decision: For `task="stream"`, when to act on scores: one for all candidates, or a dict of
+            one for each, its threshold chosen on other recordings. `None`: each step has a label.
+        step: For `task="stream"` with events, seconds from one step to the next.
 
     Returns:
         A `Comparison`.
@@ -242,13 +260,21 @@ def compare(
             "`candidates` must be a dict from names to models and files. "
             f"Received: candidates={candidates!r}"
         )
-    if task not in (None, *tasks.TASKS):
-        raise ValueError(f"`task` must be one of {tasks.TASKS} or None. Received: task={task!r}")
+    known = (*tasks.TASKS, "stream")
+    if task not in (None, *known):
+        raise ValueError(f"`task` must be one of {known} or None. Received: task={task!r}")
     whole_number("resamples", resamples, 0)
     whole_number("latency_runs", latency_runs, 0)
     whole_number("batch_size", batch_size, 1)
     checked_missing(missing_label)
     _check_names(teacher=teacher, baseline=baseline)
+    if task == "stream":
+        return _of_streams(candidates, data, teacher, from_logits, batch_size, decision, step)
+    if decision is not None or step is not None:
+        raise ValueError(
+            '`decision` and `step` are for `task="stream"`. '
+            f"Received: task={task!r}, decision={decision!r}, step={step!r}"
+        )
     x, y = samples.labeled(data)
     tasks.check_labels(y)
     runs = {name: _runs(model, name) for name, model in candidates.items()}
@@ -288,6 +314,60 @@ def compare(
     )
 
 
+def _of_streams(
+    candidates: Mapping[str, Any],
+    data: Any,
+    teacher: str,
+    from_logits: bool | None,
+    batch_size: int,
+    decision: Decision | Mapping[str, Decision] | None,
+    step: float | None,
+) -> Comparison:
+    """`compare` of streams. Arguments are those of `compare`."""
+    recordings, truth = data
+    if (decision is None) != (step is None):
+        raise ValueError(
+            "Events need both `decision` and `step`, labels of steps neither. "
+            f"Received: decision={decision!r}, step={step!r}"
+        )
+    if isinstance(decision, Mapping) and set(decision) != set(candidates):
+        raise ValueError(
+            "`decision` must be one decision, or have one for each candidate. "
+            f"Received: {list(decision)} for {list(candidates)}"
+        )
+    runs = {name: _runs(model, name) for name, model in candidates.items()}
+    outputs = stream_scoring.outputs_of(runs, recordings, batch_size)
+    reference = outputs[teacher][0] if teacher in outputs else None
+
+    def scored(name: str, given: np.ndarray) -> stream_scoring.Scored:
+        if decision is None or step is None:
+            return stream_scoring.each_step(given, np.asarray(truth), from_logits, reference)
+        own = decision[name] if isinstance(decision, Mapping) else decision
+        return stream_scoring.detections(given, truth, own, step)
+
+    found = {name: [scored(name, each) for each in given] for name, given in outputs.items()}
+    rows, notes = _rows(runs, found, recordings)
+    for row in rows:
+        row["intervals"] = {}
+        if runs[row["name"]][0].runtime == "keras":
+            row["multiply_accumulates"] = None  # It would be that of a whole recording.
+        if row["runs"] > 1:
+            row["run_values"] = _run_values(found[row["name"]])
+            each = row["run_values"].items()
+            row["run_intervals"] = {metric: intervals.over_runs(v) for metric, v in each}
+    return Comparison(
+        rows=rows,
+        notes=[*notes, *_legend(runs, 0, None), "Multiply-accumulates are those of a step."],
+        task="frames" if decision is None else "stream",
+        samples=len(recordings),
+        teacher=None if reference is None else teacher,
+        class_names=None,
+        scores={},
+        disagreements={},
+        streams={name: each[0].details for name, each in found.items()},
+    )
+
+
 def _check_names(**names: Any) -> None:
     for argument, name in names.items():
         if name is not None and not isinstance(name, str):
@@ -324,7 +404,7 @@ def _rows(runs: scoring.Runs, scores: dict, x: Any) -> tuple[list, list[str]]:
     return rows, notes
 
 
-def _run_values(scores: list[metrics.Scores]) -> dict[str, list[float]]:
+def _run_values(scores: Sequence[metrics.Scores | stream_scoring.Scored]) -> dict[str, list[float]]:
     return {m: [s.values[m] for s in scores] for m in scores[0].values}
 
 

@@ -38,6 +38,10 @@ class Row(TypedDict, total=False):
         mae: Mean absolute error.
         mse: Mean squared error.
         r2: Coefficient of determination, R².
+        miss_rate: Only for events in streams, as are the following two. Share that is missed.
+        false_accepts_per_hour: Detections of what isn't there, an hour.
+        mean_delay: Seconds from the end of an event to its detection.
+        auc: Only for steps of streams. Area under the receiver operating characteristic.
         agreement: Share of the samples (or labels of samples) that are decided as by the teacher.
         kl: Kullback-Leibler divergence from the teacher's probabilities, in nats; of several labels
             at once, the mean over the labels.
@@ -70,6 +74,10 @@ class Row(TypedDict, total=False):
     mae: float
     mse: float
     r2: float
+    miss_rate: float
+    false_accepts_per_hour: float
+    mean_delay: float
+    auc: float
     agreement: float
     kl: float
     difference: float
@@ -118,6 +126,10 @@ METRICS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "mae": ("mean absolute error", _number),
     "mse": ("mean squared error", _number),
     "r2": ("R²", _number),
+    "miss_rate": ("misses", _share),
+    "false_accepts_per_hour": ("false accepts an hour", _number),
+    "mean_delay": ("delay, mean s", _number),
+    "auc": ("area under ROC", _share),
     "agreement": ("agreement with teacher", _share),
     "kl": ("KL to teacher, nats", _number),
     "difference": ("difference to teacher", _number),

@@ -13,6 +13,8 @@ MAIN_METRICS = {
     "multilabel": "mean_average_precision",
     "segmentation": "mean_iou",
     "regression": "r2",
+    "stream": "miss_rate",
+    "frames": "auc",
 }
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from keras_distill.tflite import Decision
 
-from keras_distill.evaluation import StreamData, compare_streams, frames
+import keras_distill
+from keras_distill.evaluation import StreamData, compare, compare_streams, frames
 
 
 def scored(peaks, steps=100, classes=3):
@@ -106,6 +107,67 @@ def test_streams_side_by_side():
     assert found["silent"].false_accepts > 10
     with pytest.raises(ValueError, match=r"one for each candidate. Received: \['good'\]"):
         compare_streams({"other": good}, good, events, {"good": DECISION}, 0.1)
+
+
+class Stored(keras_distill.teachers.Function):
+    """A candidate whose scores are known."""
+
+    def __init__(self, scores):
+        super().__init__(lambda x: scores[: x.shape[0]])
+
+
+def test_streams_in_a_table(tmp_path):
+    """Misses, false accepts, delay, confusion and curve, and runs of several seeds."""
+    good, silent = scored({(11, 1): 0.9, (40, 2): 0.7})[None], scored({})[None]
+    events = [[(1.0, 1.5, 1)]]
+    found = compare(
+        {"good": Stored(good), "runs": [Stored(good), Stored(silent)]},
+        (good, events), task="stream", decision=DECISION, step=0.1,
+    )  # fmt: skip
+    row, runs = found.rows
+    assert (row["miss_rate"], row["mean_delay"]) == (0, pytest.approx(-0.3))
+    assert row["false_accepts_per_hour"] == pytest.approx(360)
+    assert (runs["miss_rate"], runs["run_values"]["miss_rate"]) == (0.5, [0, 1])
+    assert found.streams["good"]["confusion"] == {"1": {"1": 1}, "None": {"2": 1}}
+    expected = [p._asdict() for p in StreamData(good, events, 0.1).curve(DECISION)]
+    assert found.to_dict()["streams"]["good"]["curve"] == expected
+    assert "false accepts an hour" in found.markdown()
+    page = found.report(tmp_path / "report") / "report.md"
+    assert "misses" in page.read_text()
+    one = DECISION.at(0.8)
+    each = compare({"a": Stored(good), "b": Stored(good)}, (good, events), task="stream",
+                   decision={"a": DECISION, "b": one}, step=0.1)  # fmt: skip
+    assert [r["false_accepts_per_hour"] for r in each.rows] == pytest.approx([360, 0])
+
+
+def test_voice_activity_in_a_table():
+    """Against labels by hand, and against the teacher where there is one."""
+    labels = np.asarray([[1, 1, 0, 0, 0]])
+    student, teacher = np.asarray([[0.9, 0.4, 0.6, 0.4, 0.1]]), np.asarray([[0.9, 0.8, 0.6, 0, 0]])
+    found = compare(
+        {"teacher": Stored(teacher), "student": Stored(student[..., None])},
+        (np.zeros((1, 5, 4)), labels), task="stream",
+    )  # fmt: skip
+    assert found.task == "frames"
+    row = found.rows[1]
+    assert row["auc"] == pytest.approx(4.5 / 6)
+    assert row["accuracy"] == pytest.approx(3 / 5)
+    assert row["agreement"] == pytest.approx(4 / 5)
+    assert found.rows[0]["agreement"] == 1
+    assert found.to_dict()["streams"]["student"]["true_positives"] == [0, 0.5, 0.5, 1, 1]
+
+
+def test_streams_that_do_not_fit_are_refused():
+    good = scored({})[None]
+    for message, arguments in (
+        ("both `decision` and `step`", {"task": "stream", "step": 0.1}),
+        ("one for each candidate", {"task": "stream", "step": 0.1, "decision": {"b": DECISION}}),
+        ('are for `task="stream"`', {"step": 0.1}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare({"a": Stored(good)}, (good, [[]]), **arguments)
+    with pytest.raises(ValueError, match=r"Labels of shape \(1, 7\) don't fit"):
+        compare({"a": Stored(good)}, (good, np.zeros((1, 7))), task="stream")
 
 
 def test_data_that_does_not_fit_is_refused():
