@@ -1,0 +1,56 @@
+"""Programs for a Cortex-M4, built with Arm's compiler and run by QEMU."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent / "board"
+CPU = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
+FLAGS = [*CPU, "-Os", "-fno-rtti", "-fno-exceptions", "-ffunction-sections", "-fdata-sections",
+         "-DTF_LITE_STATIC_MEMORY"]  # fmt: skip
+LINK = ["--specs=rdimon.specs", "-nostartfiles", "-Wl,--gc-sections", f"-T{HERE / 'mps2.ld'}"]
+#: One instruction takes a nanosecond of the board's time.
+MACHINE = ["-M", "mps2-an386", "-icount", "shift=0", "-nographic", "-monitor", "none",
+           "-serial", "none", "-semihosting-config", "enable=on,target=native"]  # fmt: skip
+
+
+def build(root, sources, program, options=(), c_sources=()):
+    """Builds a program, or skips the test where compiler, emulator or library are missing.
+
+    Args:
+        root: TFLite Micro's source tree.
+        sources: Sources in C++.
+        program: Path of the program to write.
+        options: Further options of the compiler.
+        c_sources: Sources of others, whose warnings don't count.
+    """
+    for tool in ("arm-none-eabi-g++", "qemu-system-arm"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    libraries = sorted(root.glob("gen/*cortex-m4*/lib/libtensorflow-microlite.a"))
+    if not libraries:
+        pytest.skip(f"{root} has no library for cortex-m4: build its target `microlite`")
+    objects = []
+    for source in map(pathlib.Path, c_sources):
+        objects.append(str(program.parent / f"{source.name}.o"))
+        compiler = "arm-none-eabi-gcc" if source.suffix == ".c" else "arm-none-eabi-g++"
+        _run([compiler, "-w", *FLAGS, *options, "-c", str(source), "-o", objects[-1]])
+    strict = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fno-threadsafe-statics"]
+    files = [*map(str, sources), str(HERE / "startup.cc"), *objects, str(libraries[0])]
+    _run(["arm-none-eabi-g++", *strict, *FLAGS, *options, *files, *LINK, "-o", str(program)])
+
+
+def run(program):
+    """What a program prints, and how many instructions it took, to 40."""
+    printed = _run(["qemu-system-arm", *MACHINE, "-kernel", str(program)], timeout=120)
+    count = re.search(r"^instructions: (\d+)\n", printed, re.M)
+    return printed.replace(count[0], ""), int(count[1])
+
+
+def _run(command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
