@@ -198,12 +198,14 @@ class EvaluatesWithoutLoss:
     """
 
     _logs_of_epoch: Callable
+    _unreported: tuple[str, ...]
 
     def _get_metrics_result_or_logs(self, logs: dict) -> dict:
         return self._logs_of_epoch(super()._get_metrics_result_or_logs(logs))  # type: ignore[misc]
 
     def _flatten_metrics_in_order(self, logs: dict) -> Any:
-        return super()._flatten_metrics_in_order({"loss": math.nan, **logs})  # type: ignore[misc]
+        absent = dict.fromkeys(("loss", *self._unreported), math.nan)
+        return super()._flatten_metrics_in_order({**absent, **logs})  # type: ignore[misc]
 
 
 def is_eager() -> bool:

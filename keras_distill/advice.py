@@ -132,6 +132,20 @@ def warn_of_nan(name: str, loss: Any) -> bool:
     return is_nan
 
 
+def warn_of_missing(outputs: list[str]) -> None:
+    """Warns that nothing is reported of outputs whose labels are all missing.
+
+    Args:
+        outputs: Their names; empty where it is the only output.
+    """
+    named = f" of the output {', '.join(map(repr, outputs))}" if outputs else ""
+    warnings.warn(
+        f"All labels{named} were missing (`missing_label`): neither losses nor metrics of them are "
+        "reported.",
+        stacklevel=2,
+    )
+
+
 def warn_of_bytes(model: Any, x: Any, role: str) -> None:
     """Warns if a model gets bytes and doesn't rescale them: it would hardly learn.
 

@@ -69,14 +69,16 @@ def without_missing(
     return y, keras.tree.map_structure(_masked_weight, known, sample_weight)
 
 
-def any_counts(sample_weight: Any) -> Any:
-    """Whether any weight of a batch isn't 0, as 0.0 or 1.0.
+def which_count(sample_weight: Any) -> list:
+    """Whether any weight of a batch isn't 0, as 0.0 or 1.0, for each output in order.
 
     Args:
-        sample_weight: Weights in any container.
+        sample_weight: Weights in the container of the outputs.
     """
-    counts = [ops.any(ops.not_equal(weight, 0)) for weight in keras.tree.flatten(sample_weight)]
-    return ops.cast(ops.any(ops.stack(counts)), "float32")
+    return [
+        ops.cast(ops.any(ops.not_equal(weight, 0)), "float32")
+        for weight in keras.tree.flatten(sample_weight)
+    ]
 
 
 def labels_at(y: Any, output: int | str | None) -> Any:

@@ -11,8 +11,9 @@ from keras_distill.objective import Objective
 from keras_distill.pairs import Answer
 from keras_distill.teacher_metrics import TeacherMetrics
 
-#: Name of the share of batches with labels that count, which isn't reported.
-_LABELED = "labeled"
+#: With the index of an output, the name of its share of batches with labels that count, which
+#: isn't reported.
+_LABELED = "labeled/"
 
 
 def _of_objective(name: str, doc: str) -> property:
@@ -33,6 +34,8 @@ class ObjectiveOwner:
     name: str
     objective: Objective
     optimizer: Any
+    #: What the last epoch didn't report, as all of its labels were missing.
+    _unreported: tuple[str, ...] = ()
     alpha = _of_objective("alpha", "Weight of the labels.")
     missing_label = _of_objective("missing_label", 'Label that stands for "not known", or `None`.')
     check_numerics = _of_objective("check_numerics", "Whether steps are checked for NaN.")
@@ -89,7 +92,9 @@ class ObjectiveOwner:
     def _report_by(self, mean: Callable) -> None:
         """Sets up what is reported of an epoch, by means of this class."""
         self._means = EpochMeans(mean)
-        self._means.add([_LABELED])
+        #: The student's outputs in the order of labels; one of no name where it doesn't tell.
+        self._outputs = _output_names(self.objective.student) or [""]
+        self._means.add(f"{_LABELED}{index}" for index in range(len(self._outputs)))
         self._report_metrics(None)
 
     def _report_metrics(self, compiled: Any) -> None:
@@ -101,16 +106,60 @@ class ObjectiveOwner:
         """Labels and weights of a batch, of which it is noted whether any label counts."""
         y, sample_weight = self.objective.known_labels(y, outputs, sample_weight)
         if self.missing_label is not None:
-            self._means.update({_LABELED: labels.any_counts(sample_weight)}, 1)
+            counts = labels.which_count(sample_weight)
+            if len(counts) != len(self._outputs):
+                counts = [sum(counts)]
+            self._means.update({f"{_LABELED}{i}": count for i, count in enumerate(counts)}, 1)
         return y, sample_weight
 
     def _logs_of_epoch(self, logs: dict[str, Any]) -> dict[str, Any]:
         """What to report of an epoch: where all labels were missing, nothing computed of them."""
-        if self.missing_label is None or float(self._means.results([_LABELED])[_LABELED]) > 0:
+        self._unreported = ()
+        if self.missing_label is None:
             return logs
-        kept = [name for name in self.objective.reported_without_labels if name in logs]
-        return {name: logs[name] for name in (["loss", *kept] if kept else [])}
+        outputs = self._outputs
+        shares = self._means.results(f"{_LABELED}{index}" for index in range(len(outputs)))
+        missing = [name for name, share in zip(outputs, shares.values(), strict=True) if share <= 0]
+        if not missing:
+            return logs
+        advice.warn_of_missing(missing if len(outputs) > 1 else [])
+        if missing == outputs:
+            kept = [name for name in self.objective.reported_without_labels if name in logs]
+            return {name: logs[name] for name in (["loss", *kept] if kept else [])}
+        others = self.objective.reported
+        of_labels = [
+            pair.name
+            for pair in self.objective.pairs or ()
+            if pair.loss.needs_labels and self._name_of(pair.output) in missing
+        ]
+        self._unreported = tuple(
+            name
+            for name in logs
+            if name in of_labels or (name not in others and _output_of(name, outputs) in missing)
+        )
+        return {name: value for name, value in logs.items() if name not in self._unreported}
+
+    def _name_of(self, output: int | str | None) -> str | None:
+        """The name of an output that is given by its index or name."""
+        return self._outputs[output] if isinstance(output, int) else output
 
     def _warn_of_nan(self, loss: Any) -> None:
         if not self._told_nan:
             self._told_nan = advice.warn_of_nan(self.name, loss)
+
+
+def _output_names(student: Any) -> list[str]:
+    """Names of a model's outputs in the order of labels; empty where it doesn't tell."""
+    try:
+        names, outputs = list(student.output_names), student.output
+    except (AttributeError, TypeError, ValueError):  # Not built, or a subclass.
+        return []
+    # A dict is flattened by its sorted keys.
+    return sorted(names) if isinstance(outputs, dict) else names
+
+
+def _output_of(name: str, outputs: list[str]) -> str | None:
+    """The output that a loss or metric is of, by Keras' names such as `"box_mae"`."""
+    name = name.removeprefix("teacher_")
+    found = [output for output in outputs if name.startswith(f"{output}_")]
+    return max(found, key=len, default=None)

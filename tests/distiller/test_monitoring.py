@@ -109,7 +109,8 @@ def test_validation_labels_that_are_all_missing(data, formulas, with_teacher):
         validate_with_teacher=with_teacher,
     )
     distiller.compile(keras.optimizers.SGD(0.0), CROSS_ENTROPY, metrics=["accuracy"])
-    logs = distiller.fit(x, y, validation_data=(x, missing), batch_size=8, verbose=0).history
+    with pytest.warns(UserWarning, match="All labels were missing"):
+        logs = distiller.fit(x, y, validation_data=(x, missing), batch_size=8, verbose=0).history
     z, t = student.predict(x, verbose=0), teacher.predict(x, verbose=0)
     soft = formulas.soft_targets(t, z, 2.0).mean()
     expected = {"val_loss": soft / 2, "val_soft_targets": soft} if with_teacher else {}
@@ -121,9 +122,53 @@ def test_validation_labels_that_are_all_missing(data, formulas, with_teacher):
     loss = results["student_loss" if with_teacher else "loss"]
     assert loss == pytest.approx(-log_softmax(z)[20, y[20]] / 32, rel=1e-5)
     # Epoch by epoch, what is reported follows the labels.
-    assert set(distiller.evaluate(x, missing, verbose=0, return_dict=True)) == {
-        name.removeprefix("val_") for name in expected
-    }
+    with pytest.warns(UserWarning, match="All labels were missing"):
+        results = distiller.evaluate(x, missing, verbose=0, return_dict=True)
+    assert set(results) == {name.removeprefix("val_") for name in expected}
+
+
+@pytest.mark.parametrize("container", [dict, list])
+def test_labels_of_one_output_that_are_all_missing(data, container):
+    """Nothing is reported of that output; the other has the values that it has by itself."""
+    x, y = data
+    missing = np.full(32, -1)
+
+    def model(seed):
+        keras.utils.set_random_seed(seed)
+        inputs = keras.Input((4,))
+        outputs = {
+            "a": layers.Dense(3, name="a")(inputs),
+            "a_b": layers.Dense(3, name="a_b")(inputs),
+        }
+        return keras.Model(inputs, outputs if container is dict else [*outputs.values()])
+
+    def labels(a, a_b):
+        return {"a": a, "a_b": a_b} if container is dict else [a, a_b]
+
+    student = model(1)
+    distiller = keras_distill.Distiller(
+        student, model(2), keras_distill.losses.DKD(), alpha=0.5, missing_label=-1
+    )
+    losses, metrics = [CROSS_ENTROPY] * 2, [["accuracy"]] * 2
+    distiller.compile(keras.optimizers.SGD(0.0), labels(*losses), metrics=labels(*metrics))
+    if container is dict:
+        with pytest.warns(UserWarning, match="labels of the output 'a' were missing"):
+            logs = distiller.fit(x, labels(missing, y), verbose=0).history
+        names = {"accuracy", "loss"}
+        expected = {"loss", "student_loss", "dkd_a_b", *(f"a_b_{name}" for name in names)}
+        assert set(logs) == expected | {"teacher_a_b_accuracy"}
+    right = np.mean(keras.tree.flatten(student.predict(x, verbose=0))[1].argmax(-1) == y)
+    with pytest.warns(UserWarning, match="labels of the output 'a' were missing"):
+        results = distiller.evaluate(x, labels(missing, y), verbose=0, return_dict=True)
+    assert results["a_b_accuracy"] == pytest.approx(right)
+    assert "a_accuracy" not in results
+    # A list keeps the places.
+    whole = distiller.evaluate(x, labels(y, y), verbose=0)
+    with pytest.warns(UserWarning, match="labels of the output 'a' were missing"):
+        values = np.array(distiller.evaluate(x, labels(missing, y), verbose=0))
+    assert len(values) == len(whole) == len(results) + np.isnan(values).sum()
+    own = np.isfinite(values)[1:]
+    np.testing.assert_allclose(values[1:][own], np.array(whole)[1:][own])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
