@@ -38,7 +38,7 @@ def lowered(
             of a loop.
         tile: Whether the target has a TILE operator, by which Keras repeats.
         integers: Computes exponential units without the exponential of large numbers, whose range
-            would leave the others one value in integers.
+            would leave the others one value in integers, and refuses sparsemax.
 
     Yields:
         A list to which each recurrent layer that became a loop is added.
@@ -48,8 +48,7 @@ def lowered(
         if not tile:
             stack.enter_context(_keras.computing_with(repeat=_repeat, tile=_tile))
         if integers:
-            units = {"log_sigmoid": _log_sigmoid, "selu": _selu, "softplus": _softplus}
-            stack.enter_context(_keras.computing_with(**units))
+            stack.enter_context(_keras.computing_with(**_UNITS))
         for layer in all_layers(model):
             if type(layer) is keras.layers.UpSampling2D and not tile:
                 stack.enter_context(calling(layer, _nearest))
@@ -181,6 +180,22 @@ def _softplus(original, x):
 def _log_sigmoid(original, x):
     x = tf.convert_to_tensor(x)
     return tf.minimum(x, 0.0) + tf.math.log(tf.sigmoid(tf.abs(x)))
+
+
+def _sparsemax(original, x, axis=-1):
+    raise ValueError(
+        "`sparsemax` has no form in integers: as Keras 3.15 computes it, from the sums of all "
+        "partial sums of its support, it jumps wherever rounding changes the support. Use "
+        '`softmax`, or quantization="float32", "float16" or "dynamic".'
+    )
+
+
+_UNITS = {
+    "log_sigmoid": _log_sigmoid,
+    "selu": _selu,
+    "softplus": _softplus,
+    "sparsemax": _sparsemax,
+}
 
 
 def _embedding(layer, original, inputs):

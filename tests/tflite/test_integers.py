@@ -1,11 +1,12 @@
 """Integer files hold the values that calibration met: no tensor clips, no mask takes the range."""
 
+import copy
 import warnings
 
 import keras
 import numpy as np
 import pytest
-from keras_distill.tflite import child, ranges
+from keras_distill.tflite import child, flatbuffer, ranges
 from keras_distill.tflite.converters.activation_ranges import activation_ranges
 
 from keras_distill import tflite
@@ -121,6 +122,53 @@ def test_exponential_units_in_integers(name):
     inputs, x = keras.Input((8, 6)), data(8, 6)
     student = keras.Model(inputs, layers.Activation(name)(layers.Dense(6)(inputs)))
     assert error(converted(student, 2 * x), student, 2 * x) < 0.03
+
+
+def test_sparsemax_is_refused_in_integers():
+    """It was 20 % off: Keras sums all partial sums, so that it jumps where the support changes."""
+    inputs, x = keras.Input((6,)), data(6)
+    student = keras.Model(inputs, layers.Activation("sparsemax")(inputs))
+    with pytest.raises(ValueError, match="`sparsemax` has no form in integers") as raised:
+        converted(student, x)
+    assert "in user code" not in str(raised.value)
+    assert error(converted(student, x, quantization="float32"), student, x) < 1e-5
+    z = np.sort(x, axis=1)[:, ::-1]
+    sums = np.cumsum(z, axis=1)
+    support = z - (sums - 1) / np.arange(1, 7) > 0
+    tau = ((sums * support).sum(1) - 1) / support.sum(1)
+    np.testing.assert_allclose(
+        student.predict(x, verbose=0), np.maximum(x - tau[:, None], 0), atol=1e-5
+    )
+
+
+def test_bounded_units_are_between_tensors_of_one_scale():
+    """TFLite Micro's RELU6 compares and copies integers, whatever the scales say: 311 % off."""
+    inputs, x = keras.Input((5, 4)), 6 * data(5, 4)
+    student = keras.Model(inputs, keras.ops.relu6(inputs))
+    file = flatbuffer.File(converted(student, x).tflite)
+    (unit,) = (o for o in file.graph.operators if file.operator_name(o) == "RELU6")
+    narrow = file.graph.tensors[unit.outputs[0]].quantization = copy.deepcopy(
+        file.graph.tensors[unit.outputs[0]].quantization
+    )
+    narrow.scale = [narrow.scale[0] / 2]
+    wrong, right = file.to_bytes(), flatbuffer.with_equal_relu6(file.to_bytes())
+    assert np.abs(tflite.load(wrong, "micro").predict(x) - np.clip(x, 0, 3)).max() > 1
+    # What the output can't hold is its largest value.
+    np.testing.assert_allclose(tflite.load(right, "micro").predict(x), np.clip(x, 0, 3), atol=0.1)
+
+
+def test_averages_have_the_step_of_what_they_average():
+    """The bound on the page of exported layers: within half a step of the input's error."""
+    inputs, x = keras.Input((8, 8, 2)), data(8, 8, 2)
+    student = keras.Model(inputs, layers.AveragePooling2D(8)(inputs))
+    artifact = converted(student, x, "micro")
+    step = artifact.ports.inputs[0].scale
+    assert artifact.ports.outputs[0].scale == pytest.approx(step)
+    wrong = artifact.predict(x) - student.predict(x, verbose=0)
+    assert 0.5 * step / 12**0.5 < np.sqrt(np.mean(wrong**2)) < 1.1 * step / 12**0.5
+    assert np.abs(wrong).max() <= step
+    error = artifact.verify(x)["runtimes"]["micro"]["outputs"][0]["error"]
+    assert error < 1.1 * step * 8 / 12**0.5 / x.std()
 
 
 def test_scales_of_the_specification():

@@ -33,8 +33,6 @@ COLUMNS = [
 ]
 #: Layers that take the same, by what they take.
 GROUPS = {**{s: list(f) for s, f in zoo_layers.LAYERS.items()}, "ids": list(zoo_layers.OF_IDS)}
-#: Where comparisons and steps turn rounding into jumps; `convert` warns of each.
-OVER_THE_LIMIT = {"Activation sparsemax"}
 #: How much of a refusal is kept.
 LETTERS = 110
 
