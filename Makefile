@@ -14,8 +14,8 @@ demo: .venv/installed  ## Distil, export and prove a student on handwritten digi
 test: .venv/installed-dev  ## Run the test suite, and say what was skipped and why
 	$(PYTEST) -rs
 
-test-nightly: .venv/installed-dev  ## Run the long tests that `make test` leaves out
-	$(PYTEST) -rs -m nightly
+test-nightly: .venv/installed-dev  ## Run the long tests that `make test` leaves out; PART="-k" words
+	$(PYTEST) -rs -m nightly $(if $(PART),-k "$(PART)")
 
 test-fast: .venv/installed-dev  ## Test losses, matches, the Distiller and labels
 	$(PYTEST) $(FAST)

@@ -306,3 +306,13 @@ def _concatenated(parts):
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
     return keras.tree.map_structure(joined, *parts)
+
+
+def are_decisions(y: np.ndarray) -> bool:
+    """Whether labels are all 0 or 1."""
+    return bool(((y == 0) | (y == 1)).all())
+
+
+def is_one_hot(y: np.ndarray) -> bool:
+    """Whether each row of labels holds a single 1 among zeros."""
+    return are_decisions(y) and bool((y.sum(-1) == 1).all())

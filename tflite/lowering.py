@@ -50,6 +50,8 @@ def lowered(
         if integers:
             stack.enter_context(_keras.computing_with(**_UNITS))
         for layer in all_layers(model):
+            if integers and getattr(layer, "activation", None) is keras.activations.sparsemax:
+                raise ValueError(f"Layer {layer.name!r}: {_NO_SPARSEMAX}")
             if type(layer) is keras.layers.UpSampling2D and not tile:
                 stack.enter_context(calling(layer, _nearest))
             if type(layer) is keras.layers.LayerNormalization:
@@ -182,12 +184,15 @@ def _log_sigmoid(original, x):
     return tf.minimum(x, 0.0) + tf.math.log(tf.sigmoid(tf.abs(x)))
 
 
+_NO_SPARSEMAX = (
+    "`sparsemax` has no form in integers: as Keras 3.15 computes it, from the sums of all partial "
+    "sums of its support, it jumps wherever rounding changes the support. Use `softmax`, or "
+    'quantization="float32", "float16" or "dynamic".'
+)
+
+
 def _sparsemax(original, x, axis=-1):
-    raise ValueError(
-        "`sparsemax` has no form in integers: as Keras 3.15 computes it, from the sums of all "
-        "partial sums of its support, it jumps wherever rounding changes the support. Use "
-        '`softmax`, or quantization="float32", "float16" or "dynamic".'
-    )
+    raise ValueError(_NO_SPARSEMAX)
 
 
 _UNITS = {

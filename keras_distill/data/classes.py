@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from keras_distill.samples import are_decisions, is_one_hot
+
 TASKS = ("classification", "multilabel", "regression")
 #: More distinct integers than this are taken for values without a warning.
 FEW = 20
@@ -63,9 +65,7 @@ def encode(y: np.ndarray, known: slice, where: str) -> tuple[np.ndarray, tuple[s
 
 def are_several(y: np.ndarray) -> bool:
     """Whether labels are rows of 0 and 1, several classes at once, and not with a single 1 each."""
-    if y.ndim != 2 or y.shape[1] < 2 or not ((y == 0) | (y == 1)).all():
-        return False
-    return not (y.sum(1) == 1).all()
+    return y.ndim == 2 and y.shape[1] > 1 and are_decisions(y) and not is_one_hot(y)
 
 
 def _are_whole(y: np.ndarray) -> bool:

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from scipy import special
 
+from keras_distill.samples import are_decisions, is_one_hot
+
 TASKS = ("classification", "multilabel", "segmentation", "regression")
 #: The metric of each task by which the gap between baseline and teacher is measured.
 MAIN_METRICS = {
@@ -74,12 +76,12 @@ def task_of(y: np.ndarray, outputs: np.ndarray, missing_label: float | None = No
     # Decisions are often floats in Keras.
     whole = whole or (outputs.shape[1:] == (1,) and set(np.unique(y)) == {0, 1})
     if outputs.ndim == 2:
-        one_hot = y.shape == outputs.shape and y.shape[1] > 1 and _is_one_hot(y)
+        one_hot = y.shape == outputs.shape and y.shape[1] > 1 and is_one_hot(y)
         classes = (
             whole and y.size == len(y) and (outputs.shape[1] > 1 or set(np.unique(y)) <= {0, 1})
         )
         known = y[~_are_missing(y, missing_label)]
-        if y.shape == outputs.shape and y.shape[1] > 1 and not one_hot and _are_decisions(known):
+        if y.shape == outputs.shape and y.shape[1] > 1 and not one_hot and are_decisions(known):
             return "multilabel"
         return "classification" if one_hot or classes else "regression"
     if outputs.ndim > 2 and whole and y.size * outputs.shape[-1] == outputs.size:
@@ -123,7 +125,7 @@ def _several_labels(y: np.ndarray, outputs: np.ndarray, missing_label: float | N
             f"Received: labels of shape {y.shape}, outputs of shape {outputs.shape}"
         )
     missing = _are_missing(y, missing_label)
-    if not _are_decisions(y[~missing]):
+    if not are_decisions(y[~missing]):
         wrong = y[~missing & (y != 0) & (y != 1)][0]
         raise ValueError(
             'For task="multilabel", each label must be 1 (the sample has it) or 0. Received the '
@@ -145,7 +147,7 @@ def _are_missing(y: np.ndarray, missing_label: float | None) -> np.ndarray:
 def _class_labels(y: np.ndarray, outputs: np.ndarray, missing_label: float | None) -> np.ndarray:
     classes = max(2, outputs.shape[-1])
     if y.shape == outputs.shape and classes == outputs.shape[-1]:
-        if not _is_one_hot(y):
+        if not is_one_hot(y):
             raise ValueError(
                 "Labels of the outputs' shape must be one-hot for classification: a single 1 "
                 "in each row. For several labels at once give task='multilabel', for values "
@@ -176,14 +178,6 @@ def _class_labels(y: np.ndarray, outputs: np.ndarray, missing_label: float | Non
     if missing.all():
         raise ValueError("All labels are missing.")
     return np.where(missing, -1, y)
-
-
-def _is_one_hot(y: np.ndarray) -> bool:
-    return _are_decisions(y) and bool((y.sum(-1) == 1).all())
-
-
-def _are_decisions(y: np.ndarray) -> bool:
-    return bool(((y == 0) | (y == 1)).all())
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:
