@@ -159,6 +159,26 @@ def test_weights_per_step_weigh_both_terms(rng, cross_entropy, formulas):
     np.testing.assert_allclose(logs["student_loss"], np.mean(weight * hard), rtol=1e-5)
 
 
+def test_a_teacher_that_sees_ahead_answers_later(rng, cross_entropy, formulas):
+    """Its answers are shifted by the student's latency; steps without one have weight 0."""
+    frames = keras.Input((9, 4))
+    both = layers.Bidirectional(layers.LSTM(5, return_sequences=True))(frames)
+    ahead = keras.Model(frames, layers.Dense(3)(both))
+    latency = 2
+    answers = layers.Cropping1D((0, latency))(ahead(frames))
+    teacher = keras.Model(frames, layers.ZeroPadding1D((latency, 0))(answers))
+    causal = layers.Conv1D(6, 3, padding="causal", activation="relu")(frames)
+    student = keras.Model(frames, layers.Dense(3)(causal))
+    distiller = keras_distill.Distiller(student, teacher, SoftTargets(2.0), alpha=0.5)
+    distiller.compile("sgd", cross_entropy)
+    x, y = rng.normal(size=(5, 9, 4)).astype("float32"), rng.integers(0, 3, (5, 9))
+    heard = (np.arange(9) >= latency) & (np.arange(9) < np.array([9, 3, 5, 9, 2])[:, None])
+    z, t = student.predict(x, verbose=0), ahead.predict(x, verbose=0)
+    logs = logs_of(distiller, x, y, sample_weight=heard.astype("float32"))
+    each = formulas.soft_targets(np.roll(t, latency, axis=1), z, 2.0)
+    np.testing.assert_allclose(logs["soft_targets"], (heard * each).mean(), rtol=1e-5)
+
+
 def test_weights_per_sample_hold_for_all_steps(rng, formulas):
     """Where batch and steps have the same size, Keras itself would weigh along the steps."""
     tokens = rng.integers(1, 11, (6, 6))
