@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 
+import cortex_m
 import keras
 import numpy as np
 import pytest
@@ -160,6 +161,22 @@ def recording():
     return np.random.default_rng(5).normal(size=(150, 4)).astype("float32") * 3
 
 
+def includes(tree):
+    downloads = tree / "tensorflow/lite/micro/tools/make/downloads"
+    places = [tree, *(downloads / d for d in ("flatbuffers/include", "gemmlowp", "ruy", "kissfft"))]
+    return [option for place in places for option in ("-isystem", str(place))]
+
+
+def front_end_sources(tree):
+    """Sources of TFLite Micro's audio front end."""
+    if not (tree / "tensorflow/lite/micro/tools/make/downloads/kissfft").is_dir():
+        pytest.skip("TFLite Micro's make has not fetched kissfft")
+    folder = tree / "tensorflow/lite/experimental/microfrontend/lib"
+    rest = ("test", "main", "io", "generator")
+    found = [f for f in folder.iterdir() if f.suffix in (".c", ".cc")]
+    return [f for f in found if f.stem.rpartition("_")[2] not in rest]
+
+
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     """Compiles sources of a kit against TFLite Micro, and runs the program."""
@@ -167,22 +184,13 @@ def build(tmp_path_factory):
     if not root or not shutil.which("g++"):
         pytest.skip("name a TFLite Micro source tree, its library built, in TFLITE_MICRO_ROOT")
     tree = pathlib.Path(root)
-    downloads = tree / "tensorflow/lite/micro/tools/make/downloads"
-    places = [tree, *(downloads / d for d in ("flatbuffers/include", "gemmlowp", "ruy", "kissfft"))]
     (library,) = tree.glob("gen/*x86_64*/lib/libtensorflow-microlite.a")
-    options = ["-fno-rtti", "-fno-exceptions", "-DTF_LITE_STATIC_MEMORY"]
-    options += [option for place in places for option in ("-isystem", str(place))]
+    options = ["-fno-rtti", "-fno-exceptions", "-DTF_LITE_STATIC_MEMORY", *includes(tree)]
 
     def objects():
-        """TFLite Micro's audio front end."""
-        if not (downloads / "kissfft").is_dir():
-            pytest.skip("TFLite Micro's make has not fetched kissfft")
-        folder = tree / "tensorflow/lite/experimental/microfrontend/lib"
-        rest = ("test", "main", "io", "generator")
-        found = [f for f in folder.iterdir() if f.suffix in (".c", ".cc")]
-        kept = [str(f) for f in found if f.stem.rpartition("_")[2] not in rest]
         out = tmp_path_factory.mktemp("front_end")
-        subprocess.run(["gcc", "-w", *options[2:], "-c", *kept], check=True, cwd=out)
+        sources = map(str, front_end_sources(tree))
+        subprocess.run(["gcc", "-w", *options[2:], "-c", *sources], check=True, cwd=out)
         return map(str, out.iterdir())
 
     def run(*files, sound=False):
@@ -260,6 +268,33 @@ def test_firmware_hears_what_python_hears(build, listening, front_end, sound, tm
     )
     assert "`wake_front_end.h`" in (folder / "README.md").read_text()
     assert build(*of_program(folder), sound=True).splitlines() == passed(found)
+
+
+def test_firmware_on_cortex_m_hears_what_python_hears(listening, front_end, sound, tmp_path):
+    """Front end, stream and decision under QEMU."""
+    root = os.environ.get("TFLITE_MICRO_ROOT")
+    if not root:
+        pytest.skip("name a TFLite Micro source tree, its library built, in TFLITE_MICRO_ROOT")
+    tree = pathlib.Path(root)
+    short = sound[: len(sound) // 3]
+    counts = {}
+    for recording in (short, sound):
+        frames = front_end(recording)
+        scores = listening.predict(frames[None, : len(frames) // 2 * 2], "micro")[0]
+        thresholds = {c: float(np.quantile(scores[:, c], 0.8)) for c in range(3)}
+        decision = tflite.Decision(thresholds, smoothing=2, refractory=5, warm_up=5)
+        found = decision.detections(scores)
+        assert len(found) > 1
+        folder = tmp_path / str(len(recording))
+        listening.save(folder, "wake", decision=decision, recording=recording, front_end=front_end)
+        program = folder / "program.elf"
+        options = [f"-I{folder}", *includes(tree)]
+        cortex_m.build(tree, of_program(folder), program, options, front_end_sources(tree))
+        printed, counts[len(frames)] = cortex_m.run(program)
+        assert printed.splitlines() == passed(found)
+    (few, less), (many, more) = counts.items()
+    # The front end takes most: a Fourier transform of 512 values for each frame.
+    assert 20_000 < (more - less) / (many - few) < 2_000_000
 
 
 def test_front_end_of_firmware_gives_the_same_features(

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 
+import cortex_m
 import keras
 import numpy as np
 import pytest
@@ -209,29 +210,13 @@ def _kit_of(which, kit, converted, folder):
 
 
 def test_program_passes_its_vectors_on_cortex_m(kit, root, tmp_path):
-    for tool in ("arm-none-eabi-g++", "qemu-system-arm"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
     _, folder = kit
-    cpu = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
     sources = ["main.cc", "class_student_model.cc", "class_student_test_vectors.cc"]
-    flags = [*STRICT, *cpu, "-Os", "-fno-rtti", "-fno-exceptions", "-fno-threadsafe-statics",
-             "-ffunction-sections", "-fdata-sections", "-DTF_LITE_STATIC_MEMORY"]  # fmt: skip
-    link = ["--specs=rdimon.specs", "-nostartfiles", "-Wl,--gc-sections",
-            f"-T{HERE / 'cortex_m' / 'mps2.ld'}"]  # fmt: skip
     program = tmp_path / "program.elf"
-    run(
-        ["arm-none-eabi-g++", *flags, f"-I{folder}", *includes(root),
-         *(str(folder / s) for s in sources), str(HERE / "cortex_m" / "startup.cc"),
-         library(root, "cortex-m4"), *link, "-o", str(program)]
-    )  # fmt: skip
-    machine = ["-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none"]
-    output = run(
-        ["qemu-system-arm", *machine, "-semihosting-config", "enable=on,target=native",
-         "-kernel", str(program)],
-        timeout=120,
-    )  # fmt: skip
-    assert "PASS: 5 of 5 test vectors" in output
+    options = [f"-I{folder}", *includes(root)]
+    cortex_m.build(root, [folder / source for source in sources], program, options)
+    printed, _ = cortex_m.run(program)
+    assert "PASS: 5 of 5 test vectors" in printed
 
 
 def test_cmake_builds_the_program(kit, root, tmp_path):
