@@ -2,8 +2,8 @@
 
 usage: python benchmarks/examples.py
 
-Reads examples/results/*.json, which examples/record.py writes, and results/digits.json beside this
-file, the demo's; puts the table into README.md.
+Reads examples/results/*.json, which examples/record.py writes, and results/ beside this file for
+those that are benchmarks; puts the table into README.md.
 """
 
 import json
@@ -23,15 +23,23 @@ RESULTS = ROOT / "examples" / "results"
 TASKS = {
     "text_classification": "news topics, AG News: accuracy",
     "tabular_regression": "prices, California housing: R²",
+    "images": "clothes, Fashion-MNIST with 1,000 labels: accuracy",
     "demo": "handwritten digits, the demo: accuracy",
 }
 
 
 def recorded():
-    """The results of each example, as its JSON holds them, and of the demo."""
-    names = [name for name in TASKS if name != "demo"]
-    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in names}
-    return results | {"demo": of_demo(json.loads((BENCHMARKS / "digits.json").read_text()))}
+    """The results of each example, as its JSON holds them, and of the benchmarks that are one."""
+
+    def read(folder, name):
+        return json.loads((folder / f"{name}.json").read_text())
+
+    images = read(BENCHMARKS, "methods")["files"]
+    benchmarks = {
+        "images": {"command": "make bench-methods", **statistics(images), "runs": images},
+        "demo": of_demo(read(BENCHMARKS, "digits")),
+    }
+    return {name: benchmarks.get(name) or read(RESULTS, name) for name in TASKS}
 
 
 def of_demo(digits):

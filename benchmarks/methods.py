@@ -6,8 +6,9 @@ Every method gets the same student, the same labeled images in the same order, t
 steps and, for each seed, the same first weights. Its settings are those that its paper gives. The
 weights of losses on layers and between samples depend on the layers' sizes: for them, images held
 out choose between the published weight and a tenth of it. The teacher has seen 20 times as many
-images; two of the methods show the student these too, without their labels. The test set is
-looked at once for each run, at its end.
+images; two of the methods show the student these too, without their labels. One of these two is
+carried on to a file for a microcontroller, with five seeds. The test set is looked at once for each
+run, at its end.
 
 Writes `benchmarks/results/methods.json`, and from it the table and picture in `docs/methods.md`.
 A run that is stopped goes on where it was; what is done is in `--runs`.
@@ -182,6 +183,9 @@ METHODS = {
     "`SoftTargets` + `AttentionTransfer`": soft_targets_and_attention,
 }
 
+#: Seeds whose student of `DIST` with more images becomes a file, beside one on labels alone.
+FILES = 5
+
 #: Methods that see all of the teacher's images.
 UNLABELED = (soft_targets_unlabeled, dist_unlabeled)
 
@@ -300,8 +304,8 @@ def compiled(method, scale, seed, teacher, answers):
     return model, student
 
 
-def accuracy_of(method, scale, seed, teacher, answers, train, test):
-    """Trains a student and returns its accuracy on `test`."""
+def trained(method, scale, seed, teacher, answers, train):
+    """The student of a method and a seed."""
     model, student = compiled(method, scale, seed, teacher, answers)
     if (method, scale) in TRACED:
         # Tracing takes longer than training: the seeds share it.
@@ -315,7 +319,20 @@ def accuracy_of(method, scale, seed, teacher, answers, train, test):
     TRACED.clear()
     TRACED[method, scale] = model, student
     model.fit(examples(method, train, seed), epochs=SETTINGS["epochs"], verbose=0)
-    return accuracy(student, test)
+    return student
+
+
+def file_of(seed, teacher, answers, train, test):
+    """What a seed gains that is taught on more images, and its int8 file in TFLite Micro."""
+    on_labels = trained(None, 1.0, seed, teacher, answers, train)
+    student = trained(dist_unlabeled, 1.0, seed, teacher, answers, train)
+    artifact = keras_distill.tflite.convert(
+        student, target="micro", quantization="int8", calibration=train[0][:500]
+    )
+    models = {"teacher": teacher, "student on labels": on_labels, "student distilled": student}
+    run = {name: accuracy(model, test) for name, model in models.items()}
+    right = artifact.predict(test[0]).argmax(-1) == test[1]
+    return run | {"distilled, int8": float(right.mean()), "bytes": len(artifact.tflite)}
 
 
 def examples(method, train, seed):
@@ -348,7 +365,7 @@ def run_all(folder):
         return once(
             path,
             f"{name}, {scale} of the weight, seed {seed}",
-            lambda: accuracy_of(METHODS[name], scale, seed, teacher, answers, train, data),
+            lambda: accuracy(trained(METHODS[name], scale, seed, teacher, answers, train), data),
         )
 
     methods = {}
@@ -366,6 +383,14 @@ def run_all(folder):
         "teacher": {"parameters": teacher.count_params(), "accuracy": accuracy(teacher, test)},
         "student": {"parameters": a_student().count_params()},
         "methods": methods,
+        "files": [
+            once(
+                path,
+                f"file, seed {seed}",
+                lambda seed=seed: file_of(seed, teacher, answers, train, test),
+            )
+            for seed in range(FILES)
+        ],
     }
 
 
