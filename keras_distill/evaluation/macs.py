@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a Keras model, counted in the graph that TensorFlow traces of it."""
+"""Multiply-accumulates of a Keras model, counted in the graph that the backend traces of it."""
 
 import math
 from collections.abc import Callable
@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras
+from keras_distill.evaluation import macs_on_jax
+from keras_distill.evaluation.macs_on_jax import Opaque
 
 
 def multiply_accumulates(model: Callable[[Any], Any], inputs: Any = None) -> int:
@@ -43,12 +45,10 @@ def multiply_accumulates(model: Callable[[Any], Any], inputs: Any = None) -> int
     if inputs is None:
         raise ValueError("The model doesn't know its inputs: give a sample batch as `inputs`.")
     specs = keras.tree.map_structure(_one_sample, inputs)
+    if keras.backend.backend() == "jax":
+        return macs_on_jax.count(model, specs)
     call = (lambda x: model(x, training=False)) if isinstance(model, keras.Model) else model
     return _count(tf.function(call, autograph=False).get_concrete_function(specs).graph)
-
-
-class Opaque(ValueError):
-    """The model runs Python code, whose cost can't be read from the graph."""
 
 
 def _one_sample(x: Any) -> Any:

@@ -291,6 +291,58 @@ def tflite_file():
     return trained(keras_distill.Distiller(network(4, 1), path), x, y)
 
 
+def multiply_accumulates():
+    """Of layers of all kinds that multiply."""
+    image, steps = keras.Input((12, 12, 4)), keras.Input((6, 8))
+    x = layers.Conv2D(6, 3, strides=2, padding="same")(image)
+    x = layers.DepthwiseConv2D(3, dilation_rate=2)(x)
+    x = layers.Conv2DTranspose(4, 3, strides=2, padding="same")(x)
+    x = layers.Dense(5)(layers.Flatten()(x))
+    y = layers.MultiHeadAttention(2, 4)(steps, steps)
+    y = layers.LSTM(3)(layers.Conv1D(8, 3, groups=2)(y))
+    model = keras.Model([image, steps], layers.Concatenate()([x, y]))
+    return {"count": np.array(keras_distill.evaluation.multiply_accumulates(model))}
+
+
+def compared():
+    """What `compare` finds of two models."""
+    x, y, _ = data()
+    candidates = {"teacher": network(9, 2), "student": network(4, 1)}
+    found = keras_distill.evaluation.compare(
+        candidates, (x, y), baseline="student", from_logits=True, resamples=10
+    )
+    return {
+        f"{row['name']} {key}": np.array(value)
+        for row in found.rows
+        for key, value in row.items()
+        if isinstance(value, (int, float))
+    }
+
+
+def tuned():
+    """The best trial of a search."""
+    x, y, _ = data()
+
+    def build(temperature, alpha):
+        loss = losses.SoftTargets(temperature)
+        distiller = keras_distill.Distiller(network(4, 1), network(9, 2), loss, alpha)
+        cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        distiller.compile(keras.optimizers.SGD(0.01), cross_entropy, metrics=["accuracy"])
+        return distiller
+
+    search = keras_distill.tuning.tune(
+        build,
+        (x, y),
+        (x, y),
+        space={"temperature": (1.0, 8.0, "log"), "alpha": (0.0, 1.0)},
+        trials=2,
+        epochs=1,
+        monitor="val_loss",
+        shuffle=False,
+    )
+    return {name: np.array(value) for name, value in search.best.items()}
+
+
 FOLDER = "KERAS_DISTILL_BACKEND_CASES"
 
 
@@ -326,10 +378,11 @@ TRAININGS = [
     saved_model,
     tflite_file,
 ]
+OTHERS = [rounding, quantize_aware, multiply_accumulates, compared, tuned]
 CASES = {
     **{f"loss {case.name}": of_loss(case) for case in LOSSES if DRAWN not in case.name},
     **{function.__name__: function for function in TRAININGS},
-    **{function.__name__: function for function in (rounding, quantize_aware)},
+    **{function.__name__: function for function in OTHERS},
     "trained_quantize_aware": trained_quantize_aware,
 }
 

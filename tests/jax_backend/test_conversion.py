@@ -39,6 +39,7 @@ def test_float32_file(student):
     assert artifact.student.model is student
 
 
+@pytest.mark.nightly
 def test_int8_file(int8, student):
     x, y, _ = data((8, 8, 1))
     report = int8.verify(x, y)
@@ -76,6 +77,10 @@ def test_what_cannot_be_handed_over_is_refused(student):
         tflite.convert(student, stream=1)
     with pytest.raises(NotImplementedError, match="`preprocessing` must be a Keras layer"):
         tflite.convert(student, preprocessing=lambda x: x / 255)
+
+
+@pytest.mark.nightly
+def test_a_layer_of_jax_is_refused():
     foreign = keras.Sequential([keras.Input((4,)), OfJax()])
     with pytest.raises(tflite.ConverterError, match="can't be rebuilt on the TensorFlow backend"):
         tflite.convert(foreign)

@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from backend_cases import network
+from backend_cases import data, network
 
 import keras_distill
 from keras_distill import backends
@@ -11,6 +11,14 @@ from keras_distill import backends
 def test_check_numerics():
     with pytest.raises(NotImplementedError, match="`check_numerics=True` needs the TensorFlow"):
         keras_distill.Distiller(network(4, 1), network(9, 2), check_numerics=True)
+
+
+def test_latency():
+    x, y, _ = data()
+    with pytest.raises(NotImplementedError, match="`latency_runs` needs the TensorFlow"):
+        keras_distill.evaluation.compare(
+            {"student": network(4, 1)}, (x, y), baseline="student", latency_runs=1
+        )
 
 
 def test_keras_2():
