@@ -112,7 +112,8 @@ def _known(file, ranges):
         for index in op.inputs:
             readers.setdefault(index, set()).add(file.operator_name(op))
     found = dict(ranges)
-    for op in file.graph.operators:
+    # Twice: a tensor may be known from a DEQUANTIZE after the QUANTIZE that reads it.
+    for op in [*file.graph.operators] * 2:
         kind = file.operator_name(op)
         if kind in _FIXED:
             found.pop(file.tensor_name(op.outputs[0]), None)
