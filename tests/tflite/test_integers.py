@@ -218,7 +218,7 @@ def test_ranges_are_those_that_the_converter_calibrated(monkeypatch):
     monkeypatch.setattr(ranges, "calibrated", lambda f: (met.append(calibrated(f)), met[0])[1])
     artifact = converted(student, x)
     assert runs.count("convert") == 1
-    wanted = activation_ranges(artifact._float32(), [x], "minmax")
+    wanted = activation_ranges(artifact.float32(), [x], "minmax")
     assert wanted.keys() <= met[0].keys()
     for name, (low, high) in wanted.items():
         assert met[0][name] == pytest.approx((low, high), rel=1e-5)

@@ -54,9 +54,9 @@ def test_stream_gives_what_windows_give(build, form):
     recordings = {"frames": streamed_students.recordings(student, 60)}
     reference = artifact.student.predict if form == "float32" else None
     for hop in streamed_students.STUDENTS[build]:
-        made = streaming.streamed(artifact._named, hop, {})
+        made = streaming.streamed(artifact.named, hop, {})
         for runtime in ("litert", "micro"):
-            report = proof.prove(made, artifact._named, reference, recordings, runtime)
+            report = proof.prove(made, artifact.named, reference, recordings, runtime)
             for row in report["compared"]:
                 assert row["values"] > 30
                 assert row["largest_difference"] <= (1e-5 if form == "float32" else 0)
@@ -90,7 +90,7 @@ def test_causal_stream_is_exact_from_the_first_frame():
 
 def test_latency_is_what_same_padding_looks_ahead():
     """Of two convolutions of size 3 and 5 and a stride of 2: 1 + 2 + 1, and 2 of pooling."""
-    made = streaming.streamed(windows_of(streamed_students.same, "float32")._named, 2, {})
+    made = streaming.streamed(windows_of(streamed_students.same, "float32").named, 2, {})
     ports = proof.ports_of(made)
     student = student_of(streamed_students.same)
     recording = streamed_students.recordings(student, 48, count=1)
@@ -256,10 +256,10 @@ def test_stream_that_differs_is_refused():
     """Its weights are changed after the file of windows was made."""
     artifact = windows_of(streamed_students.causal, "int8")
     other = windows_of(streamed_students.causal, "trained")
-    made = streaming.streamed(other._named, 2, {})
+    made = streaming.streamed(other.named, 2, {})
     recordings = {"frames": streamed_students.recordings(artifact.student.model, 40)}
     with pytest.raises(tflite.ConverterError, match="Output 'output' of the stream differs"):
-        proof.prove(made, artifact._named, None, recordings, "litert")
+        proof.prove(made, artifact.named, None, recordings, "litert")
 
 
 def test_windows_that_pad_themselves_are_told_apart():
