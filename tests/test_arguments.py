@@ -11,6 +11,11 @@ EXAMPLES = tf.data.Dataset.from_tensor_slices((np.zeros((8, 3), "float32"), np.a
 X = np.zeros((8, 3), "float32")
 
 
+def named(value):
+    """A parameter's name in the test's: the same in every process, as xdist wants."""
+    return getattr(value, "__name__", str(value))
+
+
 def model():
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
 
@@ -24,7 +29,7 @@ def stored(tmp_path_factory):
     "options",
     [{"seed": "text"}, {"seed": 1.5}, {"seed": None}, {"shuffle": "all"}, {"shuffle": -1},
      {"classes": "two"}, {"classes": 0}, {"batch_size": 2.5}],
-    ids=str,
+    ids=named,
 )  # fmt: skip
 def test_batches(options):
     check(options, lambda: data.batches(EXAMPLES, **{"batch_size": 4, **options}))
@@ -37,7 +42,7 @@ def test_seeds_may_be_tensors(stored):
 
 
 @pytest.mark.parametrize(
-    "options", [{"seed": "text"}, {"seed": -1}, {"holdout": "half"}, {"holdout": 0.7}], ids=str
+    "options", [{"seed": "text"}, {"seed": -1}, {"holdout": "half"}, {"holdout": 0.7}], ids=named
 )
 def test_load(options, tmp_path):
     np.savez(tmp_path / "data.npz", x=X, y=np.arange(8) % 2)
@@ -58,7 +63,7 @@ def test_load(options, tmp_path):
         (lambda **o: data.log_mel(8000, 1.0, **o), {"bands": 0}),
         (lambda **o: data.log_mel(8000, 1.0, **o), {"max_hz": -1}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_steps_and_features(function, options):
     check(dict([list(options.items())[-1]]), lambda: function(**options))
@@ -68,13 +73,13 @@ def test_steps_and_features(function, options):
     "options",
     [{"seed": "text"}, {"seed": 0.5}, {"examples_per_shard": "many"}, {"views": 1.5},
      {"temperature": "hot"}],
-    ids=str,
+    ids=named,
 )  # fmt: skip
 def test_store(options, tmp_path):
     check(options, lambda: teachers.store(model(), X, tmp_path, verbose=0, **options))
 
 
-@pytest.mark.parametrize("top_k", [9, 0, {"other": 2}], ids=str)
+@pytest.mark.parametrize("top_k", [9, 0, {"other": 2}], ids=named)
 def test_top_k_is_refused_without_what_tensorflow_adds(top_k, tmp_path):
     with pytest.raises(ValueError, match="top_k") as raised:
         teachers.store(model(), X, tmp_path, top_k=top_k, verbose=0)
@@ -83,12 +88,12 @@ def test_top_k_is_refused_without_what_tensorflow_adds(top_k, tmp_path):
     assert raised.value.__cause__ is None
 
 
-@pytest.mark.parametrize("options", [{"seed": "text"}, {"view": "first"}, {"view": 7}], ids=str)
+@pytest.mark.parametrize("options", [{"seed": "text"}, {"view": "first"}, {"view": 7}], ids=named)
 def test_attach(options, stored):
     check(options, lambda: stored.attach(X, **options))
 
 
-@pytest.mark.parametrize("weights", [["much", 1.0], 3], ids=str)
+@pytest.mark.parametrize("weights", [["much", 1.0], 3], ids=named)
 def test_ensemble(weights):
     with pytest.raises(TypeError, match="`weights` must"):
         teachers.Ensemble([model(), model()], weights=weights)
@@ -100,7 +105,7 @@ def test_ensemble(weights):
      for o in ({"seed": "text"}, {"seed": -1}, {"epochs": 0}, {"epochs": 1.5})]
     + [(tuning.ablate, {"runs": 0}), (tuning.cross_validate, {"folds": 1}),
        (tuning.tune, {"trials": "ten"})],
-    ids=str,
+    ids=named,
 )  # fmt: skip
 def test_tuning(function, options):
     def build(**_):
@@ -113,7 +118,7 @@ def test_tuning(function, options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"step": "short"}, {"step": 0}, {"tolerance": -1}, {"tolerance": None}], ids=str
+    "options", [{"step": "short"}, {"step": 0}, {"tolerance": -1}, {"tolerance": None}], ids=named
 )
 def test_streams(options):
     scores, events = np.zeros((1, 5, 2)), [[(0.0, 1.0, 1)]]
@@ -123,7 +128,7 @@ def test_streams(options):
 @pytest.mark.parametrize(
     "options",
     [{"missing_label": "none"}, {"resamples": "many"}, {"latency_runs": -1}, {"batch_size": 0}],
-    ids=str,
+    ids=named,
 )
 def test_compare(options):
     check(options, lambda: evaluation.compare({"a": model()}, (X, X[:, 0]), **options))
