@@ -34,7 +34,7 @@ _litert = _module("_litert")
 def _tensorflow() -> Any:
     """TensorFlow, imported as fast as possible."""
     # TensorFlow would import them, which takes nearly as long as all else that it imports.
-    sys.modules.update({"keras": None, "sklearn": None})  # type: ignore[dict-item]
+    sys.modules.update({"jax": None, "keras": None, "sklearn": None})  # type: ignore[dict-item]
     import tensorflow
 
     # The converter looks for garbage each time: what was imported is none.

@@ -18,7 +18,7 @@ def main(folder: pathlib.Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     if all(entry["runtime"] == "keras" for entry in plan["candidates"]):
         # TensorFlow would import them, which takes as long as all else that it imports.
-        sys.modules.update({"keras": None, "sklearn": None})  # type: ignore[dict-item]
+        sys.modules.update({"jax": None, "keras": None, "sklearn": None})  # type: ignore[dict-item]
     with np.load(folder / "inputs.npz") as stored:
         inputs = [stored[name] for name in stored.files]
     runners = {

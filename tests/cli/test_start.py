@@ -13,7 +13,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 IMPORT = """
 import os
 import sys
-import tempfile
 
 def forbidden(*_):
     raise AssertionError("a file descriptor was changed")
@@ -25,6 +24,7 @@ environment, arguments = dict(os.environ), ["keras-distill"]
 sys.argv[:] = arguments
 before, streams, dup, dup2 = files(), (sys.stdin, sys.stdout, sys.stderr), os.dup, os.dup2
 os.dup = os.dup2 = forbidden
+sys.modules["jax"] = None  # TensorFlow would import it, which sets TF_CPP_MIN_LOG_LEVEL.
 import keras_distill, keras_distill.cli
 os.dup, os.dup2 = dup, dup2
 assert files() == before
