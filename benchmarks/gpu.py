@@ -26,7 +26,7 @@ import keras
 import numpy as np
 from absl import app, flags
 from common import RESULTS, in_turns, median_ratio
-from keras import layers, ops
+from keras import layers
 
 import keras_distill
 from keras_distill import _markdown
@@ -53,7 +53,7 @@ def resnet18(size, widths, classes):
             y = layers.Conv2D(width, 3, strides, "same", use_bias=False)(x)
             y = layers.Conv2D(width, 3, 1, "same", use_bias=False)(_normalized(y))
             if strides == 2:
-                x = layers.Conv2D(width, 1, strides, use_bias=False)(x)
+                x = layers.BatchNormalization()(layers.Conv2D(width, 1, strides, use_bias=False)(x))
             x = layers.ReLU()(layers.Add()([x, layers.BatchNormalization()(y)]))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(classes, dtype="float32")(x), name="student")
@@ -134,7 +134,7 @@ def distiller(x, y):
 def stored(x, y):
     student, teacher, _ = models()
     answers = teacher.predict(x, batch_size=FLAGS.batch_size, verbose=0)
-    arrays = keras_distill.teachers.Arrays(ops.convert_to_numpy(answers))
+    arrays = keras_distill.teachers.Arrays(answers)
     return by_fit(
         keras_distill.Distiller(student, arrays, soft_targets(), ALPHA), arrays.attach(x), y
     )

@@ -472,16 +472,18 @@ def with_mask(x: Any, mask: Any) -> Any:
     return x
 
 
-def with_logits(x: Any, logits: Any) -> Any:
-    """`x`, with the logits behind it for the losses of Keras, as its own softmax leaves them."""
-    if logits is not None:
-        keras.src.backend.common.tensor_attributes.set_tensor_attr(x, "_keras_logits", logits)
+def with_logits(x: Any, source: Any) -> Any:
+    """`x`, with what Keras' softmax or sigmoid left on `source`: its logits, its name."""
+    for name in ("_keras_logits", _ACTIVATION):
+        noted = _noted_on(source, name)
+        if noted is not None:
+            keras.src.backend.common.tensor_attributes.set_tensor_attr(x, name, noted)
     return x
 
 
 def carry_over(x: Any, source: Any) -> Any:
     """`x`, with the logits and the mask that Keras left on `source`, the same numbers."""
-    return with_mask(with_logits(x, logits_behind(source)), mask_on(source))
+    return with_mask(with_logits(x, source), mask_on(source))
 
 
 def combinations(toolkit: Any) -> Any:

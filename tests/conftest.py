@@ -22,7 +22,8 @@ FIRST = ("tests/cli/", "tests/unchanged/", "tests/docs/", "tests/quantization/",
 
 def pytest_collection_modifyitems(items):
     order = {folder: place for place, folder in enumerate(FIRST)}
-    items.sort(key=lambda item: order.get(item.nodeid.rpartition("/")[0] + "/", len(FIRST)))
+    folders = {item: item.nodeid.partition("::")[0].rpartition("/")[0] + "/" for item in items}
+    items.sort(key=lambda item: order.get(folders[item], len(FIRST)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -62,6 +62,7 @@ def test_load(options, tmp_path):
         (lambda **o: data.log_mel(8000, **o), {"seconds": "one"}),
         (lambda **o: data.log_mel(8000, 1.0, **o), {"bands": 0}),
         (lambda **o: data.log_mel(8000, 1.0, **o), {"max_hz": -1}),
+        (lambda **o: data.log_mel(8000, 1.0, **o), {"max_hz": 0}),
     ],
     ids=named,
 )

@@ -1,4 +1,4 @@
-"""Students on another backend than TensorFlow: rebuilt on it and converted in a child process.
+"""Students on a backend other than TensorFlow: rebuilt on it and converted in a child process.
 
 The file is proven here, against the student on its own backend.
 """
@@ -125,14 +125,15 @@ def _run(request: Request, given: Mapping[str, Any], work: str) -> Any:
             "KERAS_BACKEND": "tensorflow",
             "CUDA_VISIBLE_DEVICES": "-1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         }
         main = "keras_distill.tflite.rebuild_main"
         ended = subprocess.run(
-            [sys.executable, "-m", main, folder], env=environment, capture_output=True, text=True
-        )
+            [sys.executable, "-P", "-m", main, folder],
+            env=environment, capture_output=True, text=True, errors="replace", check=False,
+        )  # fmt: skip
         file = folder / "outcome.pickle"
-        if not file.is_file():
+        if ended.returncode or not file.is_file():
             last = " | ".join(ended.stderr.strip().splitlines()[-_LINES:])
             raise child.ConverterCrash(
                 f"The process that rebuilds the student ended with {ended.returncode}; it last "

@@ -39,7 +39,7 @@ def log_mel(
     """
     whole_number("bands", bands, 1)
     sizes = {"sample_rate": sample_rate, "seconds": seconds, "window": window, "step": step}
-    for name, value in {**sizes, "max_hz": max_hz or 1.0}.items():
+    for name, value in {**sizes, "max_hz": 1.0 if max_hz is None else max_hz}.items():
         positive(name, value)
     length, size = round(sample_rate * seconds), round(sample_rate * window)
     fft_length = 1 << (size - 1).bit_length()

@@ -10,7 +10,7 @@ import numpy as np
 import rich.console
 import rich.table
 
-from keras_distill import samples
+from keras_distill import backends, samples
 from keras_distill.checks import whole_number
 from keras_distill.evaluation import (
     disagreements,
@@ -255,6 +255,7 @@ def compare(
     ... )
     >>> print(result)
     """
+    backends.require("`evaluation.compare`", "tensorflow", "jax")
     if not isinstance(candidates, dict) or not candidates:
         raise TypeError(
             "`candidates` must be a dict from names to models and files. "
@@ -265,10 +266,18 @@ def compare(
         raise ValueError(f"`task` must be one of {known} or None. Received: task={task!r}")
     whole_number("resamples", resamples, 0)
     whole_number("latency_runs", latency_runs, 0)
+    if latency_runs:
+        backends.require("`latency_runs`", "tensorflow")
     whole_number("batch_size", batch_size, 1)
     checked_missing(missing_label)
     _check_names(teacher=teacher, baseline=baseline)
     if task == "stream":
+        unused = {"missing_label": missing_label, "class_names": class_names}
+        if latency_runs or any(value is not None for value in unused.values()):
+            raise ValueError(
+                '`missing_label`, `class_names` and `latency_runs` are not for task="stream". '
+                f"Received: {unused | {'latency_runs': latency_runs}}"
+            )
         return _of_streams(candidates, data, teacher, from_logits, batch_size, decision, step)
     if decision is not None or step is not None:
         raise ValueError(
@@ -324,11 +333,17 @@ def _of_streams(
     step: float | None,
 ) -> Comparison:
     """`compare` of streams. Arguments are those of `compare`."""
-    recordings, truth = data
+    recordings, truth = stream_scoring.recordings_of(data)
     if (decision is None) != (step is None):
         raise ValueError(
             "Events need both `decision` and `step`, labels of steps neither. "
             f"Received: decision={decision!r}, step={step!r}"
+        )
+    given = decision.values() if isinstance(decision, Mapping) else [decision]
+    if decision is not None and not all(isinstance(each, Decision) for each in given):
+        raise TypeError(
+            "`decision` must be a `keras_distill.tflite.Decision`, or a dict of one for each "
+            f"candidate. Received: decision={decision!r}"
         )
     if isinstance(decision, Mapping) and set(decision) != set(candidates):
         raise ValueError(
@@ -343,7 +358,7 @@ def _of_streams(
         if decision is None or step is None:
             return stream_scoring.each_step(given, np.asarray(truth), from_logits, reference)
         own = decision[name] if isinstance(decision, Mapping) else decision
-        return stream_scoring.detections(given, truth, own, step)
+        return stream_scoring.detections(name, given, truth, own, step)
 
     found = {name: [scored(name, each) for each in given] for name, given in outputs.items()}
     rows, notes = _rows(runs, found, recordings)
@@ -359,7 +374,7 @@ def _of_streams(
         rows=rows,
         notes=[*notes, *_legend(runs, 0, None), "Multiply-accumulates are those of a step."],
         task="frames" if decision is None else "stream",
-        samples=len(recordings),
+        samples=samples.count(recordings),
         teacher=None if reference is None else teacher,
         class_names=None,
         scores={},

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import backends, samples
+from keras_distill import samples
 from keras_distill.evaluation import candidates as kinds
 
 _WORKER = pathlib.Path(__file__).with_name("latency_worker.py")
@@ -38,7 +38,6 @@ def latencies(
     Raises:
         RuntimeError: If the child process fails.
     """
-    backends.require("`latency_runs`", "tensorflow")
     first = keras.tree.map_structure(np.asarray, samples.take(x, slice(0, 1)))
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)

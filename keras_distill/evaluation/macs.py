@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_distill import _keras
+from keras_distill import _keras, backends
 from keras_distill.evaluation import macs_on_jax
 from keras_distill.evaluation.macs_on_jax import Opaque
 
@@ -41,6 +41,7 @@ def multiply_accumulates(model: Callable[[Any], Any], inputs: Any = None) -> int
     >>> keras_distill.evaluation.multiply_accumulates(keras.Model(inputs, outputs))
     1296
     """
+    backends.require("`multiply_accumulates`", "tensorflow", "jax")
     inputs = getattr(model, "input", None) if inputs is None else inputs
     if inputs is None:
         raise ValueError("The model doesn't know its inputs: give a sample batch as `inputs`.")

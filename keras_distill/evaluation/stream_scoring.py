@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_distill import samples
 from keras_distill.evaluation import tasks
 from keras_distill.evaluation.candidates import Candidate
 from keras_distill.evaluation.streams import StreamData, frames
@@ -26,6 +27,23 @@ class Scored(NamedTuple):
     details: dict[str, Any]
 
 
+def recordings_of(data: Any) -> tuple[Any, Any]:
+    """Recordings, and the events, or the labels of the steps, of each."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ValueError(
+            'For task="stream", `data` must be a pair: recordings, and the events (or the labels '
+            f"of the steps) of each. Received: data of type {type(data).__name__}"
+        )
+    recordings, truth = data
+    count = samples.count(recordings)
+    if len(truth) != count:
+        raise ValueError(
+            'For task="stream", `data` must have events or labels for each recording. '
+            f"Received: {count} recordings and {len(truth)} of these"
+        )
+    return recordings, truth
+
+
 def outputs_of(
     runs: Mapping[str, Sequence[Candidate]], recordings: Any, batch_size: int
 ) -> dict[str, list[np.ndarray]]:
@@ -42,7 +60,7 @@ def outputs_of(
                 given = candidate.outputs(recordings, batch_size)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{name!r} can't be run on these recordings: {error}") from error
-            given = tasks.check(given, len(recordings), name)
+            given = tasks.check(given, samples.count(recordings), name)
             if given.ndim < 2:
                 raise ValueError(
                     f"{name!r} gives shape {given.shape}, but an output for each step is needed."
@@ -52,6 +70,7 @@ def outputs_of(
 
 
 def detections(
+    name: str,
     outputs: np.ndarray,
     events: Sequence[Sequence[tuple[float, float, int]]],
     decision: Decision,
@@ -60,11 +79,18 @@ def detections(
     """Detections against events.
 
     Args:
+        name: The candidate's.
         outputs: Scores of shape `(recordings, steps, classes)`.
         events: The `Event`s of each recording.
         decision: When to act on scores.
         step: Seconds from one step to the next.
     """
+    if outputs.ndim != 3:
+        raise ValueError(
+            f"{name!r} gives shape {outputs.shape}, but events need scores of shape (recordings, "
+            "steps, classes). Give a student with an output for each step, or convert it with "
+            "`stream=`."
+        )
     data = StreamData(outputs, events, step)
     found = data.scores(decision)
     values = {

@@ -4,7 +4,10 @@ Many pipelines still use Keras 2 (`tf_keras`), and the toolkit works on `tf_kera
 Needs `pip install keras-distill[tfmot]`.
 """
 
+from keras_distill import backends
+
 try:
+    backends.require("`keras_distill.legacy`", "tensorflow")
     import tf_keras as _  # noqa: F401
 except ImportError as error:
     raise ImportError(
@@ -12,7 +15,6 @@ except ImportError as error:
         "`pip install keras-distill[tfmot]`."
     ) from error
 
-from keras_distill import backends
 from keras_distill.legacy.bridge import to_tf_keras
 from keras_distill.legacy.distiller import Distiller
 from keras_distill.legacy.toolkit import (
@@ -23,8 +25,6 @@ from keras_distill.legacy.toolkit import (
     strip,
     toolkit,
 )
-
-backends.require("`keras_distill.legacy`", "tensorflow")
 
 __all__ = [
     "Distiller",

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_distill import _keras
+from keras_distill import _keras, backends
 from keras_distill.quantization import layers as quantized
 from keras_distill.quantization.calibration import calibrate
 from keras_distill.quantization.options import Options
@@ -69,6 +69,7 @@ def quantize_aware(
     >>> student = keras_distill.quantization.quantize_aware(student, calibration=x_train[:256])
     >>> distiller = keras_distill.Distiller(student, teacher, losses=SoftTargets(), alpha=0.1)
     """
+    backends.require("`quantize_aware`", "tensorflow", "jax")
     _check(model, calibration, learned_steps)
     options = Options(model, weight_bits, activation_bits, layers or {}, learned_steps)
     rebuilt = Rebuild(options).outermost(model)

@@ -132,7 +132,7 @@ class AnyRange(keras.layers.Layer):
             self.observer(x)
             return x
         # Losses on logits find those that a softmax was computed from.
-        return _keras.with_logits(self.rounded(x), _keras.logits_behind(x))
+        return _keras.with_logits(self.rounded(x), x)
 
     def rounded(self, x: Any) -> Any:
         """`x` on the grid."""

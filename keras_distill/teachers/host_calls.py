@@ -56,7 +56,7 @@ def _result(spec, batch):
     """Shape and dtype of an output for a batch."""
     import jax
 
-    shape = (batch, *spec.shape[1:])
+    shape = (batch, *spec.shape[1:]) if spec.shape.rank else (None,)
     if None in shape:
         raise ValueError(
             "On the JAX backend, a teacher's function must answer in tensors of a known size, but "

@@ -9,6 +9,7 @@ import rich.progress
 import rich.text
 import tensorflow as tf
 
+from keras_distill import backends
 from keras_distill.checks import integer, one_of, positive, whole_number
 from keras_distill.teachers.conversion import as_teacher
 from keras_distill.teachers.records import FORMAT, VERSION, ShardWriter
@@ -94,6 +95,7 @@ def store(
     >>> distiller.compile("adam", loss)
     >>> distiller.fit(stored.attach(train).shuffle(10_000).batch(64), epochs=100)
     """
+    backends.require("`teachers.store`", "tensorflow", "jax")
     temperature = positive("temperature", temperature)
     integer("seed", seed)
     _check_arguments(dtype, views, augment, batch_size, examples_per_shard, worker)

@@ -168,6 +168,17 @@ def test_streams_that_do_not_fit_are_refused():
             compare({"a": Stored(good)}, (good, [[]]), **arguments)
     with pytest.raises(ValueError, match=r"Labels of shape \(1, 7\) don't fit"):
         compare({"a": Stored(good)}, (good, np.zeros((1, 7))), task="stream")
+    events = {"task": "stream", "step": 0.1, "decision": DECISION}
+    for error, message, data, arguments in (
+        (ValueError, "must be a pair", good, events),
+        (ValueError, "1 recordings and 2 of these", (good, [[], []]), events),
+        (ValueError, "are not for task=", (good, [[]]), {**events, "missing_label": -1}),
+        (TypeError, "Received: decision=0.5", (good, [[]]), {**events, "decision": 0.5}),
+    ):
+        with pytest.raises(error, match=message):
+            compare({"a": Stored(good)}, data, **arguments)
+    with pytest.raises(ValueError, match=r"'a' gives shape \(1, 3\), but events need"):
+        compare({"a": Stored(np.zeros((1, 3)))}, (good, [[]]), **events)
 
 
 def test_data_that_does_not_fit_is_refused():

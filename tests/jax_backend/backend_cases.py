@@ -219,6 +219,20 @@ def trained_quantize_aware():
     return {name: x for name, x in results.items() if "loss" in name or "targets" in name}
 
 
+def trained_quantize_aware_sigmoid():
+    x, _, _ = data((8, 8, 1))
+
+    def model(width, seed):
+        inputs = keras.Input((8, 8, 1))
+        y = layers.GlobalAveragePooling2D()(layers.Conv2D(width, 3, activation="relu")(inputs))
+        outputs = layers.Dense(3, activation="sigmoid")(y)
+        return given_weights(keras.Model(inputs, outputs), seed)
+
+    student = keras_distill.quantization.quantize_aware(model(3, 1), calibration=x)
+    results = trained(keras_distill.Distiller(student, model(6, 2), alpha=0), x)
+    return {name: x for name, x in results.items() if "loss" in name or "targets" in name}
+
+
 class Batches(keras.utils.PyDataset):
     """Batches of 16 rows of arrays."""
 
@@ -384,6 +398,7 @@ CASES = {
     **{function.__name__: function for function in TRAININGS},
     **{function.__name__: function for function in OTHERS},
     "trained_quantize_aware": trained_quantize_aware,
+    "trained_quantize_aware_sigmoid": trained_quantize_aware_sigmoid,
 }
 
 if __name__ == "__main__":

@@ -6,7 +6,11 @@ from backend_cases import CASES
 
 #: Relative and absolute tolerance, where it is another. Rounding is bit for bit the same; sums of
 #: a convolution are not, after which single values are rounded to a neighbor.
-TOLERANCES = {"rounding": (0, 0), "trained_quantize_aware": (0.02, 0)}
+TOLERANCES = {
+    "rounding": (0, 0),
+    "trained_quantize_aware": (0.02, 0),
+    "trained_quantize_aware_sigmoid": (0.02, 0),
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -29,7 +29,12 @@ SHOWN = {
     "Answers in memory and stored ones; `tf.data` and `PyDataset`": (
         *("answers_in_memory", "stored_answers"),
     ),
-    "`quantize_aware`": ("rounding", "quantize_aware", "trained_quantize_aware"),
+    "`quantize_aware`": (
+        "rounding",
+        "quantize_aware",
+        "trained_quantize_aware",
+        "trained_quantize_aware_sigmoid",
+    ),
     "`tflite.convert`": (
         test_conversion.test_quantize_aware_student,
         test_conversion.test_int8_file,

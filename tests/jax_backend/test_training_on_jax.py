@@ -130,7 +130,7 @@ def test_several_devices_make_the_same_update():
     assert_same(expected.get_weights(), distiller.get_weights(), rtol=1e-4, atol=1e-6)
 
 
-def test_steps_per_execution_and_own_batches():
+def test_own_batches():
     x, y, _ = data()
     distiller = compiled(network(4, 1), network(9, 2))
     logs = [distiller.train_on_batch(x[i : i + 16], y[i : i + 16]) for i in range(0, 80, 16)]

@@ -26,7 +26,7 @@ def test_keras_2():
         import keras_distill.legacy  # noqa: F401
 
 
-def test_pytorch(monkeypatch):
+def test_pytorch(monkeypatch, tmp_path):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     message = (
         r"`keras_distill.Distiller` needs the TensorFlow or JAX backend of Keras, which is on "
@@ -34,6 +34,14 @@ def test_pytorch(monkeypatch):
     )
     with pytest.raises(NotImplementedError, match=message):
         keras_distill.Distiller(network(4, 1), network(9, 2))
+    x, y, _ = data()
+    for name, run in {
+        "quantize_aware": lambda: keras_distill.quantization.quantize_aware(network(4, 1)),
+        "teachers.store": lambda: keras_distill.teachers.store(network(4, 1), x, tmp_path),
+        "evaluation.compare": lambda: keras_distill.evaluation.compare({}, (x, y)),
+    }.items():
+        with pytest.raises(NotImplementedError, match=f"`{name}` needs the TensorFlow or JAX"):
+            run()
 
 
 def test_what_is_supported_passes():
