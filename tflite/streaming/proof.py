@@ -138,7 +138,8 @@ def _of_file(windows: bytes, runtime: str, states: Sequence[str]) -> Student:
                 name: np.pad(results[f"{name}_out"][:, :-1], ((0, 0), (1, 0), (0, 0)))
                 for name in states
             }
-            if all(np.array_equal(after[name], before[name]) for name in states):
+            pairs = ((after[name], before[name]) for name in states)
+            if all(np.array_equal(*pair, equal_nan=True) for pair in pairs):
                 return results
             before = after
 
