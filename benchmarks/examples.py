@@ -69,8 +69,8 @@ def page(results):
             f"{mean['teacher']:.3f}",
             f"{mean['student on labels']:.3f}",
             f"{mean['student distilled']:.3f}",
-            f"{mean['distilled, int8']:.3f}" if "distilled, int8" in mean else "",
-            f"{mean['bytes']:,.0f}" if "bytes" in mean else "",
+            f"{mean['distilled, int8']:.3f}",
+            f"{mean['bytes']:,.0f}",
             f"{gain['mean']:+.3f} ± {half}",
             f"{gain['share_of_gap']:.0%}",
             str(len(result["runs"])),
@@ -84,10 +84,10 @@ def page(results):
         _markdown.table(header, rows),
         "",
         "Means over seeds. The file's figures are measured in its runtime. The gain is the file's "
-        "(the student's, where there is no file) over the student on labels alone: the mean of "
-        "the differences of each seed with half its 95 % interval (Student's t). The gap is the "
-        "teacher's lead over the student on labels. [Why each pays](docs/examples.md), and "
-        "[when distillation doesn't help](docs/when_not.md).",
+        "over the student on labels alone: the mean of the differences of each seed with half its "
+        "95 % interval (Student's t). The gap is the teacher's lead over the student on labels. "
+        "[Why each pays](docs/examples.md), and [when distillation doesn't help]"
+        "(docs/when_not.md).",
     ])  # fmt: skip
 
 

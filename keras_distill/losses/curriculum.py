@@ -40,8 +40,8 @@ class CTKD(ClassLoss):
 
     Source: Li et al., "Curriculum Temperature for Knowledge Distillation" (arXiv:2211.16231), the
     global temperature; θ starts at 1, and the defaults are those of the authors' code. Beside
-    labels of weight 0.1 this loss has 0.9. Costs next to nothing. Where a temperature can't be
-    searched for.
+    labels of weight 0.1 this loss has 0.9. Costs next to nothing. For runs too
+    long for a search of the temperature.
 
     Args:
         reversal: λ, at least 0: a number, or a `keras.optimizers.schedules` schedule, such as

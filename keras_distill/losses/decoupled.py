@@ -37,17 +37,20 @@ def dkd(
         One value per sample and position, shape `(batch, ...)`; 0 where there is no target.
     """
     dtype = q.dtype
-    p_others = ops.where(target, very_negative(dtype), p)
-    q_others = ops.where(target, very_negative(dtype), q)
-    # The logit of "the target class" against "any other".
-    zero = ops.zeros_like(p)
-    p_target = ops.sum(ops.where(target, p, zero), axis=-1) - ops.logsumexp(p_others, axis=-1)
-    q_target = ops.sum(ops.where(target, q, zero), axis=-1) - ops.logsumexp(q_others, axis=-1)
-    value = scalar(alpha, dtype) * bernoulli_kl_divergence(p_target, q_target)
-    value += scalar(beta, dtype) * kl_divergence(
-        ops.log_softmax(p_others), ops.log_softmax(q_others)
-    )
+    value = scalar(alpha, dtype) * bernoulli_kl_divergence(odds(p, target), odds(q, target))
+    others_p, others_q = (ops.log_softmax(_without(target, x)) for x in (p, q))
+    value += scalar(beta, dtype) * kl_divergence(others_p, others_q)
     return ops.where(ops.any(target, axis=-1), value, ops.zeros_like(value))
+
+
+def odds(logits: Tensor, chosen: Tensor) -> Tensor:
+    """The logit of the chosen class (bool, of the logits' shape) against any other."""
+    own = ops.sum(ops.where(chosen, logits, ops.zeros_like(logits)), axis=-1)
+    return own - ops.logsumexp(_without(chosen, logits), axis=-1)
+
+
+def _without(chosen, logits):
+    return ops.where(chosen, very_negative(logits.dtype), logits)
 
 
 def target_class(labels: Tensor, logits: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from keras import ops
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import not_negative, positive
 from keras_distill.hyperparameters import Hyperparameter
-from keras_distill.losses.decoupled import target_class
+from keras_distill.losses.decoupled import odds, target_class
 from keras_distill.losses.numerics import (
     bernoulli_kl_divergence,
     kl_divergence,
@@ -39,7 +39,7 @@ def rld(
     """
     dtype = q.dtype
     top = target_class(ops.argmax(p, axis=-1), p)
-    value = scalar(alpha, dtype) * bernoulli_kl_divergence(_odds(p, top), _odds(q, target))
+    value = scalar(alpha, dtype) * bernoulli_kl_divergence(odds(p, top), odds(q, target))
     of_target = ops.sum(ops.where(target, p, ops.zeros_like(p)), axis=-1, keepdims=True)
     below = p < of_target
     # With no class below, both are uniform and differ by 0.
@@ -47,13 +47,6 @@ def rld(
     below_p, below_q = (ops.log_softmax(ops.where(below, x, lowest)) for x in (p, q))
     value += scalar(beta, dtype) * kl_divergence(below_p, below_q)
     return ops.where(ops.any(target, axis=-1), value, ops.zeros_like(value))
-
-
-def _odds(logits, chosen):
-    """The logit of the chosen class against any other."""
-    others = ops.where(chosen, very_negative(logits.dtype), logits)
-    own = ops.sum(ops.where(chosen, logits, ops.zeros_like(logits)), axis=-1)
-    return own - ops.logsumexp(others, axis=-1)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
