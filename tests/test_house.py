@@ -88,3 +88,17 @@ def test_no_folder_of_tests_hides_a_package():
     """tests/ is searched for imports: `tests/jax` is `jax` to Keras where JAX isn't installed."""
     names = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
     assert not names & {"jax", "torch", "keras", "tensorflow", "numpy"}
+
+
+def test_nothing_unpickles():
+    """A pickle runs whatever code it brings along."""
+    words = re.compile(r"\b(pickle|cPickle|dill|shelve|marshal|joblib)\b|allow_pickle=True")
+    files = [*ROOT.glob("keras_distill/**/*.py"), *ROOT.glob("tflite/**/*.py")]
+    assert len(files) > 100
+    found = {
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in files
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if words.search(line)
+    }
+    assert not found

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -16,41 +15,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
-from keras_distill.tflite import child, judge, runtimes
-from keras_distill.tflite.artifact import Artifact, Examples
+from keras_distill.tflite import child, handover, judge
+from keras_distill.tflite.artifact import Artifact
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.targets import EthosU
 
 from keras_distill import samples
 
-#: The layers around a student that are saved beside it.
-AROUND = ("preprocessing", "postprocessing")
 #: How many of the last lines that a crashed child printed are shown.
 _LINES = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What the child hands back.
-
-    Attributes:
-        tflite: The file as it is delivered.
-        named: The file with its names.
-        compiled: The file compiled for an NPU, or `None`.
-        report: What is known of it.
-        ports: Its inputs and outputs.
-        examples: Inputs of its test vectors.
-        warnings: Messages of which the child warned.
-    """
-
-    tflite: bytes
-    named: bytes
-    compiled: bytes | None
-    report: dict[str, Any]
-    ports: runtimes.Ports
-    examples: Examples
-    warnings: tuple[str, ...]
 
 
 def convert(
@@ -70,19 +43,19 @@ def convert(
     """
     _refuse(arguments)
     arrays, calibration = _calibration(request)
-    given = {**arguments, "calibration": calibration, "target": target}
-    given["quantization"] = quantization
-    made: Outcome = _run(request, given, "convert")
+    run = functools.partial(
+        _run, request, target, quantization, {**arguments, "calibration": calibration}
+    )
+    made: handover.Outcome = run(handover.read_outcome, "convert")
     for message in made.warnings:
         warnings.warn(message, stacklevel=3)
     notes = judge.against_original(request, made.named, made.tflite, made.ports, arrays)
     known = made.report["warnings"]
     made.report["warnings"] = [*known, *(note for note in notes if note not in known)]
-    float32 = functools.partial(_run, request, given, "float32")
     return Artifact(
         made.tflite, request.target.name, made.report, made.ports, student=request.student,
         labels=request.labels, compiled=made.compiled, named=made.named, examples=made.examples,
-        float32=float32 if request.has_float_twin else None,
+        float32=functools.partial(run, _float32, "float32") if request.has_float_twin else None,
     )  # fmt: skip
 
 
@@ -92,7 +65,7 @@ def _refuse(arguments):
             "`stream` needs the TensorFlow backend of Keras: save the student, and convert it in a "
             "process with KERAS_BACKEND=tensorflow."
         )
-    for name in AROUND:
+    for name in handover.AROUND:
         given = arguments[name]
         if given is not None and not isinstance(given, (str, keras.Layer)):
             raise NotImplementedError(
@@ -113,13 +86,13 @@ def _calibration(request):
     return arrays, dataclasses.replace(calibration, data=given)
 
 
-def _run(request: Request, given: Mapping[str, Any], work: str) -> Any:
-    """Has a child process on the TensorFlow backend do work on the saved student."""
+def _run(request, target, quantization, arguments, read, work):
+    """What `read` finds after a child process on the TensorFlow backend did its work."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         _save(request.student.model, folder / "student.keras")
-        given = {**given, **_saved_around(request, given, folder)}
-        (folder / "given.pickle").write_bytes(pickle.dumps({"work": work, **given}))
+        handover.write_arguments(folder, target, quantization, arguments)
+        _save_around(request, arguments, folder)
         environment = {
             **os.environ,
             "KERAS_BACKEND": "tensorflow",
@@ -129,20 +102,23 @@ def _run(request: Request, given: Mapping[str, Any], work: str) -> Any:
         }
         main = "keras_distill.tflite.rebuild_main"
         ended = subprocess.run(
-            [sys.executable, "-P", "-m", main, folder],
+            [sys.executable, "-P", "-m", main, work, folder],
             env=environment, capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
-        file = folder / "outcome.pickle"
-        if ended.returncode or not file.is_file():
+        error = handover.read_error(folder)
+        if error is not None:
+            raise error
+        if ended.returncode:
             last = " | ".join(ended.stderr.strip().splitlines()[-_LINES:])
             raise child.ConverterCrash(
                 f"The process that rebuilds the student ended with {ended.returncode}; it last "
                 f"printed: {last}"
             )
-        outcome = pickle.loads(file.read_bytes())
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+        return read(folder)
+
+
+def _float32(folder):
+    return (folder / "float32.tflite").read_bytes()
 
 
 def _save(model, path):
@@ -151,24 +127,13 @@ def _save(model, path):
         model.save(path)
 
 
-def _saved_around(request, given, folder):
-    """The layers around the student in files: dict from argument to path, or what was given."""
-    places = {}
+def _save_around(request, arguments, folder):
+    """Saves the layers around the student, for which the child looks by name."""
     model = request.student.model
-    for name in AROUND:
-        layer = given[name]
+    for name in handover.AROUND:
+        layer = arguments[name]
         if isinstance(layer, keras.Layer):
-            place = request.student.inputs[0] if name == AROUND[0] else model.outputs[0]
-            shape = place.shape if name == AROUND[0] else place.shape[1:]
+            place = request.student.inputs[0] if name == handover.AROUND[0] else model.outputs[0]
+            shape = place.shape if name == handover.AROUND[0] else place.shape[1:]
             around = keras.Sequential([keras.Input(tuple(shape), dtype=place.dtype), layer])
-            places[name] = folder / f"{name}.keras"
-            _save(around, places[name])
-    return places
-
-
-def as_arrays(examples: Examples) -> Examples:
-    """Examples of NumPy arrays alone."""
-    if examples.arrays is None:
-        return examples
-    arrays = {name: np.asarray(x) for name, x in examples.arrays.items()}
-    return dataclasses.replace(examples, arrays=arrays)
+            _save(around, folder / f"{name}.keras")

@@ -1,19 +1,18 @@
 """The child process in which a student of another backend is rebuilt on TensorFlow.
 
-Started by name, with a folder that holds the student and what is asked for.
+Started by name, with what to do (`"convert"` or `"float32"`) and a folder that holds the student
+and what is asked for.
 """
 
 import pathlib
-import pickle
 import sys
 import warnings
 from typing import Any
 
 import keras
-from keras_distill.tflite.artifact import Artifact
+from keras_distill.tflite import handover
 from keras_distill.tflite.child import ConverterError
 from keras_distill.tflite.convert import convert
-from keras_distill.tflite.rebuild import AROUND, Outcome, as_arrays
 
 
 def rebuilt(path: pathlib.Path) -> Any:
@@ -33,28 +32,26 @@ def rebuilt(path: pathlib.Path) -> Any:
         ) from None
 
 
-def run(folder: pathlib.Path) -> Any:
-    """What is asked for of the student in a folder: an `Outcome`, or the float32 file."""
-    given = pickle.loads((folder / "given.pickle").read_bytes())
-    work, target, quantization = (given.pop(key) for key in ("work", "target", "quantization"))
-    for name in AROUND:
-        if isinstance(given[name], pathlib.Path):
-            given[name] = rebuilt(given[name]).layers[-1]
+def run(work: str, folder: pathlib.Path) -> None:
+    """Converts the student of a folder, and writes the outcome or the float32 file there."""
+    given = handover.read_arguments(folder)
+    for name in handover.AROUND:
+        place = folder / f"{name}.keras"
+        if place.is_file():
+            given[name] = rebuilt(place).layers[-1]
     student = rebuilt(folder / "student.keras")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        artifact = convert(student, target, quantization, **given)
+        artifact = convert(student, given.pop("target"), given.pop("quantization"), **given)
     if work == "float32":
-        return artifact.float32()
-    return outcome_of(artifact, tuple(str(x.message) for x in caught if _is_ours(x)))
-
-
-def outcome_of(artifact: Artifact, messages: tuple[str, ...]) -> Outcome:
-    """An artifact without its student."""
-    return Outcome(
-        artifact.tflite, artifact.named, artifact.compiled, dict(artifact.report), artifact.ports,
-        as_arrays(artifact.examples), messages,
+        (folder / "float32.tflite").write_bytes(artifact.float32())
+        return
+    messages = tuple(str(x.message) for x in caught if _is_ours(x))
+    outcome = handover.Outcome(
+        artifact.tflite, artifact.named, artifact.compiled, artifact.report, artifact.ports,
+        artifact.examples, messages,
     )  # fmt: skip
+    handover.write_outcome(folder, outcome)
 
 
 def _is_ours(warning):
@@ -62,12 +59,9 @@ def _is_ours(warning):
 
 
 if __name__ == "__main__":
-    place = pathlib.Path(sys.argv[1])
+    place = pathlib.Path(sys.argv[2])
     try:
-        result = run(place)
+        run(sys.argv[1], place)
     except Exception as error:
-        # Raised again by the parent.
-        result = error if isinstance(error, (ValueError, TypeError, RuntimeError)) else None
-        if result is None:
+        if not handover.write_error(place, error):
             raise
-    (place / "outcome.pickle").write_bytes(pickle.dumps(result))
