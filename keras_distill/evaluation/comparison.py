@@ -20,6 +20,7 @@ from keras_distill.evaluation import (
     metrics,
     scoring,
     stream_scoring,
+    streams,
     tables,
     tasks,
 )
@@ -339,26 +340,15 @@ def _of_streams(
             "Events need both `decision` and `step`, labels of steps neither. "
             f"Received: decision={decision!r}, step={step!r}"
         )
-    given = decision.values() if isinstance(decision, Mapping) else [decision]
-    if decision is not None and not all(isinstance(each, Decision) for each in given):
-        raise TypeError(
-            "`decision` must be a `keras_distill.tflite.Decision`, or a dict of one for each "
-            f"candidate. Received: decision={decision!r}"
-        )
-    if isinstance(decision, Mapping) and set(decision) != set(candidates):
-        raise ValueError(
-            "`decision` must be one decision, or have one for each candidate. "
-            f"Received: {list(decision)} for {list(candidates)}"
-        )
+    decisions = decision and streams.decision_of_each("decision", decision, candidates)
     runs = {name: _runs(model, name) for name, model in candidates.items()}
     outputs = stream_scoring.outputs_of(runs, recordings, batch_size)
     reference = outputs[teacher][0] if teacher in outputs else None
 
     def scored(name: str, given: np.ndarray) -> stream_scoring.Scored:
-        if decision is None or step is None:
+        if decisions is None or step is None:
             return stream_scoring.each_step(given, np.asarray(truth), from_logits, reference)
-        own = decision[name] if isinstance(decision, Mapping) else decision
-        return stream_scoring.detections(name, given, truth, own, step)
+        return stream_scoring.detections(name, given, truth, decisions[name], step)
 
     found = {name: [scored(name, each) for each in given] for name, given in outputs.items()}
     rows, notes = _rows(runs, found, recordings)
@@ -370,6 +360,9 @@ def _of_streams(
             row["run_values"] = _run_values(found[row["name"]])
             each = row["run_values"].items()
             row["run_intervals"] = {metric: intervals.over_runs(v) for metric, v in each}
+            silent = int(np.isnan(row["run_values"].get("mean_delay", [])).sum())
+            if silent:
+                notes.append(f"{row['name']}: {silent} of {row['runs']} runs detected nothing.")
     return Comparison(
         rows=rows,
         notes=[*notes, *_legend(runs, 0, None), "Multiply-accumulates are those of a step."],

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -342,20 +342,38 @@ def compare_streams(
         The scores by name.
 
     Raises:
+        TypeError: A decision is something else.
         ValueError: A candidate has no decision, or events and recordings don't fit together.
 
     Example:
 
     >>> compare_streams({"labels": one, "distilled": other}, recordings, events, decision, 0.02)
     """
-    if not isinstance(decisions, Decision) and set(decisions) != set(candidates):
-        raise ValueError(
-            "`decisions` must be one decision, or have one for each candidate. "
-            f"Received: {list(decisions)} for {list(candidates)}"
-        )
+    each = decision_of_each("decisions", decisions, candidates)
     found = {}
     for name, candidate in candidates.items():
         scores = candidate.predict(recordings) if hasattr(candidate, "predict") else candidate
-        decision = decisions if isinstance(decisions, Decision) else decisions[name]
-        found[name] = StreamData(scores, events, step, tolerance).scores(decision)
+        found[name] = StreamData(scores, events, step, tolerance).scores(each[name])
     return found
+
+
+def decision_of_each(argument: str, given: Any, candidates: Iterable[str]) -> dict[str, Decision]:
+    """The decision of each candidate, where one of all or a dict of one for each is given.
+
+    Raises:
+        TypeError: Something given is no `Decision`.
+        ValueError: A candidate has none, or there is one for what is no candidate.
+    """
+    names = list(candidates)
+    found = given if isinstance(given, Mapping) else dict.fromkeys(names, given)
+    if not all(isinstance(decision, Decision) for decision in found.values()):
+        raise TypeError(
+            f"`{argument}` must be a `keras_distill.tflite.Decision`, or a dict of one for each "
+            f"candidate. Received: {argument}={given!r}"
+        )
+    if set(found) != set(names):
+        raise ValueError(
+            f"`{argument}` must be one decision, or have one for each candidate. "
+            f"Received: {list(found)} for {names}"
+        )
+    return dict(found)

@@ -115,6 +115,7 @@ class DKD(ClassLoss):
     """
 
     needs_labels = True
+    _divergence = staticmethod(dkd)
     alpha = Hyperparameter(not_negative)
     beta = Hyperparameter(not_negative)
     temperature = Hyperparameter(positive)
@@ -137,11 +138,11 @@ class DKD(ClassLoss):
 
     def call(self, y_true: tuple[Tensor, Tensor], y_pred: Tensor) -> Tensor:
         y_true, labels = y_true
-        check_logits("DKD", y_pred)
+        check_logits(type(self).__name__, y_pred)
         temperature = scalar(self.temperature, y_pred.dtype)
         p = softened(y_true, temperature, self.standardize)
         q = softened(y_pred, temperature, self.standardize)
-        value = dkd(p, q, target_class(labels, y_pred), self.alpha, self.beta)
+        value = self._divergence(p, q, target_class(labels, y_pred), self.alpha, self.beta)
         return ops.square(temperature) * value
 
     def get_config(self) -> dict:

@@ -6,16 +6,13 @@ import keras
 from keras import ops
 
 from keras_distill._types import PACKAGE, Tensor
-from keras_distill.checks import not_negative, positive
-from keras_distill.hyperparameters import Hyperparameter
-from keras_distill.losses.decoupled import odds, target_class
+from keras_distill.losses.decoupled import DKD, odds, target_class
 from keras_distill.losses.numerics import (
     bernoulli_kl_divergence,
     kl_divergence,
     scalar,
     very_negative,
 )
-from keras_distill.losses.response import ClassLoss, check_logits, softened
 
 
 def rld(
@@ -50,7 +47,7 @@ def rld(
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RLD(ClassLoss):
+class RLD(DKD):
     """Refined logit distillation: the label corrects what a wrong teacher says.
 
     `T² · [α · KL(b_t ‖ b_s) + β · KL(p̂_t ‖ p̂_s)]` at temperature T. `b_t = (max p_t, 1 − max p_t)`
@@ -90,10 +87,7 @@ class RLD(ClassLoss):
     5.8783...
     """
 
-    needs_labels = True
-    alpha = Hyperparameter(not_negative)
-    beta = Hyperparameter(not_negative)
-    temperature = Hyperparameter(positive)
+    _divergence = staticmethod(rld)
 
     def __init__(
         self,
@@ -105,20 +99,4 @@ class RLD(ClassLoss):
         reduction: str | None = "sum_over_batch_size",
         dtype: Any = None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.alpha = alpha
-        self.beta = beta
-        self.temperature = temperature
-        self.standardize = standardize
-
-    def call(self, y_true: tuple[Tensor, Tensor], y_pred: Tensor) -> Tensor:
-        y_true, labels = y_true
-        check_logits("RLD", y_pred)
-        temperature = scalar(self.temperature, y_pred.dtype)
-        p = softened(y_true, temperature, self.standardize)
-        q = softened(y_pred, temperature, self.standardize)
-        value = rld(p, q, target_class(labels, y_pred), self.alpha, self.beta)
-        return ops.square(temperature) * value
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "standardize": self.standardize}
+        super().__init__(alpha, beta, temperature, standardize, name, reduction, dtype)

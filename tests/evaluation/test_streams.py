@@ -107,6 +107,8 @@ def test_streams_side_by_side():
     assert found["silent"].false_accepts > 10
     with pytest.raises(ValueError, match=r"one for each candidate. Received: \['good'\]"):
         compare_streams({"other": good}, good, events, {"good": DECISION}, 0.1)
+    with pytest.raises(TypeError, match=r"Received: decisions=0\.5"):
+        compare_streams({"good": good}, good, events, 0.5, 0.1)
 
 
 class Stored(keras_distill.teachers.Function):
@@ -128,6 +130,7 @@ def test_streams_in_a_table(tmp_path):
     assert (row["miss_rate"], row["mean_delay"]) == (0, pytest.approx(-0.3))
     assert row["false_accepts_per_hour"] == pytest.approx(360)
     assert (runs["miss_rate"], runs["run_values"]["miss_rate"]) == (0.5, [0, 1])
+    assert "runs: 1 of 2 runs detected nothing." in found.notes
     assert found.streams["good"]["confusion"] == {"1": {"1": 1}, "None": {"2": 1}}
     expected = [p._asdict() for p in StreamData(good, events, 0.1).curve(DECISION)]
     assert found.to_dict()["streams"]["good"]["curve"] == expected

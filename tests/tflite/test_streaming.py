@@ -302,7 +302,7 @@ RECURRENT = {"gru": (streamed_students.gru, (2, 4)), "late": (streamed_students.
 @pytest.mark.parametrize("kind", RECURRENT)
 @pytest.mark.parametrize("quantization", ["float32", "int8"])
 def test_recurrent_layers_go_on_from_frame_to_frame(quantization, kind):
-    """As one whole recording; in integers at each hop and in each runtime the same."""
+    """As one whole recording; in integers, each runtime gives the same at each hop."""
     build, hops = RECURRENT[kind]
     student = student_of(build)
     recordings = streamed_students.recordings(student, 48)
