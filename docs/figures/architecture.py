@@ -4,6 +4,7 @@ python docs/figures/architecture.py    # writes architecture.svg
 """
 
 import ast
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ def modules() -> dict[str, pathlib.Path]:
     return found
 
 
+@functools.cache
 def imports() -> dict[str, set[str]]:
     """The modules of both packages that each module imports, anywhere in it.
 
