@@ -8,6 +8,7 @@ from keras_distill.losses.attention import AttentionMap, AttentionTransfer, Valu
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.contrastive import Contrastive
 from keras_distill.losses.correlation import DIST
+from keras_distill.losses.cross_head import CrossKD
 from keras_distill.losses.curriculum import CTKD
 from keras_distill.losses.decoupled import DKD
 from keras_distill.losses.dense import (
@@ -16,7 +17,9 @@ from keras_distill.losses.dense import (
     matched_classification,
 )
 from keras_distill.losses.features import Hint, VariationalInformation
+from keras_distill.losses.generation import MGD
 from keras_distill.losses.multilevel import MLKD
+from keras_distill.losses.pixels import CIRKD
 from keras_distill.losses.refined import RLD
 from keras_distill.losses.regression import TeacherBoundedRegression
 from keras_distill.losses.relations import (
@@ -26,17 +29,22 @@ from keras_distill.losses.relations import (
 )
 from keras_distill.losses.response import JensenShannon, LogitMSE, SoftTargets
 from keras_distill.losses.review import Review
+from keras_distill.losses.standardized import PKD
 
 __all__ = [
+    "CIRKD",
     "CTKD",
     "DIST",
     "DKD",
+    "MGD",
     "MLKD",
+    "PKD",
     "RLD",
     "AttentionMap",
     "AttentionTransfer",
     "ChannelWise",
     "Contrastive",
+    "CrossKD",
     "DistillationLoss",
     "Hint",
     "JensenShannon",

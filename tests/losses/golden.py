@@ -291,3 +291,76 @@ def contrastive(t, s, keys, state, temperature, others=None):
         for i, key in enumerate(keys):
             total[i] += -np.log(h[i, key]) - sum(np.log(1 - h[i, j]) for j in drawn if j != key)
     return total
+
+
+def convolve_with_bias(x, layer):
+    return convolve(x, layer.kernel.numpy()) + np.float64(layer.bias.numpy())
+
+
+def mgd(t, s, state, kept=1.0):
+    """`kept`, shape `(batch, height, width, 1)`, is 0 where the student's features are masked."""
+    hidden = np.maximum(convolve_with_bias(kept * s, state.first), 0)
+    return hint(t, convolve_with_bias(hidden, state.second))
+
+
+def pkd(t, s):
+    axes = tuple(range(s.ndim - 1))
+    t, s = ((x - x.mean(axes)) / (x.std(axes) + 1e-6) for x in (t, s))
+    return hint(t, s) / 2
+
+
+def cirkd(t, s, temperature=0.1):
+    """Image by image and pixel by pixel."""
+    similarities = []
+    for x in (t, s):
+        x = x.reshape(len(x), -1, x.shape[-1])
+        x = x / np.linalg.norm(x, axis=-1, keepdims=True)
+        similarities.append(np.einsum("iac,jbc->ijab", x, x) / temperature)
+    log_p, log_q = map(log_softmax, similarities)
+    values = np.zeros(len(s))
+    for i in range(len(s)):
+        for j in range(len(s)):
+            values[i] += np.mean([kl(*both) for both in zip(log_p[i, j], log_q[i, j], strict=True)])
+    return values / len(s)
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def box(distances):
+    """Corners of the box around (0, 0)."""
+    left, top, right, bottom = distances
+    return np.array([-left, -top, right, bottom])
+
+
+def giou(a, b):
+    """Of two boxes given by corners."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = np.prod(np.maximum(high - low, 0))
+    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared
+    hull = np.prod(np.maximum(a[2:], b[2:]) - np.minimum(a[:2], b[:2]))
+    return shared / union - (hull - union) / hull
+
+
+def cross_kd(t, s, state, compares="classes"):
+    """With a head of one 1x1 convolution, and for distances its exponential."""
+    features, *boxes, classes = t
+    axes = (0, 1, 2)
+    x = (s - s.mean(axes)) / (s.std(axes) + 1e-6) * features.std(axes) + features.mean(axes)
+    x = convolve_with_bias(x, state.head.layers[0])
+    places = len(s), -1
+    scores = sigmoid(classes).max(-1).reshape(places)
+    if compares == "classes":
+        y, q = sigmoid(classes), sigmoid(x)
+        entropy = -y * np.log(q) - (1 - y) * np.log(1 - q)
+        apart = (np.abs(y - q) * entropy).sum(-1).reshape(places)
+    elif compares == "edges":
+        both = (log_softmax(z.reshape(*scores.shape, 4, -1)) for z in (*boxes, x))
+        apart = scores * kl(*both).mean(-1)
+    else:
+        theirs, ours = (z.reshape(*scores.shape, 4) for z in (boxes[0], np.exp(x)))
+        apart = np.zeros(scores.shape)
+        for i in np.ndindex(apart.shape):
+            apart[i] = scores[i] * (1 - giou(box(theirs[i]), box(ours[i])))
+    return apart.sum(1) / scores.sum(1)

@@ -309,6 +309,48 @@ FEATURES = [
 ]
 
 
+def cross_head(outputs, *after):
+    """A head of one convolution."""
+    head = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Conv2D(outputs, 1), *after])
+    rng = np.random.default_rng(3)
+    head.set_weights([0.5 * rng.standard_normal(w.shape) for w in head.get_weights()])
+    return head
+
+
+def cross_kd(compares, outputs):
+    boxes = [] if compares == "classes" else [(2, 2, 2, outputs)]
+    return Case(
+        f"cross_kd-{compares}",
+        lambda **arguments: losses.CrossKD(cross_head(outputs), compares, **arguments),
+        partial(golden.cross_kd, compares=compares),
+        student=(2, 2, 2, 3),
+        teacher=((2, 2, 2, 3), *boxes, (2, 2, 2, 5)),
+        zero_at_equality=None,
+    )
+
+
+DENSE = [
+    Case(
+        "mgd",
+        partial(losses.MGD, masked=0.0),
+        golden.mgd,
+        student=(2, 3, 2, 2),
+        zero_at_equality=None,
+    ),
+    Case("pkd-pixels", losses.PKD, golden.pkd, student=(3, 2, 3, 2)),
+    Case("pkd-steps", losses.PKD, golden.pkd, student=(3, 4, 2)),
+    Case("cirkd-pixels", losses.CIRKD, golden.cirkd, student=(3, 2, 2, 3), teacher=(3, 2, 2, 4)),
+    Case(
+        "cirkd-steps",
+        partial(losses.CIRKD, temperature=1.0),
+        partial(golden.cirkd, temperature=1.0),
+        student=(2, 3, 2),
+    ),
+    cross_kd("classes", 5),
+    cross_kd("edges", 12),
+]
+
+
 def remembered(state, rng):
     """Memories as after an epoch, and normalizers as after a batch."""
     for memory in (state.teacher_memory, state.student_memory):
@@ -350,4 +392,4 @@ RELATIONS = [
     ),
 ]
 
-CASES = [*RESPONSE, *FEATURES, *RELATIONS]
+CASES = [*RESPONSE, *FEATURES, *DENSE, *RELATIONS]

@@ -2,6 +2,7 @@
 
 import doctest
 
+import keras
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from keras_distill import losses
 
 @pytest.mark.parametrize("name", losses.__all__)
 def test_example(name):
-    names = {"keras_distill": keras_distill, "np": np}
+    names = {"keras": keras, "keras_distill": keras_distill, "np": np}
     tests = doctest.DocTestFinder(recurse=False).find(getattr(losses, name), name, globs=names)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for test in tests:

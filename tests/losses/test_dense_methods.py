@@ -1,0 +1,168 @@
+"""MGD, PKD, CrossKD and CIRKD: what isn't a promise that all losses share."""
+
+import golden
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from loss_cases import as_tensors, cross_head
+
+import keras_distill
+from keras_distill import losses
+
+RNG = np.random.default_rng(5)
+
+
+def masked_positions(loss, teacher, student):
+    """The value, and which positions of the student have no part in it."""
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        values = loss(teacher, student)
+    gradient = tape.gradient(values, student).numpy()
+    return values.numpy(), (gradient == 0).all(-1)
+
+
+def test_mgd_sees_nothing_of_masked_positions():
+    loss = losses.MGD(masked=0.5, reduction="none")
+    loss.build((None, 16, 16, 2), (None, 16, 16, 2))
+    arrays = RNG.standard_normal((2, 3, 16, 16, 2))
+    teacher, student = as_tensors(arrays)
+    first, masked = masked_positions(loss, teacher, student)
+    want = golden.mgd(*arrays, loss.state, kept=~masked[..., None])
+    np.testing.assert_allclose(first, want, rtol=1e-5)
+    assert abs(masked.mean() - 0.5) < 0.06
+    second, others = masked_positions(loss, teacher, student)
+    np.testing.assert_allclose(
+        second, golden.mgd(*arrays, loss.state, kept=~others[..., None]), rtol=1e-5
+    )
+    assert (masked != others).mean() > 0.4
+
+
+def test_the_weight_of_mgd_in_the_paper():
+    """Which sums over channels and positions: α = 2e-5 is α · height · width · channels here."""
+    loss = losses.MGD(masked=0.0)
+    loss.build((None, 3, 4, 5), (None, 3, 4, 5))
+    t, s = RNG.standard_normal((2, 2, 3, 4, 5))
+    hidden = np.maximum(golden.convolve_with_bias(s, loss.state.first), 0)
+    generated = golden.convolve_with_bias(hidden, loss.state.second)
+    theirs = 2e-5 * ((generated - t) ** 2).sum() / 2
+    assert 2e-5 * 3 * 4 * 5 * float(loss(t, s)) == pytest.approx(theirs, rel=1e-5)
+
+
+def test_pkd_is_one_minus_pearsons_correlation():
+    t, s = RNG.standard_normal((2, 4, 3, 3, 5))
+    r = [np.corrcoef(t[..., c].ravel(), s[..., c].ravel())[0, 1] for c in range(5)]
+    value = float(losses.PKD(dtype="float64")(t, s))
+    assert value == pytest.approx(1 - np.mean(r), rel=1e-5)
+    scaled = s * np.arange(1, 6) * 100 - 7
+    assert float(losses.PKD()(t, scaled)) == pytest.approx(value, rel=1e-4)
+
+
+def test_masked_positions_have_no_part_in_relations():
+    """As if they weren't there: an image of 2 columns, and one of 3 of which the last is masked."""
+    t, s = RNG.standard_normal((2, 2, 2, 3, 4))
+    weights = np.ones((2, 2, 3))
+    weights[..., 2] = 0
+    kept = t[:, :, :2], s[:, :, :2]
+    for loss in (losses.PKD(reduction="none"), losses.CIRKD(reduction="none")):
+        s[:, :, 2] = RNG.standard_normal((2, 2, 4)) * 9
+        # A value's weight is the mean over the positions that it sums up.
+        np.testing.assert_allclose(loss(t, s, weights), loss(*kept).numpy() * 2 / 3, rtol=2e-5)
+
+
+def test_cirkd_of_maps_of_two_sizes():
+    t, s = RNG.standard_normal((2, 4, 4, 3)), RNG.standard_normal((2, 2, 2, 5))
+    want = golden.cirkd(golden.average_pool(t, (2, 2)), s)
+    np.testing.assert_allclose(losses.CIRKD(reduction="none")(t, s), want, rtol=1e-4)
+    rotation = np.linalg.qr(RNG.standard_normal((5, 5)))[0]
+    np.testing.assert_allclose(losses.CIRKD(reduction="none")(t, s @ rotation), want, rtol=1e-4)
+
+
+def test_cross_kd_of_distances():
+    loss = losses.CrossKD(
+        cross_head(4, layers.Activation("exponential")), "distances", reduction="none"
+    )
+    features, student = RNG.standard_normal((2, 3, 2, 2, 3))
+    boxes, classes = RNG.uniform(0.1, 3, (3, 2, 2, 4)), RNG.standard_normal((3, 2, 2, 5))
+    loss.build((features.shape, boxes.shape, classes.shape), student.shape)
+    teacher = features, boxes, classes
+    want = golden.cross_kd(teacher, student, loss.state, "distances")
+    np.testing.assert_allclose(loss(teacher, student), want, rtol=1e-5)
+    same = loss((features, np.exp(golden.convolve_with_bias(
+        features, loss.state.head.layers[0])), classes), features * 3 + 1)  # fmt: skip
+    np.testing.assert_allclose(same, 0, atol=1e-5)
+
+
+def test_cross_kd_is_nothing_where_the_teachers_head_agrees():
+    head = cross_head(5)
+    features = RNG.standard_normal((2, 2, 2, 3))
+    classes = np.asarray(head(features))
+    loss = losses.CrossKD(head)
+    loss.build((features.shape, classes.shape), features.shape)
+    assert float(loss((features, classes), features)) == pytest.approx(0, abs=1e-6)
+    # The scale of the student's features doesn't matter.
+    assert float(loss((features, classes), 9 * features - 4)) == pytest.approx(0, abs=1e-6)
+
+
+def detector(width, seed):
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((4, 4, 3))
+    x = layers.Conv2D(width, 3, padding="same", activation="relu", name="tower_1")(image)
+    x = layers.Conv2D(width, 3, padding="same", activation="relu", name="tower_2")(x)
+    return keras.Model(image, layers.Conv2D(2, 1, name="scores")(x))
+
+
+def test_a_detector_is_distilled_across_heads(tmp_path):
+    """The teacher stays what it was; its copy isn't trained, and comes back with the distiller."""
+    teacher, student = detector(6, 0), detector(4, 1)
+    before = [w.copy() for w in teacher.get_weights()]
+    head = keras.Model(teacher.get_layer("tower_1").output, teacher.output)
+    match = keras_distill.Match(
+        losses.CrossKD(head),
+        student="tower_1",
+        teacher=("tower_1", "scores"),
+        adapter=layers.Conv2D(6, 1),
+    )
+    distiller = keras_distill.Distiller(student, teacher, match, alpha=0.0)
+    distiller.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    x = RNG.standard_normal((8, 4, 4, 3)).astype("float32")
+    history = distiller.fit(x, batch_size=8, epochs=12, verbose=0).history["cross_kd"]
+    assert history[-1] < 0.9 * history[0]
+    assert teacher.trainable
+    assert all(layer.trainable for layer in teacher.layers)
+    for now, then in zip(teacher.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    frozen = match.loss.state
+    for now, then in zip(frozen.head.get_weights(), before[2:], strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert not frozen.trainable_variables
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+    loaded.teacher = teacher
+    loaded.run_eagerly = True
+    one, other = (d.train_on_batch(x, return_dict=True) for d in (distiller, loaded))
+    assert one == other
+
+
+def test_heads_and_features_that_do_not_fit_are_refused():
+    teacher, student = detector(6, 0), detector(4, 1)
+    head = keras.Model(teacher.get_layer("tower_1").output, teacher.output)
+
+    def distilled(**arguments):
+        loss = losses.CrossKD(head, arguments.pop("compares", "classes"))
+        match = keras_distill.Match(loss, student="tower_1", **arguments)
+        keras_distill.Distiller(student, teacher, match)
+
+    with pytest.raises(ValueError, match=r"features of shape .*6\).*4\).*Conv2D\(6, 1\)"):
+        distilled(teacher=("tower_1", "scores"))
+    with pytest.raises(ValueError, match=r"takes `teacher=\(features, boxes, classes\)`"):
+        distilled(teacher=("tower_1", "scores"), compares="edges", adapter=layers.Conv2D(6, 1))
+    with pytest.raises(ValueError, match="takes `teacher=\\(features, classes\\)`"):
+        distilled(teacher="tower_1")
+    with pytest.raises(TypeError, match="`head` must be a `keras.Model`"):
+        losses.CrossKD(layers.Conv2D(2, 1))
+    with pytest.raises(ValueError, match="`MGD` compares maps"):
+        losses.MGD().build((None, 4), (None, 4))
+    with pytest.raises(ValueError, match="`PKD` takes features with positions"):
+        losses.PKD()(np.zeros((2, 3)), np.zeros((2, 3)))
