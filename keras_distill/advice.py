@@ -9,7 +9,9 @@ from typing import Any
 import keras
 
 from keras_distill.inputs import reads_of
+from keras_distill.losses.response import ClassLoss
 from keras_distill.objective import Objective
+from keras_distill.pairs import are_read_as_logits
 
 #: Arguments of other distillers, and what to write here. `{}` stands for the value.
 _OF_CONSTRUCTOR = {
@@ -38,6 +40,8 @@ for _name in ("student_loss", "student_loss_fn"):
 for _name in ("distillation_losses", "distillation_loss_weights", "student_loss_weight"):
     _OF_COMPILE[_name] = f"at construction, {_OF_CONSTRUCTOR[_name]}"
 
+#: Losses of labels that are each a decision of its own.
+_OF_DECISIONS = ("BinaryCrossentropy", "BinaryFocalCrossentropy")
 _WITH_KERNELS = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
@@ -92,9 +96,11 @@ def warn_of_misread_outputs(objective: Objective, loss: Any) -> None:
     names = getattr(objective.student, "output_names", None) or range(len(forms))
     if isinstance(specs, dict):
         names = sorted(specs)
-    for name, form, own in zip(names, forms, _of_each(loss, names), strict=True):
+    for i, (name, form, own) in enumerate(zip(names, forms, _of_each(loss, names), strict=True)):
         from_logits = _takes_logits(own)
         output = f"output {name!r}" if len(forms) > 1 else "output"
+        if from_logits and form == "logits" and type(own).__name__ in _OF_DECISIONS:
+            _warn_of_softmax(objective, i, output, own)
         if from_logits and form == "probabilities":
             warnings.warn(
                 f"The student's {output} is probabilities, but the loss {_title(own)} takes "
@@ -109,6 +115,22 @@ def warn_of_misread_outputs(objective: Objective, loss: Any) -> None:
                 "probabilities, make them with an activation of Keras, such as "
                 "`keras.layers.Softmax()`, which the distiller recognizes.",
                 stacklevel=3,
+            )
+
+
+def _warn_of_softmax(objective, index, output, loss):
+    """Warns where logits whose labels are decisions of their own are compared by softmax."""
+    for pair in objective.pairs:
+        chosen = "activation" in vars(pair.loss) and pair.loss.activation is not None
+        by_softmax = isinstance(pair.loss, ClassLoss) and not chosen
+        if by_softmax and are_read_as_logits([pair], objective.output_specs)[index]:
+            warnings.warn(
+                f"The student's {output} is logits, which the loss {_title(loss)} takes for "
+                f"decisions of their own (sigmoid), but `{type(pair.loss).__name__}` compares them "
+                "as classes that exclude each other (softmax). Use "
+                '`SoftTargets(activation="sigmoid")`; if softmax is meant, '
+                '`SoftTargets(activation="softmax")`.',
+                stacklevel=4,
             )
 
 

@@ -7,6 +7,7 @@ these; as in `fit`, an element is `x`, `(x, y)` or `(x, y, sample_weight)`.
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -41,6 +42,7 @@ def read(
     """
     data = _called(data)
     by_name = functools.partial(_by_name, shapes=shapes, argument=argument, any_name=True)
+    _warn_of_pair(data, shapes, argument)
     whole = _whole(data, shapes, by_name, argument)
     parts, total = [], 0
     elements = [whole] if whole else _elements_by_name(data, shapes, by_name, count, argument)
@@ -77,6 +79,7 @@ def batches(
     """
     data = _called(data)
     by_name = functools.partial(_by_name, shapes=shapes, argument=argument, any_name=False)
+    _warn_of_pair(data, shapes, argument)
     whole = _whole(data, shapes, by_name, argument)
     total = 0
     if whole:
@@ -129,6 +132,33 @@ def count(x: Any) -> int:
 def take(x: Any, index: Any) -> Any:
     """The samples at `index` (an index, a slice or an array of indices) of any structure."""
     return keras.tree.map_structure(lambda leaf: leaf[index], x)
+
+
+def _warn_of_pair(data, shapes, argument):
+    """Warns of a list of two arrays that are read as two batches, but look like `[x, y]`."""
+    first = next(iter(shapes.values()))
+    if not isinstance(data, list) or len(data) != 2 or len(shapes) > 1:
+        return
+    if not all(_is_array(x) and _fits(np.shape(x), first) for x in data):
+        return
+    one, other = (np.asarray(x) for x in data)
+    if len(one) == len(other) and not _alike(one, other):
+        warnings.warn(
+            f"`{argument}` is a list of two arrays of other values (spans of {_span(one):.3g} and "
+            f"{_span(other):.3g}), which are both read as inputs. Give inputs and labels as a "
+            "tuple, `(x, y)`.",
+            stacklevel=5,
+        )
+
+
+def _alike(one, other):
+    """Whether two arrays may be batches of the same data."""
+    spans = sorted((_span(one), _span(other)))
+    return one.dtype == other.dtype and spans[1] <= 2 * spans[0]
+
+
+def _span(x):
+    return float(x.max()) - float(x.min()) if x.size else 0.0
 
 
 def _called(data):

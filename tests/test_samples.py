@@ -65,6 +65,15 @@ def test_labels_that_look_like_inputs(labels):
     np.testing.assert_array_equal(np.concatenate(batches), X)
 
 
+@pytest.mark.parametrize("labels", [X * 255, X > 2], ids=["other values", "other dtype"])
+def test_lists_of_inputs_and_labels_are_warned_of(labels):
+    """A list has batches of inputs: labels in it would be read as inputs, too."""
+    with pytest.warns(UserWarning, match=r"`calibration` is a list of two.*tuple, `\(x, y\)`"):
+        samples.read([X, labels], SHAPES, argument="calibration")
+    with pytest.warns(UserWarning, match=r"`data` is a list of two arrays"):
+        list(samples.batches([X, labels], SHAPES, batch_size=4))
+
+
 @pytest.mark.parametrize("form", UNLABELED)
 def test_unlabeled_forms(form):
     inputs, labels = samples.read(UNLABELED[form], SHAPES)

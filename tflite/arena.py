@@ -2,6 +2,7 @@
 
 import pathlib
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 from keras_distill.tflite import child, runtimes
@@ -23,9 +24,28 @@ def measured(tflite: bytes) -> dict[str, Any]:
     return {**arena, "to_start": _least(tflite, _rounded(arena["total"]))}
 
 
-def with_margin(to_start: int) -> int:
-    """An arena in which TFLite Micro starts, with a margin of a tenth."""
-    return _rounded(1.1 * to_start + 64)
+def needed(report: Mapping[str, Any]) -> int:
+    """Bytes of arena without which a file doesn't start, 0 where nothing was measured.
+
+    Args:
+        report: Report of an artifact. Activations are in the NPU's share, where there is one.
+    """
+    measured = report.get("arena", {"to_start": 0, "head": 0})
+    if "npu" not in report:
+        return measured["to_start"]
+    return measured["to_start"] - measured["head"] + report["npu"]["sram_bytes"]
+
+
+def reserved(report: Mapping[str, Any], limit: int | None = None) -> int:
+    """Bytes of arena that a kit reserves: a margin of a tenth on top of what is needed.
+
+    Args:
+        report: Report of an artifact with a measured arena.
+        limit: Bytes that it may have (`max_arena`), to which the margin shrinks.
+    """
+    own = needed(report) - (report["npu"]["sram_bytes"] if "npu" in report else 0)
+    size = _rounded(needed(report) + 0.1 * own + 64)
+    return size if limit is None else max(min(size, limit // 16 * 16), needed(report))
 
 
 def _least(tflite, size):

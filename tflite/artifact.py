@@ -349,6 +349,8 @@ def finished(
     if target.accelerator:
         compiled, report["npu"] = ethos.compile(tflite, target, judged.named)
         report["npu"]["sha256"] = provenance.sha256(compiled)
+    if "arena" in report:
+        report["arena"]["reserved"] = arena.reserved(report, request.max_arena)
     if proven is not None:
         report["stream"] = proven.report
     report |= {
@@ -439,6 +441,7 @@ def load(
             report["versions"] = provenance.versions(targets.get(target))
         if runtimes.on_host(runtime) == "micro":
             report["arena"] = arena.measured(tflite)
+            report["arena"]["reserved"] = arena.reserved(report)
     except runtimes.Refusal as error:
         raise ValueError(f"Target {target!r} can't run the file. {error}") from None
     function = None if student is None else student_function.beside_file(student, ports)

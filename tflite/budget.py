@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from keras_distill.tflite import arena
+
 _UNITS = {"": 1, "B": 1, "KB": 1024, "KIB": 1024, "MB": 1024**2, "MIB": 1024**2}
 
 
@@ -38,15 +40,16 @@ def check(report: Mapping[str, Any], max_flash: int | None, max_arena: int | Non
     """
     excess = []
     flash, parts = report["bytes"], report["bytes_by_part"]
-    arena = report.get("arena", {"total": 0, "head": 0, "parts": {}, "to_start": 0})
-    needed = arena["to_start"]
-    areas = {"activations": arena["head"], **arena["parts"]}
-    areas["only while it starts"] = needed - arena["total"]
+    measured = report.get("arena", {"total": 0, "head": 0, "parts": {}, "to_start": 0})
+    needed = arena.needed(report)
+    areas = {"activations": measured["head"]}
     if "npu" in report:
         npu = report["npu"]
         parts = {"flash": npu["flash_bytes"], "DRAM": npu["dram_bytes"]}
         areas = {"SRAM": npu["sram_bytes"]}
-        flash, needed = sum(parts.values()), npu["sram_bytes"]
+        flash = sum(parts.values())
+    areas |= measured["parts"]
+    areas["only while it starts"] = measured["to_start"] - measured["total"]
     if max_flash is not None and flash > max_flash:
         excess.append(_line("flash", flash, max_flash, parts))
     if max_arena is not None and needed > max_arena:

@@ -34,22 +34,101 @@ def relative_error(expected: Any, got: Any, step: float = 0.0) -> float:
     Args:
         expected: The student's output, of shape `(samples, ...)`.
         got: The file's.
-        step: Step of the output's quantization, whose rounding isn't counted.
+        step: Step of the output's quantization, whose rounding isn't counted, but where it is wide
+            against the spread (`narrow`).
     """
     expected, got = (np.asarray(x, "float64") for x in (expected, got))
     finite = np.isfinite(expected)
     if not np.array_equal(expected[~finite], got[~finite], equal_nan=True):
         return float("inf")
-    expected, got = expected[finite], got[finite]
-    if not np.isfinite(got).all():
+    if not np.isfinite(got[finite]).all():
         return float("inf")
-    if not expected.size:
+    if not finite.any():
         return 0.0
-    spread = max(float(expected.std()), 1e-3 * float(np.abs(expected).max()), 1e-9)
-    # Rounding is uniform in a step, but where all values fall into one: up to half of it, always.
-    rounding = step**2 / (12 if spread > step else 4)
-    square = max(float(np.mean((got - expected) ** 2)) - rounding, 0.0)
-    return float(np.sqrt(square)) / spread
+    square = np.zeros(expected.shape)
+    square[finite] = (got[finite] - expected[finite]) ** 2
+    parts = narrow(expected, step)
+    errors = [_mean(square[part], finite[part]) ** 0.5 / spread for part, spread in parts.items()]
+    if (...,) not in parts:
+        values = expected[finite]
+        spread = max(float(values.std()), 1e-3 * float(np.abs(values).max()), 1e-9)
+        # Rounding is uniform in a step, but where all values fall into one: up to half of it.
+        rounding = step**2 / (12 if spread > step else 4)
+        errors.append(max(_mean(square, finite) - rounding, 0.0) ** 0.5 / spread)
+    return max(errors)
+
+
+def _mean(square, finite):
+    return float(square[finite].mean())
+
+
+#: The step of an output is wide where rounding alone is off by this share of its spread.
+_WIDE = 0.1
+#: Outputs of so many units may be several quantities, each with a spread of its own.
+_QUANTITIES = 16
+
+
+def narrow(expected: Any, step: float) -> dict[tuple, float]:
+    """Which parts of an output vary too little for the step that they are rounded to.
+
+    Constant values and classifiers that are sure of their decisions are not among them.
+
+    Args:
+        expected: The student's output, of shape `(samples, ...)`.
+        step: Step of the output's quantization.
+
+    Returns:
+        The spread of each, by its index in the array: the whole, or a unit of few.
+    """
+    expected = np.asarray(expected, "float64")
+    if not step or _is_decided(expected, step):
+        return {}
+    parts: list[tuple] = [(...,)]
+    if expected.ndim > 1 and 1 < expected.shape[-1] <= _QUANTITIES:
+        parts += [(..., unit) for unit in range(expected.shape[-1])]
+    found = {}
+    for part in parts:
+        values = expected[part][np.isfinite(expected[part])]
+        spread = float(values.std()) if values.size else 0.0
+        varies = bool(values.size) and spread > 1e-6 * float(np.abs(values).max())
+        if varies and step / 12**0.5 > _WIDE * spread:
+            found[part] = spread
+    return found
+
+
+def wide_step(expected: Any, step: float) -> str:
+    """In words, how an output varies too little for its step; "" where it doesn't.
+
+    Args:
+        expected: The student's output, of shape `(samples, ...)`.
+        step: Step of the output's quantization.
+    """
+    expected = np.asarray(expected)
+    found = narrow(expected, step) if expected.dtype.kind == "f" else {}
+    if not found:
+        return ""
+    part, spread = min(found.items(), key=lambda item: item[1])
+    where = "" if (...,) in found else f" of unit {part[-1]}"
+    return (
+        f"its values are rounded to steps of {step:.3g}, wide against a spread{where} of "
+        f"{spread:.3g}"
+    )
+
+
+def are_probabilities(expected: Any) -> bool:
+    """Whether all values of an output are from 0 to 1."""
+    expected = np.asarray(expected)
+    return bool(np.all((expected >= 0) & (expected <= 1 + 1e-6)))
+
+
+def _is_decided(expected, step):
+    """Whether values are probabilities whose decisions outlive rounding, or near 0 and 1."""
+    if not are_probabilities(expected):
+        return False
+    if expected.ndim > 1 and expected.shape[-1] > 1 and np.allclose(expected.sum(-1), 1, atol=1e-3):
+        same = np.round(expected / step).argmax(-1) == expected.argmax(-1)
+        return bool(same.mean() >= 0.95)
+    return bool(np.mean(np.minimum(expected, 1 - expected) < step / 4) > 0.5)
 
 
 def input_ranges(found: Inspection) -> list[tuple[float, float] | None]:

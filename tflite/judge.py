@@ -15,6 +15,8 @@ from keras_distill.tflite.streaming import Streamed, proof
 from keras_distill.tflite.student_function import StudentFunction
 from keras_distill.tflite.trace import Function
 
+from keras_distill import _keras
+
 #: How many operators that stayed float are named.
 _NAMED = 5
 #: On how many samples a file is judged.
@@ -75,14 +77,13 @@ def judge(
             named, function.states, function.along_time, hop=1 if function.states else 0
         )
         runtime = faults.judge_of(found, target.runtime)
-        given = arrays or request.student.made_up(_JUDGED, closeness.input_ranges(found))
-        errors = _errors(request, found, tflite, ports, runtime, given)
+        errors = _errors(request, found, tflite, ports, runtime, arrays)
         if not function.states and len(function.inputs) == len(request.student.inputs):
             notes += _on_zeros(request, tflite, ports, runtime)
     except runtimes.Refusal as error:
         raise ValueError(
             f"The runtime of target {target.name!r} refuses model {model.name!r} as "
-            f"{request.quantization}. {_with_layers(str(error), found)}"
+            f"{request.quantization}. {_with_layers(str(error), found)}{_advice_on(str(error))}"
         ) from None
     notes += _off(errors, request, found)
     return Judged(tflite, named, ports, tuple(notes))
@@ -112,8 +113,7 @@ def against_original(
     """
     found = inspect(named)
     runtime = faults.judge_of(found, request.target.runtime)
-    given = arrays or request.student.made_up(_JUDGED, closeness.input_ranges(found))
-    return _off(_errors(request, found, tflite, ports, runtime, given), request, found)
+    return _off(_errors(request, found, tflite, ports, runtime, arrays), request, found)
 
 
 _NODE = re.compile(r"Node (?:number (\d+) \((\w+)\)|(\w+) \(number (\d+)f?\))")
@@ -131,6 +131,14 @@ def _with_layers(message, found):
         return f"{match[0]}, layer {targets.layer_of(op.layer)!r},"
 
     return _NODE.sub(named, message)
+
+
+def _advice_on(message):
+    """What to do about what a runtime says, "" where that isn't known."""
+    return f" {_DIVISORS}" if "div.cc" in message or "(DIV)" in message else ""
+
+
+_DIVISORS = "Keep divisors away from 0, as in `total / ops.maximum(count, 1)`."
 
 
 def _left_float(found: Inspection, quantization: str, asked: frozenset[str]) -> list[str]:
@@ -163,17 +171,45 @@ def _left_float(found: Inspection, quantization: str, asked: frozenset[str]) -> 
 
 
 def _errors(request, found, tflite, ports, runtime, arrays):
-    """Error of each float output by name, see `closeness.relative_error`."""
-    inputs = {name: array[:_JUDGED] for name, array in arrays.items()}
+    """Of each float output by name, its `closeness.relative_error` and why its step is wide.
+
+    On made-up inputs, outputs may vary less than on real ones: wide steps aren't judged by them.
+    """
+    made_up = arrays is None
+    given = arrays or request.student.made_up(_JUDGED, closeness.input_ranges(found))
+    inputs = {name: array[:_JUDGED] for name, array in given.items()}
     expected = request.student.predict(inputs)
     got = runtimes.predict(tflite, ports, inputs, runtime)
-    steps = closeness.output_steps(found)
-    names = [port.name for port in ports.outputs]
-    return {
-        name: closeness.relative_error(wanted, got[name], steps[names.index(name)])
-        for name, wanted in expected.items()
-        if wanted.dtype.kind == "f"
-    }
+    steps = dict(zip([p.name for p in ports.outputs], closeness.output_steps(found), strict=True))
+    errors = {}
+    for name, wanted in expected.items():
+        wide = _wide(request, wanted, steps[name]) if wanted.dtype.kind == "f" else ""
+        if wanted.dtype.kind == "f" and not (made_up and wide):
+            errors[name] = closeness.relative_error(wanted, got[name], steps[name]), wide
+    return errors
+
+
+def _wide(request, expected, step):
+    """What to do where an output varies too little for its step, "" where it doesn't."""
+    reason = closeness.wide_step(expected, step)
+    if not reason:
+        return ""
+    fixes = ["standardize the target in training and undo that after the file"]
+    if closeness.are_probabilities(expected):
+        fixes = ["end the student in logits and make them probabilities after the file"]
+    if request.way != "trained" and request.quantization in ("int8", "int4"):
+        if request.target.accelerator is None:
+            last = _last_layer(request.student.model)
+            io = f"({request.io[0]!r}, 'float32')".replace("uint8", "int8")
+            fixes.append(f"compute it in float (`precision={{{last!r}: 'float32'}}, io={io}`)")
+        fixes.append('take quantization="int16x8"')
+    return f"{reason}: {', or '.join(fixes)}"
+
+
+def _last_layer(model):
+    """The name of the layer that makes a model's first output."""
+    outputs = getattr(model, "outputs", None)
+    return _keras.producer_of(outputs[0]).name if outputs else "its last layer"
 
 
 def _off(errors, request, found):
@@ -181,7 +217,7 @@ def _off(errors, request, found):
     quantization, notes = request.quantization, []
     mixed = "int4" if "int4" in request.precision.values() else quantization
     limit = closeness.LIMITS[mixed]
-    for name, error in errors.items():
+    for name, (error, wide) in errors.items():
         if error <= limit:
             continue
         note = (
@@ -194,7 +230,9 @@ def _off(errors, request, found):
             raise child.ConverterError(
                 f"The float32 file computes something else: {note}.{advice if loops else ''}"
             )
-        warnings.warn(f"As {quantization}, {note}; `layers` shows where.", stacklevel=4)
+        note += f"; {wide}" if wide else ""
+        shown = "" if wide else "; `layers` shows where"
+        warnings.warn(f"As {quantization}, {note}{shown}.", stacklevel=4)
         notes.append(note)
     return notes
 
@@ -207,16 +245,18 @@ def _on_zeros(request, tflite, ports, runtime):
     got = runtimes.predict(tflite, ports, zeros, runtime)
     notes = []
     for name, wanted in expected.items():
-        if wanted.dtype.kind != "f" or np.isfinite(got[name]).all():
+        finite = np.isfinite(wanted).all(), np.isfinite(got[name]).all()
+        if wanted.dtype.kind != "f" or all(finite):
             continue
         what = f"output {name!r} is NaN or infinite where all inputs are 0 (padding, silence)"
-        if np.isfinite(wanted).all():
-            raise child.ConverterError(
-                f"In the file, {what}; the student's is not. Keep divisors away from 0, as in "
-                "`total / ops.maximum(count, 1)`."
-            )
+        if finite[0]:
+            raise child.ConverterError(f"In the file, {what}; the student's is not. {_DIVISORS}")
         note = f"{what}, as the student's is"
-        warnings.warn(f"{note[0].upper()}{note[1:]}.", stacklevel=4)
+        if finite[1]:
+            note = (
+                f"the student's {what}; the file gives some number there, as integers have no NaN"
+            )
+        warnings.warn(f"{note[0].upper()}{note[1:]}. {_DIVISORS}", stacklevel=4)
         notes.append(note)
     return notes
 
@@ -262,13 +302,14 @@ def compare(
         except runtimes.Refusal as error:
             report["runtimes"][name] = {"verdict": "not run", "reason": str(error)}
             continue
-        rows = []
+        rows, wide = [], {}
         for i in ports.results:
             port = ports.outputs[i]
             difference = _differences(port, expected[port.name], got[port.name], steps[i])
             rows.append({"name": port.name, **difference})
+            wide[port.name] = closeness.wide_step(expected[port.name], steps[i])
         report["runtimes"][name] = {
-            **_verdict(rows, limit, faults.known(found, name)),
+            **_verdict(rows, limit, faults.known(found, name), wide),
             "outputs": rows,
             **(_score(got, y) if y is not None else {}),
         }
@@ -276,14 +317,15 @@ def compare(
     return report
 
 
-def _verdict(rows, limit, fault):
+def _verdict(rows, limit, fault, wide):
     """`"pass"` or `"fail"`; `"not judged"` where a known fault of the runtime explains failure."""
     off = [row["name"] for row in rows if row.get("error", 0.0) > limit]
     if not off:
         return {"verdict": "pass"}
     if fault:
         return {"verdict": "not judged", "reason": fault}
-    return {"verdict": "fail", "reason": f"off by more than {limit:.0%}: {', '.join(off)}"}
+    named = [f"{name} ({wide[name]})" if wide[name] else name for name in off]
+    return {"verdict": "fail", "reason": f"off by more than {limit:.0%}: {', '.join(named)}"}
 
 
 def _differences(port, expected, got, step):

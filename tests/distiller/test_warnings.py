@@ -98,6 +98,31 @@ def test_a_student_that_is_built_later_is_looked_at_then(data, from_logits):
     assert len(warned(caught)) == (not from_logits)
 
 
+@pytest.mark.parametrize(
+    "loss", [keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy]
+)
+def test_logits_of_decisions_that_are_compared_by_softmax(loss):
+    """Whether logits exclude each other isn't known, but by the loss of the labels."""
+    distiller = keras_distill.Distiller(dense(), dense(seed=2), alpha=0.5)
+    message = r'decisions of their own \(sigmoid\).*`SoftTargets\(activation="sigmoid"\)`'
+    with pytest.warns(UserWarning, match=message):
+        distiller.compile("sgd", loss(from_logits=True))
+    student, teacher = two_outputs("dict"), two_outputs("dict")
+    losses = {"kind": SoftTargets(), "size": SoftTargets()}
+    distiller = keras_distill.Distiller(student, teacher, losses, alpha=0.5)
+    with pytest.warns(UserWarning, match=f"student's output 'kind' is logits.*{message}"):
+        distiller.compile("sgd", {"kind": loss(from_logits=True), "size": "binary_crossentropy"})
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_no_warning_of_logits_of_which_is_said_how_they_are_compared(activation):
+    losses = [SoftTargets(activation=activation), keras_distill.losses.LogitMSE()]
+    distiller = keras_distill.Distiller(dense(), dense(seed=2), losses, alpha=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        distiller.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+
+
 def two_outputs(structure):
     inputs = keras.Input((4,))
     kind = layers.Dense(3, name="kind")(inputs)

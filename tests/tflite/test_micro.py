@@ -343,6 +343,18 @@ class TestBudgets:
             tflite.convert(model, "micro", "int8", **options, max_arena=limit)
         tflite.convert(model, "micro", "int8", **options, max_arena=measured["to_start"] + 600)
 
+    def test_of_the_arena_is_kept_by_the_kit(self, converted, tmp_path):
+        """The margin of the header shrinks to the budget."""
+        free = converted("micro", "int8").report["arena"]
+        assert free["reserved"] == -(-(1.1 * free["to_start"] + 64) // 16) * 16
+        for limit in (free["to_start"], free["to_start"] + 48, 2 * free["to_start"]):
+            artifact = converted("micro", "int8", max_arena=limit)
+            header = (artifact.save(tmp_path / str(limit)) / "student.h").read_text()
+            size = artifact.report["arena"]["reserved"]
+            assert f"kArenaSize = {size};" in header
+            assert free["to_start"] <= size == min(free["reserved"], limit)
+            _litert.micro_interpreter(artifact.tflite, size)
+
     def test_arena_of_a_phone(self, student):
         with pytest.raises(ValueError, match="`max_arena` is for microcontrollers"):
             tflite.convert(student, "android", max_arena="1MB")

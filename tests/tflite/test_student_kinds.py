@@ -143,8 +143,18 @@ def by_two_names(x):
     return {"a": y, "b": layers.Identity()(y), "c": layers.Dense(2)(y)}
 
 
+def itself(x):
+    return [x, layers.Dense(3)(x)]
+
+
+def itself_in_other_shapes(x):
+    return [layers.Flatten()(layers.Reshape((3, 2))(layers.Dropout(0.5)(x))), layers.Dense(3)(x)]
+
+
 @pytest.mark.parametrize("aware", [False, True], ids=["plain", "aware"])
-@pytest.mark.parametrize("function", [twice, behind_dropout, by_two_names])
+@pytest.mark.parametrize(
+    "function", [twice, behind_dropout, by_two_names, itself, itself_in_other_shapes]
+)
 def test_outputs_that_are_one_tensor(function, aware):
     x, student = data(6), model_of(function, 6)
     files = [("micro", "int8"), ("android", "float32")]

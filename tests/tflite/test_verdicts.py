@@ -27,7 +27,8 @@ class TestErrors:
         expected = np.float32([[0, 2], [4, 6]])
         assert closeness.relative_error(expected, expected + 1) == pytest.approx(1 / 5**0.5)
         # The rounding of the output itself isn't counted: a step has the variance of 1/12.
-        assert closeness.relative_error(expected, expected + 1, 12**0.5) < 1e-6
+        wide = 10 * expected
+        assert closeness.relative_error(wide, wide + 1, 12**0.5) < 1e-6
         assert closeness.relative_error(np.ones(4), np.ones(4)) == 0
 
     def test_nan_on_both_sides_is_agreement(self):
@@ -36,6 +37,72 @@ class TestErrors:
         assert closeness.relative_error(nan, np.float32([0, 1, 2, np.inf])) == np.inf
         assert closeness.relative_error(np.float32([0, 1, 2, np.inf]), nan) == np.inf
         assert closeness.relative_error(nan, np.float32([np.nan, 1, 2, -np.inf])) == np.inf
+
+
+class TestWideSteps:
+    """Rounding counts where an output varies too little for the step that it is rounded to."""
+
+    def test_errors_of_known_values(self):
+        kelvin = 293 + np.float64([[-1], [0], [1], [0]])
+        got = np.round(kelvin / 2) * 2
+        wanted = np.sqrt(np.mean((got - kelvin) ** 2)) / kelvin.std()
+        assert closeness.relative_error(kelvin, got, 2.0) == pytest.approx(wanted)
+        reason = "its values are rounded to steps of 2, wide against a spread of 0.707"
+        assert closeness.wide_step(kelvin, 2.0) == reason
+        assert closeness.wide_step(kelvin, 0.1) == ""
+
+    def test_of_one_unit_of_several_quantities(self):
+        both = np.stack([kelvin := 293 + np.sin(np.arange(50.0)), np.linspace(900, 1100, 50)], -1)
+        got = np.round(both / 4) * 4
+        wanted = np.sqrt(np.mean((got[:, 0] - kelvin) ** 2)) / kelvin.std()
+        assert closeness.relative_error(both, got, 4.0) == pytest.approx(wanted)
+        assert "of unit 0 of" in closeness.wide_step(both, 4.0)
+
+    @pytest.mark.parametrize(
+        "sure",
+        [
+            np.full((20, 3), 5.0),
+            5 + 1e-7 * data(3),
+            np.zeros((20, 1)),
+            # Probabilities that rounding leaves their decisions.
+            np.eye(5)[np.arange(20) % 5] * 0.9996 + 1e-4 * (1 - np.eye(5)[np.arange(20) % 5]),
+            np.tile([0.9996, 2e-4, 2e-4], (20, 1)) + np.linspace(0, 1e-5, 60).reshape(20, 3),
+            np.linspace(1e-6, 4e-4, 20)[:, None],
+        ],
+    )  # fmt: skip
+    def test_constants_and_decisions_are_no_reason(self, sure):
+        got = np.round(sure * 256) / 256
+        assert closeness.wide_step(sure, 1 / 256) == ""
+        assert closeness.relative_error(sure, got, 1 / 256) == 0
+
+    def test_of_a_regression_far_from_zero(self):
+        """A float last layer, as the warning advises, is right."""
+        x = data(8)
+        student = model_of(lambda x: layers.Dense(1, name="kelvin")(layers.Dense(8, "relu")(x)), 8)
+        student.layers[-1].bias.assign([293.0])
+        with pytest.warns(UserWarning, match="'kelvin' is off: .*wide against a spread") as found:
+            artifact = tflite.convert(student, "micro", "int8", calibration=x)
+        [text] = {str(w.message) for w in found if "wide against" in str(w.message)}
+        assert "standardize the target in training" in text
+        assert "precision={'kelvin': 'float32'}, io=('int8', 'float32')" in text
+        assert any("wide against" in note for note in artifact.report["warnings"])
+        report = artifact.verify(x)
+        assert report["verdict"] == "fail"
+        assert "wide against a spread" in report["runtimes"]["micro"]["reason"]
+        options = {"precision": {"kelvin": "float32"}, "io": ("int8", "float32")}
+        right = tflite.convert(student, "micro", "int8", calibration=x, **options)
+        expected = student.predict(x)
+        assert np.sqrt(np.mean((right.predict(x) - expected) ** 2)) < 0.05 * expected.std()
+        assert right.verify(x)["verdict"] == "pass"
+
+    def test_of_a_softmax_over_many_classes(self):
+        x = data(8)
+        student = model_of(lambda x: layers.Dense(400, "softmax")(x / 4), 8)
+        with pytest.warns(UserWarning, match="end the student in logits"):
+            artifact = tflite.convert(student, "micro", "int8", calibration=x)
+        report = artifact.verify(x)
+        assert report["verdict"] == "fail"
+        assert report["runtimes"]["micro"]["outputs"][0]["agreement"] < 0.1
 
 
 class TestConversion:
@@ -51,8 +118,12 @@ class TestConversion:
     def test_a_file_that_fails_on_zeros_is_refused_by_name(self):
         """LiteRT's int8 DIV refuses to divide by 0."""
         student = model_of(lambda x: x / keras.ops.sum(keras.ops.abs(x), -1, keepdims=True), 6)
-        with pytest.raises(ValueError, match="DIV.*failed to invoke"):
+        fix = r"DIV.*failed to invoke.* Keep divisors away from 0, as in `total / ops.maximum"
+        with pytest.raises(ValueError, match=fix):
             tflite.convert(student, quantization="int8", calibration=data(6))
+        with pytest.warns(UserWarning, match="student's output 'output' is NaN.*integers have no"):
+            artifact = tflite.convert(student, "micro", "int8", calibration=data(6))
+        assert any("integers have no NaN" in note for note in artifact.report["warnings"])
 
     def test_a_student_that_is_nan_on_padding_is_warned_of(self):
         def masked_mean(x):

@@ -141,22 +141,21 @@ class IntegerFile(File):
         known = self._state[source]
         if known is None or not (marker.bits or known.bits):
             self._settle(source, marker)
-            self._join(source, target)
-            return None
+            return self._joined(source, target)
         self._settle(target, marker)
         return self.conversion("QUANTIZE" if marker.bits else "DEQUANTIZE", source, target)
 
-    def _join(self, source: int, target: int) -> None:
-        """Drops the marker between two tensors."""
+    def _joined(self, source: int, target: int) -> Any:
+        """Drops the marker between two tensors; returns what must stay between them, or `None`."""
         if target not in self.graph.outputs:
             self._replaced[target] = source
-            return
-        # The signature knows an output by its index, so the producer writes there.
+            return None
         if source not in self._producers:
-            raise ValueError(
-                "An input of the model is one of its outputs, too, with nothing in between: "
-                "leave that output out."
-            )
+            # An input that is an output, too: tensors of the file are one or the other.
+            self._settle(target, self._known(source), named=False)
+            shape = shape_of(self.graph.tensors[source])
+            return self.reshape(source, [-1, *shape[1:]], target)
+        # The signature knows an output by its index, so the producer writes there.
         producer = self._producers[source]
         producer.outputs = [target if i == source else i for i in producer.outputs]
         self._producers[target] = producer
@@ -165,6 +164,7 @@ class IntegerFile(File):
         for name in ("type", "quantization", "name"):
             value = getattr(self.graph.tensors[source], name)
             setattr(self.graph.tensors[target], name, value)
+        return None
 
     def _settle(self, index: int, marker: Marker, named: bool = True) -> None:
         """Gives a tensor its type, and those that wait for it."""

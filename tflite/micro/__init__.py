@@ -4,7 +4,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
-from keras_distill.tflite import arena, names
+from keras_distill.tflite import names
 from keras_distill.tflite.inspect import inspect
 from keras_distill.tflite.micro import readme, sources, stream
 from keras_distill.tflite.streaming.decision import Decision
@@ -188,8 +188,7 @@ def _arena(artifact):
             "// Not measured: TFLite Micro's interpreter was not installed where this kit was made."
         )
     else:
-        # The NPU's share, which Vela knows, holds the activations.
-        size = arena.with_margin(measured["to_start"] - (measured["head"] if npu else 0))
+        size = measured["reserved"]
         parts = ", ".join(f"{part} {n}" for part, n in measured["parts"].items())
         sentence = (
             f"Measured on a 64-bit host: {measured['to_start']} bytes to start, of which "
@@ -197,8 +196,9 @@ def _arena(artifact):
             "margin. 32-bit processors need less."
         )
         text = textwrap.fill(sentence, 80, initial_indent="// ", subsequent_indent="// ")
+    if npu is not None and measured is None:
+        size += -(-npu["sram_bytes"] // 16) * 16
     if npu is not None:
-        size = -(-(size + npu["sram_bytes"]) // 16) * 16
         text += (
             "\n// Activations are in the NPU's share, by Vela's estimate: "
             f"{npu['sram_bytes']} bytes."
