@@ -54,10 +54,38 @@ def optimized_graphs():
     optimize_graphs(False)
 
 
+def build_before_tracing():
+    """Has Keras create a model's variables before it traces a step.
+
+    It does so in the trace, which TensorFlow then repeats.
+    """
+    import keras
+
+    from keras_distill import _keras
+
+    symbolic_build = keras.Model._maybe_symbolic_build
+
+    def build(model, iterator=None, data_batch=None):
+        symbolic_build(model, iterator, data_batch)
+        optimizer, metrics = model.optimizer, _keras.compiled_metrics(model)
+        outputs = getattr(_keras.graph_of(model), "outputs", None)
+        if _keras.strategy_of(model) is not None or iterator is None or not outputs:
+            return
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        batch = keras.utils.unpack_x_y_sample_weight(_keras.batch_spec(iterator))
+        labels = keras.tree.flatten(batch[1])
+        if metrics is not None and not metrics.built and all(hasattr(y, "shape") for y in labels):
+            metrics.build(batch[1], _keras.graph_of(model).output)
+
+    keras.Model._maybe_symbolic_build = build
+
+
 def pytest_collection_finish(session):
     """Spares the tests work that takes longer than what they run."""
     if session.items and not session.config.option.collectonly:
         optimize_graphs(False)
+        build_before_tracing()
         # What is imported stays, and needn't be searched for garbage again and again.
         gc.collect()
         gc.freeze()
