@@ -6,13 +6,16 @@ FAST := tests/test_house.py tests/test_wall.py tests/losses \
   $(patsubst %,tests/distiller/test_%.py,errors exactness labels objective taps weights_and_masks)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on
 
-.PHONY: demo test test-jax test-nightly test-fast lint docs clean
+.PHONY: demo test test-long test-jax test-nightly test-fast lint docs clean
 
 demo: .venv/installed  ## Distil, export and prove a student on handwritten digits
 	$(BIN)/keras-distill demo
 
 test: .venv/installed-dev  ## Run the test suite, and say what was skipped and why
 	$(PYTEST) -rs
+
+test-long: .venv/installed-dev  ## Run from end to end what `make test` tests part by part
+	$(PYTEST) -rs -m "long and not nightly"
 
 test-jax: .venv/installed-dev  ## Run the tests of the JAX backend; MARKS=nightly the long ones
 	KERAS_BACKEND=jax TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -rs tests/jax_backend \

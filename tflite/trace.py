@@ -127,8 +127,8 @@ def trace(
     module = tf.Module()
     # Keras 3 models aren't tracked as a SavedModel needs: only their variables are handed over.
     module.kept = function.variables
-    module.serve = tf.function(serve, input_signature=specs, autograph=False)
-    traced = module.serve.get_concrete_function()
+    # Not kept in the module, for which TensorFlow would trace it once more.
+    traced = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
     path = str(folder / "saved_model")
     tf.saved_model.save(module, path, signatures={"serving_default": traced})
     if recurrent and not request.is_float:

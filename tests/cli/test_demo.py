@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from keras_distill import tflite
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,6 +23,7 @@ keras_distill_command.run()
 """
 
 
+@pytest.mark.long
 def test_the_demo_says_what_it_does_and_nothing_else(workplace):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     process = subprocess.run(

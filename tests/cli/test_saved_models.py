@@ -77,6 +77,7 @@ def test_export_reads_them(name, quantization, saved, workplace, capsys):
     assert report["verification"]["verdict"] == "pass"
 
 
+@pytest.mark.long
 def test_a_fresh_process_reads_a_quantize_aware_student(saved, workplace):
     """Nothing but the command itself has been imported, by which Keras could know its classes."""
     program = "import keras_distill_command as c; c.run()"

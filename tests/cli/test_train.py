@@ -73,6 +73,7 @@ def test_settings_give_the_same_run_again(trained, capsys):
         pytest.param(["--answers=told_to_the_end", "--views=3"], marks=pytest.mark.nightly),
     ],
 )
+@pytest.mark.long
 @pytest.mark.usefixtures("optimized_graphs")
 def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(workplace, answers):
     flags = [*SMALL, "--epochs=4", "--batch_size=16", "--augment=crop", "--verbosity=0", *answers]

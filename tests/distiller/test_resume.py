@@ -138,6 +138,7 @@ assert in_new_process(0) == 0
 
 
 @pytest.mark.usefixtures("optimized_graphs")
+@pytest.mark.long
 def test_a_killed_run_ends_with_the_same_weights(digits, cross_entropy, tmp_path):
     """Killed in the middle of the third epoch, and restarted."""
     script = tmp_path / "train.py"

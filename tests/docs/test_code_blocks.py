@@ -21,6 +21,8 @@ from keras_distill import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Pages that train and convert for so long that `make test-long` runs them.
+LONG = {"README", "command_line", "evaluation", "quantization", "teachers"}
 BLOCK = re.compile(r"^([ ]*)```(\w+)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -91,7 +93,13 @@ def namespace(digits, trained, tmp_path, monkeypatch):
     }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.long] * (page.stem in LONG), id=page.stem)
+        for page in PAGES
+    ],
+)
 def test_the_blocks_of_a_page_run(page, namespace, capsys):
     for language, title, code, line in blocks(page):
         if title:

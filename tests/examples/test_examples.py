@@ -35,6 +35,7 @@ def gains(result, least_share, over=0.0):
         assert result[name] - result["student on labels"] > least_share * gap
 
 
+@pytest.mark.long
 def test_text_classification(data_dir, tmp_path):
     import text_classification
 
@@ -61,6 +62,7 @@ def test_texts_without_words(rng):
     np.testing.assert_allclose(student(words), means @ kernel + bias, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_tabular_regression(data_dir, tmp_path):
     import tabular_regression
 

@@ -11,6 +11,7 @@ import pytest
 from keras_distill.teachers import Function, Stored, store
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("optimized_graphs")
 def test_killed_and_restarted(dense, tmp_path):
     model = dense(name="sage")

@@ -196,7 +196,11 @@ LARGE = ("MobileNetV2", "EfficientNetB0")
 
 @pytest.mark.filterwarnings("ignore:layer .* meets calibration data:UserWarning")
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.nightly] * (n in LARGE)) for n in APPLICATIONS]
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.nightly if n in LARGE else pytest.mark.long)
+        for n in APPLICATIONS
+    ],
 )
 def test_keras_applications_in_int8(name):
     """Untrained, they give nearly the same for every image; operators and types are what is new."""

@@ -240,12 +240,12 @@ CASES = {
 }
 
 
-def compute():
+def compute(cases=CASES):
     """What `fit` reports in the end, and of each weight its sum in float64 and a digest."""
     found = {}
-    for name, case in CASES.items():
+    for name in cases:
         small.fresh_names()
-        logs, variables = case()
+        logs, variables = CASES[name]()
         arrays = [np.asarray(v) for v in variables]
         found[name] = {
             "logs": {key: float(value) for key, value in logs.items()},

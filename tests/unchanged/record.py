@@ -1,7 +1,8 @@
 """Computes what must not change, in a process of its own, where nothing else has been traced.
 
-python tests/unchanged/record.py exports fits saved    # rewrites the recorded values
-python tests/unchanged/record.py --print exports       # prints them as JSON
+python tests/unchanged/record.py exports fits saved           # rewrites the recorded values
+python tests/unchanged/record.py --print exports saved        # prints them as JSON
+python tests/unchanged/record.py --print exports=CASE,CASE    # prints those of some cases
 
 Record again only after a change that is meant to alter exported files or training, and say in the
 commit why it does. `saved` rewrites the results of training on alone: `distiller.keras` and
@@ -26,8 +27,13 @@ def main(arguments):
     warnings.simplefilter("ignore")
     # Each case starts with a search for garbage, which what was imported isn't.
     gc.freeze()
-    for name in [a for a in arguments if not a.startswith("-")]:
-        found = {"platform": small.platform(), "cases": importlib.import_module(name).compute()}
+    for argument in [a for a in arguments if not a.startswith("-")]:
+        name, _, cases = argument.partition("=")
+        compute = importlib.import_module(name).compute
+        found = {
+            "platform": small.platform(),
+            "cases": compute(cases.split(",")) if cases else compute(),
+        }
         if "--print" in arguments:
             print(json.dumps(found))
         else:

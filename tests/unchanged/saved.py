@@ -42,16 +42,29 @@ def trained(model, start, stop):
     return {name: float(values[-1]) for name, values in history.items()}
 
 
-def compute():
+def loaded():
+    """The distiller of the file."""
+    model = keras.models.load_model(FILE)
+    model.teacher = teacher()
+    return model
+
+
+def filled():
+    """A distiller that loads the weights."""
+    model = distiller()
+    model.load_weights(WEIGHTS)
+    return model
+
+
+CASES = {"file": loaded, "weights": filled}
+
+
+def compute(cases=CASES):
     """All values after the last step: of the loaded file, and of the loaded weights."""
-    small.fresh_names()
-    loaded = keras.models.load_model(FILE)
-    loaded.teacher = teacher()
-    small.fresh_names()
-    filled = distiller()
-    filled.load_weights(WEIGHTS)
     found = {}
-    for name, model in (("file", loaded), ("weights", filled)):
+    for name in cases:
+        small.fresh_names()
+        model = CASES[name]()
         before = [np.asarray(v) for v in model.variables]
         logs = trained(model, SAVED_AFTER, STEPS)
         variables = [*model.variables, *model.optimizer.variables]
