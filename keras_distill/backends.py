@@ -44,3 +44,28 @@ def compiled_by_jax(function: Callable, variables: Sequence) -> Callable:
             return function(inputs)
 
     return lambda inputs: pure([variable.value for variable in variables], inputs)
+
+
+def pulled_back(function: Callable, inputs: Sequence, upstream: Any) -> list:
+    """The gradient of a function with respect to each of its inputs.
+
+    Args:
+        function: Function of tensors that returns a tensor.
+        inputs: The tensors.
+        upstream: The gradient with respect to what the function returns, a tensor of its shape.
+
+    Returns:
+        A tensor like each input.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        _, pull = jax.vjp(function, *inputs)
+        return list(pull(upstream))
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        values = function(*inputs)
+    zero = tf.UnconnectedGradients.ZERO
+    return tape.gradient(values, list(inputs), upstream, unconnected_gradients=zero)

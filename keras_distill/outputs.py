@@ -5,7 +5,7 @@ what Keras has noted about it. An `Output` tells, and is carried from the models
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -27,6 +27,22 @@ class Mean(NamedTuple):
     weights: tuple[Tensor, ...]
 
 
+class Factors(NamedTuple):
+    """What logits are computed from, so that a loss can do so for some positions at a time.
+
+    Args:
+        rows: Tensors with an entry for each position, shape `(batch, ..., anything)`, with as many
+            leading axes as the logits have before the classes.
+        shared: Tensors that all positions share.
+        logits: Function of `(rows, shared)`, the rows of any number of positions, that returns
+            their logits, shape `(positions, classes)`.
+    """
+
+    rows: tuple[Tensor, ...]
+    shared: tuple[Tensor, ...]
+    logits: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Output:
     """One output of a model for a batch, and what its numbers mean.
@@ -42,6 +58,7 @@ class Output:
             where that isn't known; `_keras.OTHER_AXIS` if it went along another axis.
         mask: Which positions count, bool, shape `(batch, ...)`, or `None` for all.
         mean: Where `values` are the mean of several outputs, these; else `None`.
+        factors: What the logits are computed from, if that is known and smaller; else `None`.
     """
 
     values: Tensor
@@ -49,6 +66,7 @@ class Output:
     activation: str | None = None
     mask: Tensor | None = None
     mean: Mean | None = None
+    factors: Factors | None = None
 
     @classmethod
     def of(cls, x: Any) -> "Output":
@@ -94,10 +112,17 @@ class Output:
             values = Output.from_logits(self.logits_at(), other.activation or "softmax").values
         return values if other.mask is None else _keras.with_mask(values, other.mask)
 
+    def factors_at(self, temperature: float | Tensor | None = None) -> Factors:
+        """What to compute `logits_at` from, position by position: the logits, if nothing else."""
+        if self.factors is not None and self.logits is None and self.mean is None:
+            return self.factors
+        return Factors((self.logits_at(temperature),), (), lambda rows, shared: rows[0])
+
     def detached(self) -> "Output":
         """The same values and logits, through which no gradient flows."""
         logits = None if self.logits is None else ops.stop_gradient(self.logits)
-        return dataclasses.replace(self, values=ops.stop_gradient(self.values), logits=logits)
+        values = ops.stop_gradient(self.values)
+        return dataclasses.replace(self, values=values, logits=logits, factors=None)
 
 
 def require_last_axis(activation: str | None) -> None:

@@ -1,6 +1,7 @@
 """Looking into a model: finding layers by path, and catching what they return as it runs."""
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import threading
@@ -12,7 +13,7 @@ from keras import ops
 
 from keras_distill import _keras
 from keras_distill.inputs import entries_for
-from keras_distill.outputs import Output
+from keras_distill.outputs import Factors, Output
 
 _thread = threading.local()
 _lock = threading.Lock()
@@ -151,9 +152,17 @@ def run(
         capture(layers) as caught,
         _keras.noting_logits(),
         masked_softmaxes(model) as softmaxes,
+        projections(model) as factors,
     ):
         outputs = model(entries_for(model, inputs, role), training=training)
-    outputs = keras.tree.map_structure(lambda x: softmaxes.get(id(x), x), outputs)
+
+    def noted(x):
+        output = softmaxes.get(id(x), x)
+        if id(x) not in factors:
+            return output
+        return dataclasses.replace(Output.of(output), factors=factors[id(x)])
+
+    outputs = keras.tree.map_structure(noted, outputs)
     features = []
     for layer, path in zip(layers, paths, strict=True):
         results = caught[id(layer)]
@@ -197,6 +206,77 @@ def masked_softmaxes(model: Any) -> Iterator[dict[int, Output]]:
         for layer in {id(layer): layer for layer in _softmaxes(model)}.values():
             stack.enter_context(calling(layer, recording(layer)))
         yield found
+
+
+@contextlib.contextmanager
+def projections(model: Any) -> Iterator[dict[int, Factors]]:
+    """Collects what layers without an activation make sequences from.
+
+    These are `Dense` layers, and `ReversibleEmbedding`s that are called in reverse. Over a large
+    vocabulary, their outputs are many times as large as the two factors.
+
+    Args:
+        model: A model of Keras.
+
+    Yields:
+        A dict from `id(x)` to the factors of each result x.
+    """
+    found: dict[int, Factors] = {}
+
+    def recording(layer):
+        def call(original, inputs, *args, **kwargs):
+            values = original(inputs, *args, **kwargs)
+            embeds = isinstance(layer, keras.layers.Embedding)
+            projects = not embeds or kwargs.get("reverse", args[:1] == (True,))
+            if projects and len(values.shape) > 2:
+                weights = _output_embedding(layer, inputs.dtype)
+                found[id(values)] = Factors((inputs,), weights, _projected)
+            return values
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for layer in _projecting(model):
+            stack.enter_context(calling(layer, recording(layer)))
+        yield found
+
+
+def _projecting(model: Any) -> list:
+    """The layers of a model whose outputs are the product of their inputs and weights.
+
+    Subclasses compute something else, and so do quantized layers and those with adapters.
+    """
+    return [
+        layer
+        for layer in _keras.layers_of(model)
+        if (
+            (type(layer) is keras.layers.Dense and layer.activation is keras.activations.linear)
+            or (
+                type(layer) is keras.layers.ReversibleEmbedding
+                and layer.logit_soft_cap is None
+                and layer.reverse_dtype is None
+            )
+        )
+        and layer.quantization_mode is None
+        and not layer.lora_enabled
+    ]
+
+
+def _output_embedding(layer: Any, dtype: Any) -> tuple:
+    """Kernel and bias of a layer that projects."""
+    if isinstance(layer, keras.layers.Dense):
+        weights = [layer.kernel] if layer.bias is None else [layer.kernel, layer.bias]
+    elif layer.tie_weights:
+        return (ops.transpose(ops.cast(layer.embeddings, dtype)),)
+    else:
+        weights = [layer.reverse_embeddings]
+    return tuple(ops.cast(weight, dtype) for weight in weights)
+
+
+def _projected(rows: Any, shared: Any) -> Any:
+    """Hidden states times the output embedding, plus the bias if there is one."""
+    logits = ops.matmul(rows[0], shared[0])
+    return ops.add(logits, shared[1]) if len(shared) > 1 else logits
 
 
 def _softmaxes(model: Any) -> Iterator[Any]:

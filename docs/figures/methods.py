@@ -25,7 +25,7 @@ PLACES = (
     (
         5,
         "SoftTargets   CTKD   DKD   RLD   MLKD   LogitMSE   JensenShannon\n"
-        "TeacherBoundedRegression (values)   DIST (also across the batch)",
+        "SkewedKL   TeacherBoundedRegression (values)   DIST (also across the batch)",
         RESPONSE,
     ),
     (

@@ -6,6 +6,7 @@ Each module holds one idea: first the mathematics as pure functions of tensors, 
 
 from keras_distill.losses.attention import AttentionMap, AttentionTransfer, ValueRelation
 from keras_distill.losses.base import DistillationLoss
+from keras_distill.losses.chunked import Chunked
 from keras_distill.losses.contrastive import Contrastive
 from keras_distill.losses.correlation import DIST
 from keras_distill.losses.cross_head import CrossKD
@@ -29,6 +30,7 @@ from keras_distill.losses.relations import (
 )
 from keras_distill.losses.response import JensenShannon, LogitMSE, SoftTargets
 from keras_distill.losses.review import Review
+from keras_distill.losses.skewed import SkewedKL
 from keras_distill.losses.standardized import PKD
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "AttentionMap",
     "AttentionTransfer",
     "ChannelWise",
+    "Chunked",
     "Contrastive",
     "CrossKD",
     "DistillationLoss",
@@ -53,6 +56,7 @@ __all__ = [
     "RelationalDistance",
     "Review",
     "SimilarityPreserving",
+    "SkewedKL",
     "SoftTargets",
     "TeacherBoundedRegression",
     "ValueRelation",

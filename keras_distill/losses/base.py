@@ -74,7 +74,7 @@ class DistillationLoss(keras.losses.Loss):
             if self.between_samples:
                 arguments["present"] = present_rows(y_pred, mask, sample_weight)
             values = self.call(y_true, y_pred, **arguments)
-            return _reduce(values, mask, sample_weight, self.reduction, self.dtype)
+            return reduced(values, mask, sample_weight, self.reduction, self.dtype)
 
     def build(self, y_true_shape: tuple, y_pred_shape: tuple) -> None:
         """Builds `state`, if there is one, for the given shapes.
@@ -178,7 +178,9 @@ class _Values(keras.losses.Loss):
         return y_pred
 
 
-def _reduce(values, mask, sample_weight, reduction, dtype):
+def reduced(
+    values: Tensor, mask: Tensor | None, sample_weight: Tensor | None, reduction: Any, dtype: Any
+) -> Tensor:
     """Reduces values as Keras does, with weights and mask brought to the values' rank first.
 
     Keras multiplies values of shape `(batch, steps)` by weights of shape `(batch,)` along the

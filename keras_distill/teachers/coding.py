@@ -1,12 +1,13 @@
 """How an answer becomes a record, and a record an answer."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
 from keras_distill._types import Tensor
-from keras_distill.outputs import Output, require_last_axis
+from keras_distill.outputs import Factors, Output, require_last_axis
 from keras_distill.teachers.base import check_names, map_outputs, option_for
 
 SIGNATURE = "signature"
@@ -146,17 +147,19 @@ class Layout:
         """`(outputs, features)` from the fields of a batch of records."""
         leaves = []
         for output in self.outputs:
+            factors = None
             if output.top_k is None:
                 logits = ops.cast(fields[output.field], "float32")
             else:
-                logits = _dense(
+                rows = (
                     ops.cast(fields[f"{output.field}/values"], "float32"),
                     ops.cast(fields[f"{output.field}/classes"], "int32"),
                     ops.cast(fields[f"{output.field}/rest"], "float32"),
-                    output.shape[-1],
                 )
+                logits = _dense(*rows, output.shape[-1])
+                factors = Factors(rows, (), functools.partial(_dense_rows, output.shape[-1]))
             if output.activation is None:
-                leaves.append(Output(logits))
+                leaves.append(Output(logits, factors=factors))
             else:
                 leaves.append(Output.from_logits(logits, output.activation))
         features = {path: ops.cast(fields[f"layer:{path}"], "float32") for path in self.features}
@@ -207,6 +210,10 @@ def _dense(values, classes, rest, width):
     index = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(classes, (-1,))], axis=-1)
     flat = ops.scatter_update(flat, index, ops.reshape(values, (-1,)))
     return ops.reshape(flat, (*ops.shape(values)[:-1], width))
+
+
+def _dense_rows(width, rows, shared):
+    return _dense(*rows, width)
 
 
 def _index_type(classes):

@@ -129,6 +129,21 @@ def jensen_shannon(t, s, beta, temperature=1.0, standardized=False):
     return temperature**2 * (beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m))
 
 
+def skewed_kl(t, s, alpha, reverse=False, temperature=1.0):
+    """Equation 4 of DistiLLM, and the reverse divergence below it."""
+    p, q = softmax(t / temperature), softmax(s / temperature)
+    if reverse:
+        divergence = (q * np.log(q / ((1 - alpha) * p + alpha * q))).sum(-1)
+    else:
+        divergence = (p * np.log(p / (alpha * p + (1 - alpha) * q))).sum(-1)
+    return temperature**2 * divergence
+
+
+def with_labels(t, s, labels, temperature, label_weight):
+    log_q = np.take_along_axis(log_softmax(s), labels[..., None], -1)[..., 0]
+    return (1 - label_weight) * soft_targets(t, s, temperature) - label_weight * log_q
+
+
 def teacher_bounded_regression(t, s, labels, margin):
     error_s, error_t = ((s - labels) ** 2).sum(-1), ((t - labels) ** 2).sum(-1)
     return np.where(error_s + margin > error_t, error_s, 0.0)

@@ -206,6 +206,29 @@ RESPONSE = [
         partial(golden.jensen_shannon, beta=1),
         student=(5, 4),
     ),
+    *(
+        Case(
+            f"skewed_kl-{'reverse' if reverse else 'forward'}-{alpha}",
+            partial(losses.SkewedKL, alpha=alpha, reverse=reverse, temperature=2.0),
+            partial(golden.skewed_kl, alpha=alpha, reverse=reverse, temperature=2.0),
+            student=(2, 3, 4),
+        )
+        for alpha, reverse in [(0.1, False), (0.1, True), (0.0, False)]
+    ),
+    Case(
+        "chunked-tokens",
+        partial(losses.Chunked, losses.SoftTargets(2.0), positions=4),
+        partial(golden.soft_targets, temperature=2.0),
+        student=(3, 3, 5),
+    ),
+    Case(
+        "chunked-labels",
+        partial(losses.Chunked, losses.SoftTargets(2.0), positions=2, label_weight=0.3),
+        partial(golden.with_labels, temperature=2.0, label_weight=0.3),
+        student=(5, 7),
+        labels=classes(5, of=7),
+        zero_at_equality=None,
+    ),
     Case("ctkd", losses.CTKD, golden.ctkd, student=(5, 4)),
     Case(
         "ctkd-range",
