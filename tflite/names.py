@@ -64,15 +64,17 @@ _KOTLIN_KEYWORDS = frozenset(
 #: Types of Kotlin, of Java and of the kit, which its sources use.
 _KOTLIN_TYPES = frozenset(
     """
-    Accelerator Activity Any Array AssetManager AutoCloseable Boolean BooleanArray BuildConfig
-    Bundle Button Byte ByteArray Char CharArray CharSequence Class Closeable Collection
-    Comparable CompiledModel Double DoubleArray Enum Error Exception Float FloatArray Function
-    Int IntArray Iterable Iterator JSONArray JSONObject Lazy LinearLayout List Log Long
+    Accelerator Activity Any Array ArrayDeque AssetManager AutoCloseable Bitmap Boolean
+    BooleanArray BuildConfig BuiltinNpuAcceleratorProvider Bundle Button Byte ByteArray
+    ByteBuffer Char CharArray CharSequence Class Closeable Collection Comparable CompiledModel
+    CompletableFuture CompletionException Context Double DoubleArray Enum Environment Error
+    Exception Executors File Float FloatArray Function Inputs InputsTest Int IntArray
+    IOException Iterable Iterator JSONArray JSONObject Lazy LinearLayout List Loaded Log Long
     LongArray MainActivity Map Math MutableList MutableMap MutableSet Nothing Number Object
-    Options Override Pair Process R Record Regex Result Runnable Runtime ScrollView Sequence
-    Set Short ShortArray String StringBuilder Suppress System SystemClock TensorBuffer
-    TextView Thread Throwable Triple UByte
-    UInt ULong UShort Unit View Void
+    Options Override Pair Placement PlacementTest Process R Record Refusal Regex Result Runnable
+    Runtime ScrollView Sequence Session Set Short ShortArray Source String StringBuilder
+    StudentException StudentTest Suppress System SystemClock TensorBuffer TextView Thread
+    Throwable Triple UByte UInt ULong Unit UShort View Void
     """.split()  # noqa: SIM905
 )
 
@@ -84,7 +86,9 @@ def kotlin_class(name: str) -> str:
 
 
 #: What the Kotlin class calls its own members and the arguments of its lambdas.
-_KOTLIN_MEMBERS = frozenset("bytes inputs it model normalized outputs".split())  # noqa: SIM905
+_KOTLIN_MEMBERS = frozenset(
+    "bytes inputs it model normalized outputs read session write".split()  # noqa: SIM905
+)
 
 
 def kotlin_identifier(name: str) -> str:

@@ -2,10 +2,7 @@
 
 import io
 import json
-import os
-import pathlib
-import shutil
-import subprocess
+import re
 import zipfile
 
 import flatbuffers
@@ -19,7 +16,6 @@ from keras_distill.tflite import android, names
 
 from keras_distill import tflite
 
-HERE = pathlib.Path(__file__).parent
 LABELS = ('a"b', "c\\d", "$x{y}", "é", "4", "5", "6", "7", "8", "line\nbreak")
 
 
@@ -42,20 +38,46 @@ def test_kit_has_what_an_app_needs(kit):
     _, folder = kit
     files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     models = {"my_digits.tflite", "my_digits_int8.tflite"}
-    own = models | {"MyDigits.kt", "labels.txt", "dependencies.gradle.kts"}
-    main = "app/app/src/main"
-    assets = {f"{main}/assets/{f}" for f in models | {"labels.txt", "test_vectors.json"}}
-    sources = {f"{main}/kotlin/MyDigits.kt", f"{main}/kotlin/MainActivity.kt"}
+    kotlin = {"MyDigits.kt", "Session.kt", "Placement.kt", "Inputs.kt"}
+    own = models | kotlin | {"labels.txt", "dependencies.gradle.kts"}
+    main, library = "app/app/src/main", "app/student/src"
+    assets = {f"{library}/main/assets/{f}" for f in models | {"labels.txt"}}
+    assets |= {f"{main}/assets/test_vectors.json"}
+    sources = {f"{library}/main/kotlin/{f}" for f in kotlin} | {f"{main}/kotlin/MainActivity.kt"}
+    tests = ("InputsTest.kt", "PlacementTest.kt", "StudentTest.kt")
+    sources |= {f"{library}/test/kotlin/{f}" for f in tests}
     project = {
         "app/settings.gradle.kts", "app/build.gradle.kts", "app/gradle.properties",
         "app/README.md", "app/app/build.gradle.kts", f"{main}/AndroidManifest.xml",
-        f"{main}/res/values/strings.xml",
+        f"{main}/res/values/strings.xml", "app/student/build.gradle.kts",
+        "app/student/consumer-rules.pro", f"{library}/main/AndroidManifest.xml",
     }  # fmt: skip
     assert files == own | assets | sources | project | {"report.json", "report.md"}
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".kt", ".kts", ".xml", ".md"):
-            assert "@CLASS@" not in path.read_text()
-            assert "@PACKAGE@" not in path.read_text()
+        if path.suffix in (".kt", ".kts", ".xml", ".md", ".pro"):
+            assert not re.search("@[A-Z_]+@", path.read_text()), path
+
+
+def test_project_asks_for_what_litert_asks_for(kit):
+    """The manifest merger refuses less than API 24; the GPU has a library of its own."""
+    _, folder = kit
+    for path in ("app/app/build.gradle.kts", "app/student/build.gradle.kts"):
+        assert "minSdk = 24" in (folder / path).read_text()
+    for path in ("app/student/build.gradle.kts", "dependencies.gradle.kts"):
+        text = (folder / path).read_text()
+        assert "minSdk = 24" in text
+        assert 'com.google.ai.edge.litert:litert:2.3.0"' in text
+        assert 'com.google.ai.edge.litert:litert-gpu:2.3.0"' in text
+    library = (folder / "app/student/build.gradle.kts").read_text()
+    assert 'id("com.android.library")' in library
+    assert 'consumerProguardFiles("consumer-rules.pro")' in library
+    assert 'include(":app", ":student")' in (folder / "app/settings.gradle.kts").read_text()
+    # Two modules of one namespace don't merge.
+    assert 'namespace = "org.example.digits"' in library
+    assert (
+        'namespace = "org.example.digits.sample"'
+        in (folder / "app/app/build.gradle.kts").read_text()
+    )
 
 
 def test_variants_run_as_before(kit, converted, split):
@@ -208,43 +230,6 @@ def test_tensors_called_like_members_of_the_class(tmp_path):
     assert '"outputs" to result.outputs_' in source
 
 
-@pytest.fixture(scope="module")
-def kotlinc():
-    compiler = os.environ.get("KOTLINC") or shutil.which("kotlinc")
-    litert = os.environ.get("LITERT_ROOT")
-    if not compiler or not litert:
-        pytest.skip("name a Kotlin compiler in KOTLINC and LiteRT's source tree in LITERT_ROOT")
-    api = pathlib.Path(litert, "litert/kotlin/src/main/kotlin/com/google/ai/edge/litert")
-    return compiler, [str(p) for p in sorted(api.glob("*.kt")) if p.stem != "ModelProvider"]
-
-
-def test_kotlin_compiles_against_litert(kit, kotlinc, split, student, tmp_path):
-    """Files of every kind of port in one run of the compiler, which is slow to start."""
-    compiler, sources = kotlinc
-    sources += [str(p) for p in sorted((HERE / "android").glob("*.kt"))]
-    x = split[0][0][:50]
-    raw = keras.layers.Rescaling(1 / 255)
-    artifacts = {
-        "bytes": tflite.convert(
-            student, quantization="int8", io="uint8", calibration=(x * 255).astype("uint8"),
-            preprocessing=raw, postprocessing="softmax",
-        ),
-        "object": tflite.convert(student, quantization="int8", io="int8", calibration=x),
-        "classes": tflite.convert(student, postprocessing="argmax"),
-    }  # fmt: skip
-    for name in ("several", "embedding"):
-        artifacts[name] = tflite.convert(zoo.STUDENTS[name]())
-    for name, artifact in artifacts.items():
-        folder = artifact.save(
-            tmp_path / name, name, package=f"org.example.{name}_kit", normalization=(1, 2)
-        )
-        sources += [str(p) for p in sorted((folder / "app").rglob("*.kt"))]
-    sources += [str(p) for p in sorted((kit[1] / "app").rglob("*.kt"))]
-    command = [compiler, "-Werror", *sources, "-d", str(tmp_path / "classes.jar")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 class TestBadInput:
     def test_variant_of_other_types(self, converted, tmp_path):
         with pytest.raises(ValueError, match="Variants must have the same inputs and outputs"):
@@ -277,6 +262,20 @@ class TestBadInput:
             android.compile_for_npu(converted("android", "int8"), "acme", "X1")
         with pytest.raises(ValueError, match="`soc` must be one of"):
             android.compile_for_npu(converted("android", "int8"), "qualcomm", "X1")
+
+    @pytest.mark.parametrize(
+        ("vendor", "soc", "package"),
+        [
+            ("qualcomm", "SM8750", "ai-edge-litert-sdk-qualcomm"),
+            ("mediatek", "MT6991", "ai-edge-litert-sdk-mediatek"),
+            ("google_tensor", "Tensor_G5", "ai-edge-litert-sdk-google-tensor"),
+            ("samsung", "E9965", "ai-edge-litert-sdk-samsung-nightly"),
+            ("intel_openvino", "PTL", "ai-edge-litert-sdk-intel"),
+        ],
+    )
+    def test_npu_of_every_vendor_names_its_sdk(self, converted, vendor, soc, package):
+        with pytest.raises(ValueError, match=f"not compiled for {soc}: .*pip install {package}`"):
+            android.compile_for_npu(converted("android", "int8"), vendor, soc)
 
 
 def test_identifiers_are_safe_in_kotlin():

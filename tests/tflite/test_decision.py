@@ -109,7 +109,7 @@ def test_kotlin_finds_what_python_finds(scores, tmp_path):
     decision = DECISIONS["words"]
     folder = phone.save(tmp_path / "kit", decision=decision)
     source = folder / "Decision.kt"
-    assert source.read_text() == (folder / "app/app/src/main/kotlin/Decision.kt").read_text()
+    assert source.read_text() == (folder / "app/student/src/main/kotlin/Decision.kt").read_text()
     main = tmp_path / "Main.kt"
     main.write_text(
         "import com.example.student.Decision\n"

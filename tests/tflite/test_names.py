@@ -60,9 +60,12 @@ def test_the_sample_activity_is_not_overwritten(tmp_path):
     student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     artifact = tflite.convert(student)
     folder = artifact.save(tmp_path / "activity", name="main activity")
-    sources = folder / "app/app/src/main/kotlin"
-    assert "class MainActivity : Activity" in (sources / "MainActivity.kt").read_text()
-    assert "class MainActivityStudent(" in (sources / "MainActivityStudent.kt").read_text()
+    sources = folder / "app"
+    activity, student = "app/src/main/kotlin", "student/src/main/kotlin"
+    assert "class MainActivity : Activity" in (sources / activity / "MainActivity.kt").read_text()
+    assert (
+        "class MainActivityStudent(" in (sources / student / "MainActivityStudent.kt").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from keras_distill.tflite import flatbuffer, names
+from keras_distill.tflite.android import kotlin_port
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
 from keras_distill.tflite.android.npu import compile_for_npu
 from keras_distill.tflite.streaming.decision import Decision
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from keras_distill.tflite.artifact import Artifact
 
 
-#: What LiteRT's Kotlin API calls each type, in arrays (`FloatArray`) and methods (`writeFloat`).
-_KINDS = {"float32": "Float", "int32": "Int", "int64": "Long", "bool": "Boolean"}
 _GPU, _NPU = ("float16", "float32"), ("int8", "int16x8")
 
 
@@ -30,11 +29,20 @@ _APP = (
     "build.gradle.kts",
     "gradle.properties",
     "README.md",
+    "student/build.gradle.kts",
+    "student/consumer-rules.pro",
+    "student/src/main/AndroidManifest.xml",
+    "student/src/test/kotlin/InputsTest.kt",
+    "student/src/test/kotlin/PlacementTest.kt",
+    "student/src/test/kotlin/StudentTest.kt",
     "app/build.gradle.kts",
     "app/src/main/AndroidManifest.xml",
     "app/src/main/res/values/strings.xml",
     "app/src/main/kotlin/MainActivity.kt",
 )
+
+#: The sources that the class needs, the same in each kit.
+_SOURCES = ("Inputs.kt", "Placement.kt", "Session.kt")
 
 
 def files(
@@ -74,21 +82,22 @@ def files(
         for asset, one in kit.assets.items()
     }
     sources = {f"{kit.kotlin_class}.kt": kit.filled("templates", "Student.kt")}
+    sources |= {path: kit.filled("templates", path) for path in _SOURCES}
     if decision is not None:
-        if "Decision.kt" in sources:
+        if kit.kotlin_class == "Decision":
             raise ValueError("`name` must differ from that of the decision. Received: 'Decision'")
         sources["Decision.kt"] = kit.filled("templates", "Decision.kt", decision.constants())
     vectors = json.dumps(kit.vectors()) + "\n"
-    main = "app/app/src/main"
-    assets = {**models, **labels, "test_vectors.json": vectors}
+    library, main = "app/student/src/main", "app/app/src/main"
     return {
         **models,
         **labels,
         **sources,
         "dependencies.gradle.kts": kit.filled("templates", "app.gradle.kts"),
         **{f"app/{path}": kit.filled("app", path) for path in _APP},
-        **{f"{main}/kotlin/{path}": source for path, source in sources.items()},
-        **{f"{main}/assets/{path}": content for path, content in assets.items()},
+        **{f"{library}/kotlin/{path}": source for path, source in sources.items()},
+        **{f"{library}/assets/{path}": content for path, content in {**models, **labels}.items()},
+        f"{main}/assets/test_vectors.json": vectors,
     }
 
 
@@ -155,10 +164,12 @@ class _Kit:
         # State isn't measured by the app: it is what the file returned for the step before.
         self._states = [i for i, _ in artifact.ports.states]
         self._inputs = [
-            _Port(p, (0.0, 1.0) if i in self._states else normalization)
+            kotlin_port.Port(p, (0.0, 1.0), state=True)
+            if i in self._states
+            else kotlin_port.Port(p, normalization)
             for i, p in enumerate(artifact.ports.inputs)
         ]
-        self._outputs = [_Port(p, (0.0, 1.0)) for p in artifact.ports.outputs]
+        self._outputs = [kotlin_port.Port(p, (0.0, 1.0)) for p in artifact.ports.outputs]
         self.assets = {f"{self.base}.tflite": artifact} | {
             f"{self.base}_{other.report['quantization']}.tflite": other for other in variants
         }
@@ -184,8 +195,11 @@ class _Kit:
             "RESULT": ", ".join(f"val {p.identifier}: {p.result}" for p in self._outputs),
             "PARAMETERS": "\n".join(f"   * @param {p.name} {p.documented()}" for p in self._inputs),
             "ARGUMENTS": ", ".join(f"{p.identifier}: {p.argument}" for p in self._inputs),
+            "NAMES": ", ".join(p.identifier for p in self._inputs),
+            "SIZES": "\n".join(p.sized() for p in self._inputs),
             "WRITES": "\n".join(p.write() for p in self._inputs),
-            "READS": "\n".join(f"      {p.identifier} = {p.read()}," for p in self._outputs),
+            "READS": "\n".join(f"        {p.identifier} = {p.read()}," for p in self._outputs),
+            **_overloads(self._inputs),
             "FROM_MAP": "\n".join(f"      {p.from_map()}," for p in self._inputs),
             "TO_MAP": "\n".join(f"      {p.to_map()}," for p in self._outputs),
             "INPUT_SHAPES": ", ".join(p.shaped() for p in self._inputs),
@@ -261,6 +275,36 @@ class _Kit:
         ]
 
 
+def _overloads(inputs):
+    """What `run` takes besides arrays, and the imports of the class."""
+    imports = ["android.content.Context", "java.util.concurrent.CompletableFuture"]
+    imports += [f"com.google.ai.edge.litert.{name}" for name in ("Accelerator", "TensorBuffer")]
+    overloads = ""
+    buffers = [port.from_buffer() for port in inputs]
+    if all(buffers):
+        imports.append("java.nio.ByteBuffer")
+        given = ", ".join(f"{port.identifier}: ByteBuffer" for port in inputs)
+        overloads += f"""
+  /** Runs one inference on the elements that buffers hold from their positions on. */
+  fun run({given}): Result = run({", ".join(buffers)})
+"""
+    picture = inputs[0].from_bitmap() if len(inputs) == 1 else None
+    if picture is not None:
+        imports.append("android.graphics.Bitmap")
+        size = f"{inputs[0].shape[2]} x {inputs[0].shape[1]}"
+        overloads += f"""
+  /**
+   * Runs one inference on the values 0 to 255 of a picture, which is scaled to {size}. Pictures of
+   * the configuration HARDWARE can't be read.
+   */
+  fun run(bitmap: Bitmap): Result = run({picture})
+"""
+    return {
+        "IMPORTS": "\n".join(f"import {name}" for name in sorted(imports)),
+        "OVERLOADS": overloads,
+    }
+
+
 _HELPERS = {
     "encode": """
     private fun encode(value: Float, scale: Float, zeroPoint: Int, low: Int, high: Int): Byte =
@@ -271,98 +315,3 @@ _HELPERS = {
       ((if (mask == 0) byte.toInt() else byte.toInt() and mask) - zeroPoint) * scale
 """,
 }
-
-
-class _Port:
-    """An input or output of the Kotlin class."""
-
-    def __init__(self, port, normalization):
-        self.name = port.name
-        self.identifier = names.kotlin_identifier(port.name)
-        self.shape = [size or 1 for size in port.shape]
-        self.size = int(np.prod(self.shape))
-        self.dtype = port.dtype
-        self.scale = port.scale
-        self.zero_point = port.zero_point
-        self.bytes = self.dtype in ("int8", "uint8")
-        # Bytes that stand for themselves are taken as bytes.
-        self.plain = self.bytes and (not self.scale or (self.scale, self.zero_point) == (1.0, 0))
-        values = not self.plain and (self.dtype == "float32" or self.scale)
-        self.normalization = normalization if values else (0.0, 1.0)
-        self.encoding = "encode" if self.bytes and not self.plain else ""
-        self.decoding = "decode" if self.bytes else ""
-        self.argument = "ByteArray" if self.plain else f"{_KINDS.get(self.dtype, 'Float')}Array"
-        self.result = "FloatArray" if self.bytes else f"{_KINDS.get(self.dtype, 'Float')}Array"
-
-    def check(self):
-        """Refuses types that LiteRT's Kotlin API has no buffers for."""
-        if not self.bytes and self.dtype not in _KINDS:
-            raise ValueError(
-                f"LiteRT's Kotlin API has no buffers of {self.dtype} (tensor {self.name!r}). "
-                'Convert with `io="float32"`.'
-            )
-
-    def documented(self):
-        shape = " x ".join(map(str, self.shape))
-        kind = "bytes" if self.plain else self.argument.removesuffix("Array").lower() + "s"
-        mean, std = self.normalization
-        note = "" if (mean, std) == (0.0, 1.0) else f", before (value - {mean:g}) / {std:g}"
-        return f"{self.size} {kind} ({shape}){note}."
-
-    def write(self):
-        value = self.identifier
-        if self.normalization != (0.0, 1.0):
-            mean, std = (_kotlin_float(x) for x in self.normalization)
-            value = f"FloatArray({self.size}) {{ ({value}[it] - {mean}) / {std} }}"
-        if self.encoding:
-            low, high = (-128, 127) if self.dtype == "int8" else (0, 255)
-            source = "normalized" if value != self.identifier else value
-            convert = (
-                f"ByteArray({self.size}) {{ encode({source}[it], {_kotlin_float(self.scale)}, "
-                f"{self.zero_point}, {low}, {high}) }}"
-            )
-            value = f"{value}.let {{ normalized -> {convert} }}" if source != value else convert
-        method = "Int8" if self.bytes else _KINDS[self.dtype]
-        name = names.kotlin_string(self.name)
-        return (
-            f"    check({name}, {self.identifier}.size, {self.size})\n"
-            f"    inputs.getValue({name}).write{method}({value})"
-        )
-
-    def read(self):
-        buffer = f"outputs.getValue({names.kotlin_string(self.name)})"
-        if not self.bytes:
-            return f"{buffer}.read{_KINDS[self.dtype]}()"
-        mask = 0 if self.dtype == "int8" else 255
-        scale = _kotlin_float(self.scale or 1.0)
-        return (
-            f"{buffer}.readInt8().let {{ bytes -> FloatArray(bytes.size) "
-            f"{{ decode(bytes[it], {scale}, {self.zero_point}, {mask}) }} }}"
-        )
-
-    def from_map(self):
-        values = f"values.getValue({names.kotlin_string(self.name)})"
-        element = {"ByteArray": "toInt().toByte()", "IntArray": "toInt()", "LongArray": "toLong()"}
-        if self.argument == "FloatArray":
-            return values
-        if self.argument == "BooleanArray":
-            return f"{values}.let {{ a -> BooleanArray(a.size) {{ a[it] != 0f }} }}"
-        return (
-            f"{values}.let {{ a -> {self.argument}(a.size) {{ a[it].{element[self.argument]} }} }}"
-        )
-
-    def to_map(self):
-        value = f"result.{self.identifier}"
-        if self.result == "BooleanArray":
-            value = f"{value}.let {{ a -> FloatArray(a.size) {{ if (a[it]) 1f else 0f }} }}"
-        elif self.result != "FloatArray":
-            value = f"{value}.let {{ a -> FloatArray(a.size) {{ a[it].toFloat() }} }}"
-        return f"{names.kotlin_string(self.name)} to {value}"
-
-    def shaped(self):
-        return f"{names.kotlin_string(self.name)} to listOf({', '.join(map(str, self.shape))})"
-
-
-def _kotlin_float(value):
-    """A Kotlin literal of exactly the float32 value."""
-    return f"{np.float32(value):.9g}f"

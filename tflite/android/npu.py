@@ -14,15 +14,19 @@ _VENDORS = {
     "qualcomm": "ai-edge-litert-sdk-qualcomm",
     "mediatek": "ai-edge-litert-sdk-mediatek",
     "google_tensor": "ai-edge-litert-sdk-google-tensor",
+    "samsung": "ai-edge-litert-sdk-samsung-nightly",
+    "intel_openvino": "ai-edge-litert-sdk-intel",
 }
 
 
 def compile_for_npu(artifact: "Artifact", vendor: str, soc: str) -> bytes:
     """Compiles an artifact for a phone's NPU.
 
+    Not run: no SDK and no phone was at hand where this was written.
+
     Args:
         artifact: An `Artifact` for `"android"`, int8 or int16x8.
-        vendor: `"qualcomm"`, `"mediatek"` or `"google_tensor"`.
+        vendor: `"qualcomm"`, `"mediatek"`, `"google_tensor"`, `"samsung"` or `"intel_openvino"`.
         soc: Name of the chip, such as `"SM8750"`.
 
     Returns:

@@ -14,4 +14,4 @@ dependencyResolutionManagement {
 }
 
 rootProject.name = "student"
-include(":app")
+include(":app", ":student")

@@ -1,45 +1,62 @@
 // @NAME@ for LiteRT's CompiledModel. Generated together with the files that it loads; do not edit.
 package @PACKAGE@
 
-import android.content.res.AssetManager
-import com.google.ai.edge.litert.Accelerator
-import com.google.ai.edge.litert.CompiledModel
+@IMPORTS@
 
 /**
  * @DESCRIPTION@
  *
- * One instance must not be used by several threads at once.
+ * It may be used by several threads: inferences run one after the other, on a thread of its own.
+ * Loading takes long, so construct it on a background thread.
  *
- * @param assets The app's assets, with the files of [asset] in them.
- * @param accelerator Where to run; what it can't run falls back to the CPU.
+ * @param context The app.
+ * @param accelerators Where to run, in order of preference: `listOf(Accelerator.NPU)` runs on the
+ *   NPU or not at all, `listOf(Accelerator.NPU, Accelerator.CPU)` on the CPU where there is no NPU.
+ *   [placement] says which it is.
+ * @param inPart Whether an accelerator that runs only some of the operators may leave the others to
+ *   the CPU.
+ * @param path A file to load in place of the app's assets, of the same inputs and outputs.
+ * @throws StudentException.NoAccelerator None of the accelerators runs the file.
+ * @throws StudentException.NotLoaded The file is missing, or LiteRT did not start.
  */
-class @CLASS@(assets: AssetManager, accelerator: Accelerator = Accelerator.CPU) : AutoCloseable {
+class @CLASS@(
+  context: Context,
+  accelerators: List<Accelerator> = listOf(Accelerator.CPU),
+  inPart: Boolean = false,
+  path: String? = null,
+) : AutoCloseable {
   /** The outputs of one inference. */
   class Result(@RESULT@)
 
-  private val model =
-    CompiledModel.create(
-      assets,
-      asset(accelerator),
-      if (accelerator == Accelerator.CPU) CompiledModel.Options(Accelerator.CPU)
-      else CompiledModel.Options(accelerator, Accelerator.CPU),
+  private val session =
+    Session(
+      context,
+      if (path == null) Source.Assets(::asset) else Source.Path(path),
+      accelerators,
+      inPart,
+      SIGNATURE,
+      INPUTS.keys,
+      OUTPUTS.keys,
     )
-  private val inputs = INPUTS.keys.associateWith { model.createInputBuffer(it, SIGNATURE) }
-  private val outputs = OUTPUTS.keys.associateWith { model.createOutputBuffer(it, SIGNATURE) }
+
+  /** Where it runs, and what did not. */
+  val placement: Placement
+    get() = session.placement
 
   /**
-   * Runs one inference.
+   * Runs one inference, and waits for it.
    *
 @PARAMETERS@
+   * @throws StudentException.NotRun LiteRT failed.
    */
-  fun run(@ARGUMENTS@): Result {
-@WRITES@
-    model.run(inputs, outputs, SIGNATURE)
-    return Result(
-@READS@
-    )
-  }
+  fun run(@ARGUMENTS@): Result = session.result(runAsync(@NAMES@))
 
+  /** Runs one inference later, after those before it. The arrays must stay as they are until then. */
+  fun runAsync(@ARGUMENTS@): CompletableFuture<Result> {
+@SIZES@
+    return session.submit({ write(it, @NAMES@) }, ::read)
+  }
+@OVERLOADS@
   /** Runs one inference on values by input name; returns values by output name. */
   fun run(values: Map<String, FloatArray>): Map<String, FloatArray> {
     val result = run(
@@ -50,11 +67,8 @@ class @CLASS@(assets: AssetManager, accelerator: Accelerator = Accelerator.CPU) 
     )
   }
 
-  override fun close() {
-    inputs.values.forEach { it.close() }
-    outputs.values.forEach { it.close() }
-    model.close()
-  }
+  /** Frees what LiteRT holds, once the inferences asked for are done. It can't run after that. */
+  override fun close() = session.close()
 
   companion object {
     /** The signature of the file. */
@@ -82,6 +96,15 @@ class @CLASS@(assets: AssetManager, accelerator: Accelerator = Accelerator.CPU) 
         .sortedByDescending { scores[it] }
         .take(count)
         .map { (LABELS.getOrNull(it) ?: it.toString()) to scores[it] }
+
+    private fun write(inputs: Map<String, TensorBuffer>, @ARGUMENTS@) {
+@WRITES@
+    }
+
+    private fun read(outputs: Map<String, TensorBuffer>) =
+      Result(
+@READS@
+      )
 
     private fun check(name: String, size: Int, expected: Int) =
       require(size == expected) { "$name must have $expected elements, not $size" }

@@ -4,13 +4,13 @@ plugins {
 }
 
 android {
-    namespace = "@PACKAGE@"
+    namespace = "@PACKAGE@.sample"
     compileSdk = 35
 
     defaultConfig {
-        applicationId = "@PACKAGE@"
-        // LiteRT needs Android 6.
-        minSdk = 23
+        applicationId = "@PACKAGE@.sample"
+        // LiteRT 2.3 needs Android 7.
+        minSdk = 24
         targetSdk = 35
         versionCode = 1
         versionName = "1.0"
@@ -28,5 +28,5 @@ android {
 }
 
 dependencies {
-    implementation("com.google.ai.edge.litert:litert:2.1.0")
+    implementation(project(":student"))
 }

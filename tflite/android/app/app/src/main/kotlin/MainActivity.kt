@@ -12,7 +12,7 @@ import kotlin.concurrent.thread
 import kotlin.math.abs
 import org.json.JSONObject
 
-/** Runs the student's stored test vectors on the accelerator tapped, and shows the results. */
+/** Runs the student's stored test vectors where the tapped button says, and shows the results. */
 class MainActivity : Activity() {
   private lateinit var text: TextView
 
@@ -22,34 +22,41 @@ class MainActivity : Activity() {
     val column = LinearLayout(this)
     column.orientation = LinearLayout.VERTICAL
     for (accelerator in listOf(Accelerator.CPU, Accelerator.GPU, Accelerator.NPU)) {
-      val button = Button(this)
-      button.text = accelerator.name
-      button.setOnClickListener { start(accelerator) }
-      column.addView(button)
+      column.addView(button(accelerator.name, listOf(accelerator)))
     }
+    val all = listOf(Accelerator.NPU, Accelerator.GPU, Accelerator.CPU)
+    column.addView(button("NPU, else GPU, else CPU", all))
     column.addView(text)
     val scroll = ScrollView(this)
     scroll.addView(column)
     setContentView(scroll)
   }
 
-  private fun start(accelerator: Accelerator) {
+  private fun button(label: String, accelerators: List<Accelerator>): Button {
+    val button = Button(this)
+    button.text = label
+    button.setOnClickListener { start(accelerators) }
+    return button
+  }
+
+  private fun start(accelerators: List<Accelerator>) {
     text.text = "..."
     thread {
       val report =
         try {
-          @CLASS@(assets, accelerator).use { prove(it, accelerator) }
-        } catch (error: Exception) {
-          "${accelerator.name}: $error"
+          @CLASS@(this, accelerators).use { prove(it) }
+        } catch (error: StudentException) {
+          "${error.message}"
         }
       runOnUiThread { text.text = report }
     }
   }
 
   /** Runs every vector, and reports how far the outputs are from the stored ones. */
-  private fun prove(student: @CLASS@, accelerator: Accelerator): String {
+  private fun prove(student: @CLASS@): String {
     val vectors = JSONObject(assets.open("test_vectors.json").bufferedReader().readText())
-    val lines = mutableListOf("${accelerator.name}, ${@CLASS@.asset(accelerator)}")
+    val placement = student.placement
+    val lines = mutableListOf("runs on $placement", @CLASS@.asset(placement.accelerator))
     lines += "inputs: " + vectors.getString("source")
     for (i in 0 until vectors.getInt("count")) {
       val values = @CLASS@.INPUTS.keys.associateWith { floats(vectors, "inputs", it, i) }
