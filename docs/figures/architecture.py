@@ -96,6 +96,7 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
         ("objective", "pairs", "adapters", "labels"),
     ),
     "data": (0, "Datasets as batches", ("data",)),
+    "detection": (2, "Boxes on images", ("detection",)),
     "teachers": (0, "Anything that can be asked", ("teachers",)),
     "methods": (2, "Ready-made lists of matches", ("methods",)),
     "match": (1, "Where to look, how to compare", ("match", "taps")),

@@ -13,10 +13,11 @@ import rich.table
 from keras_distill import backends, samples
 from keras_distill.checks import whole_number
 from keras_distill.evaluation import (
+    candidate_rows,
+    detection_scoring,
     disagreements,
     gains,
     intervals,
-    latency,
     metrics,
     scoring,
     stream_scoring,
@@ -24,7 +25,6 @@ from keras_distill.evaluation import (
     tables,
     tasks,
 )
-from keras_distill.evaluation.candidates import Candidate, as_candidate
 from keras_distill.labels import checked_missing
 from keras_distill.tflite.streaming.decision import Decision
 
@@ -33,8 +33,8 @@ class ComparisonDict(TypedDict):
     """What `Comparison.to_dict` returns, all of it plain types for JSON.
 
     Attributes:
-        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"stream"`
-            (events in recordings) or `"frames"` (a label for each step of a recording).
+        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"detection"`,
+            `"stream"` (events in recordings) or `"frames"` (a label for each step of a recording).
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.
@@ -73,8 +73,8 @@ class Comparison:
             `"intervals"` (95 %, bootstrap over the test set) and, for several runs,
             `"run_values"` of each metric and `"run_intervals"` (95 %, Student's t).
         notes: Sentences that a reader of the table must know.
-        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"stream"`
-            (events in recordings) or `"frames"` (a label for each step of a recording).
+        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"detection"`,
+            `"stream"` (events in recordings) or `"frames"` (a label for each step of a recording).
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.
@@ -205,6 +205,7 @@ def compare(
     batch_size: int = 256,
     decision: Decision | Mapping[str, Decision] | None = None,
     step: float | None = None,
+    decode: Callable | Mapping[str, Callable] | None = None,
 ) -> Comparison:
     """Runs candidates on the same held-out data and puts them side by side.
 
@@ -218,15 +219,18 @@ def compare(
         data: Held-out inputs and labels: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`
             or another iterable of batches. Labels are class indices or one-hot rows, rows of 0
             and 1 (several labels at once), class indices for each position (segmentation), or
-            values (regression). For `task="stream"`, recordings and the `Event`s of each, or
-            recordings and a label for each step (voice activity), of shape `(recordings, steps)`.
+            values (regression). For `task="detection"`, images and the boxes on them, as
+            `keras_distill.detection.dataset(...).batch(...)` gives them. For `task="stream"`,
+            recordings and the `Event`s of each, or recordings and a label for each step (voice
+            activity), of shape `(recordings, steps)`.
         teacher: Name of the candidate to which the others are compared. If there is none of
             this name, agreement and divergence are left out.
         baseline: Name of the candidate trained on the labels alone, from which the recovered gap
             is measured: (candidate - baseline) / (teacher - baseline), of the accuracy, the
             mean average precision, the mean IoU or R². Left out where there is none of this name.
         task: `"classification"`, `"multilabel"` (several labels at once), `"segmentation"`,
-            `"regression"` or `"stream"`. Defaults to `None`: inferred from labels and outputs.
+            `"regression"`, `"detection"` or `"stream"`. Defaults to `None`: inferred from labels
+            and outputs, but for the last two.
         from_logits: Whether the outputs of classifiers are logits. Defaults to `None`: they are
             unless they look like probabilities, decided for each candidate.
         missing_label: Label that stands for "not known", for example `-1` or `255`. Such samples,
@@ -239,6 +243,9 @@ def compare(
         decision: For `task="stream"`, when to act on scores: one for all candidates, or a dict of
             one for each, its threshold chosen on other recordings. `None`: each step has a label.
         step: For `task="stream"` with events, seconds from one step to the next.
+        decode: For `task="detection"`, function from a candidate's outputs to
+            `keras_distill.detection.Detections`, such as `Head.detections`: one for all candidates,
+            or a dict of one for each. `None`: they are detections.
 
     Returns:
         A `Comparison`.
@@ -262,7 +269,7 @@ def compare(
             "`candidates` must be a dict from names to models and files. "
             f"Received: candidates={candidates!r}"
         )
-    known = (*tasks.TASKS, "stream")
+    known = (*tasks.TASKS, "detection", "stream")
     if task not in (None, *known):
         raise ValueError(f"`task` must be one of {known} or None. Received: task={task!r}")
     whole_number("resamples", resamples, 0)
@@ -285,9 +292,15 @@ def compare(
             '`decision` and `step` are for `task="stream"`. '
             f"Received: task={task!r}, decision={decision!r}, step={step!r}"
         )
+    if task == "detection":
+        return _of_detections(
+            candidates, data, teacher, baseline, class_names, latency_runs, batch_size, decode
+        )
+    if decode is not None:
+        raise ValueError(f'`decode` is for `task="detection"`. Received: task={task!r}')
     x, y = samples.labeled(data)
     tasks.check_labels(y)
-    runs = {name: _runs(model, name) for name, model in candidates.items()}
+    runs = {name: candidate_rows.runs_of(model, name) for name, model in candidates.items()}
     found_teacher = teacher if teacher in runs else None
     scored = scoring.score(
         runs,
@@ -300,21 +313,21 @@ def compare(
         class_names=class_names,
         batch_size=batch_size,
     )
-    rows, notes = _rows(runs, scored.scores, x)
+    rows, notes = candidate_rows.rows_of(runs, scored.scores, x)
     notes = scored.notes + notes
-    draws, few = _draws(scored.scores, resamples)
+    draws, few = candidate_rows.draws_of(scored.scores, resamples)
     notes += few
     if found_teacher and baseline in runs:
         metric = tasks.MAIN_METRICS[scored.task]
         notes += gains.add_recovered_gap(rows, draws, metric, found_teacher, baseline)
-        students = _students(runs, teacher, baseline)
+        students = candidate_rows.students(runs, teacher, baseline)
         notes += gains.notes_on_students(rows, draws, metric, baseline, students)
-    _add_intervals(rows, scored.scores, draws)
+    candidate_rows.add_intervals(rows, scored.scores, draws)
     if latency_runs:
-        _add_latency(rows, runs, x, latency_runs, found_teacher)
+        candidate_rows.add_latency(rows, runs, x, latency_runs, found_teacher)
     return Comparison(
         rows=rows,
-        notes=notes + _legend(runs, latency_runs, len(y) if draws else None),
+        notes=notes + candidate_rows.legend(runs, latency_runs, len(y) if draws else None),
         task=scored.task,
         samples=len(y),
         teacher=found_teacher,
@@ -341,7 +354,7 @@ def _of_streams(
             f"Received: decision={decision!r}, step={step!r}"
         )
     decisions = decision and streams.decision_of_each("decision", decision, candidates)
-    runs = {name: _runs(model, name) for name, model in candidates.items()}
+    runs = {name: candidate_rows.runs_of(model, name) for name, model in candidates.items()}
     outputs = stream_scoring.outputs_of(runs, recordings, batch_size)
     reference = outputs[teacher][0] if teacher in outputs else None
 
@@ -351,13 +364,13 @@ def _of_streams(
         return stream_scoring.detections(name, given, truth, decisions[name], step)
 
     found = {name: [scored(name, each) for each in given] for name, given in outputs.items()}
-    rows, notes = _rows(runs, found, recordings)
+    rows, notes = candidate_rows.rows_of(runs, found, recordings)
     for row in rows:
         row["intervals"] = {}
         if runs[row["name"]][0].runtime == "keras":
             row["multiply_accumulates"] = None  # It would be that of a whole recording.
         if row["runs"] > 1:
-            row["run_values"] = _run_values(found[row["name"]])
+            row["run_values"] = candidate_rows.run_values(found[row["name"]])
             each = row["run_values"].items()
             row["run_intervals"] = {metric: intervals.over_runs(v) for metric, v in each}
             silent = int(np.isnan(row["run_values"].get("mean_delay", [])).sum())
@@ -365,7 +378,11 @@ def _of_streams(
                 notes.append(f"{row['name']}: {silent} of {row['runs']} runs detected nothing.")
     return Comparison(
         rows=rows,
-        notes=[*notes, *_legend(runs, 0, None), "Multiply-accumulates are those of a step."],
+        notes=[
+            *notes,
+            *candidate_rows.legend(runs, 0, None),
+            "Multiply-accumulates are those of a step.",
+        ],
         task="frames" if decision is None else "stream",
         samples=samples.count(recordings),
         teacher=None if reference is None else teacher,
@@ -376,6 +393,42 @@ def _of_streams(
     )
 
 
+def _of_detections(
+    candidates: Mapping[str, Any],
+    data: Any,
+    teacher: str,
+    baseline: str,
+    class_names: Sequence | None,
+    latency_runs: int,
+    batch_size: int,
+    decode: Callable | Mapping[str, Callable] | None,
+) -> Comparison:
+    """`compare` of detectors. Arguments are those of `compare`."""
+    runs = {name: candidate_rows.runs_of(model, name) for name, model in candidates.items()}
+    found_teacher = teacher if teacher in runs else None
+    x, scored = detection_scoring.score(
+        runs, data, teacher=found_teacher, class_names=class_names, decode=decode, size=batch_size
+    )
+    rows, notes = candidate_rows.rows_of(runs, scored.scores, x)
+    if found_teacher and baseline in runs:
+        notes += gains.add_recovered_gap(rows, {}, "map", found_teacher, baseline)
+        students = candidate_rows.students(runs, teacher, baseline)
+        notes += gains.notes_on_students(rows, {}, "map", baseline, students)
+    candidate_rows.add_intervals(rows, scored.scores, {})
+    if latency_runs:
+        candidate_rows.add_latency(rows, runs, x, latency_runs, found_teacher)
+    return Comparison(
+        rows=rows,
+        notes=[*scored.notes, *notes, *candidate_rows.legend(runs, latency_runs, None)],
+        task="detection",
+        samples=samples.count(x),
+        teacher=found_teacher,
+        class_names=None if class_names is None else list(map(str, class_names)),
+        scores={name: each[0] for name, each in scored.scores.items()},
+        disagreements=disagreements.largest(scored.scores, found_teacher, x, scored.labels),
+    )
+
+
 def _check_names(**names: Any) -> None:
     for argument, name in names.items():
         if name is not None and not isinstance(name, str):
@@ -383,99 +436,3 @@ def _check_names(**names: Any) -> None:
                 f"`{argument}` must be the name of a candidate: put the model into `candidates` "
                 f"under this name. Received: {argument}={name!r}"
             )
-
-
-def _runs(model: Any, name: str) -> list[Candidate]:
-    models = model if isinstance(model, (list, tuple)) else [model]
-    if not models:
-        raise ValueError(f"The candidate {name!r} is an empty list.")
-    return [as_candidate(one, name) for one in models]
-
-
-def _students(runs: scoring.Runs, teacher: str, baseline: str) -> list[str]:
-    """Names of the candidates that may have been distilled: neither of these two, nor a file."""
-    models = (name for name, candidates in runs.items() if candidates[0].runtime == "keras")
-    return [name for name in models if name not in (teacher, baseline)]
-
-
-def _rows(runs: scoring.Runs, scores: dict, x: Any) -> tuple[list, list[str]]:
-    """A row for each candidate with its metrics and costs, and notes about the costs."""
-    rows, notes = [], []
-    for name, candidates in runs.items():
-        cost = candidates[0].cost(x)
-        if cost.note:
-            notes.append(f"{name!r}: {cost.note}")
-        values = _run_values(scores[name])
-        means = {metric: float(np.mean(each)) for metric, each in values.items()}
-        costs = {k: v for k, v in dataclasses.asdict(cost).items() if k != "note"}
-        rows.append({"name": name, "runs": len(candidates), **means, **costs})
-    return rows, notes
-
-
-def _run_values(scores: Sequence[metrics.Scores | stream_scoring.Scored]) -> dict[str, list[float]]:
-    return {m: [s.values[m] for s in scores] for m in scores[0].values}
-
-
-def _draws(scores: dict, resamples: int) -> tuple[dict[str, dict], list[str]]:
-    """Metrics on resampled test sets, means over runs, by candidate; and why there are none."""
-    count = next(iter(scores.values()))[0].sums.shape[0]
-    if not resamples:
-        return {}, []
-    if count < intervals.FEWEST_SAMPLES:
-        few = f"{count} test samples are too few for intervals ({intervals.FEWEST_SAMPLES} needed)."
-        return {}, [few]
-    draws = {}
-    for name, runs in scores.items():
-        each = [intervals.bootstrap(s.sums, s.from_sums, resamples) for s in runs]
-        draws[name] = {m: np.mean([run[m] for run in each], axis=0) for m in each[0]}
-    return draws, []
-
-
-def _add_intervals(rows: list, scores: dict, draws: dict[str, dict]) -> None:
-    """Adds intervals over the test set and, if there are several runs, over runs."""
-    for row in rows:
-        of_draws = draws.get(row["name"], {})
-        found = {metric: intervals.percentiles(values) for metric, values in of_draws.items()}
-        row["intervals"] = {metric: interval for metric, interval in found.items() if interval}
-        if row["runs"] > 1:
-            row["run_values"] = _run_values(scores[row["name"]])
-            row["run_intervals"] = {
-                metric: intervals.over_runs(values) for metric, values in row["run_values"].items()
-            }
-
-
-def _add_latency(
-    rows: list, runs: scoring.Runs, x: Any, latency_runs: int, teacher: str | None
-) -> None:
-    """Adds the latency of the first run of each candidate that can leave this process."""
-    timed = {row["name"]: runs[row["name"]][0] for row in rows if row["bytes"] is not None}
-    times = latency.latencies(timed, x, latency_runs)
-    reference = times.get(teacher or rows[0]["name"])
-    for row in rows:
-        own = times.get(row["name"])
-        if own is None:
-            continue
-        row["latency_ms"] = float(np.median(own))
-        row["latency_p95_ms"] = float(np.quantile(own, 0.95))
-        if reference is not None:
-            row["latency_ratio"] = float(np.median(own / reference))
-
-
-def _legend(runs: scoring.Runs, latency_runs: int, resampled: int | None) -> list[str]:
-    """Notes that explain the numbers in the table."""
-    notes = []
-    if latency_runs:
-        notes.append(
-            "Latency was measured on this host with one thread and one sample. It ranks "
-            "candidates, and isn't the latency of a phone or microcontroller."
-        )
-    if any(candidates[0].runtime == "keras" for candidates in runs.values()):
-        notes.append("Bytes of Keras models are those of their weights.")
-    if resampled is not None:
-        notes.append(f"In brackets: 95 % intervals, bootstrap over {resampled:,} test samples.")
-    if any(len(candidates) > 1 for candidates in runs.values()):
-        notes.append(
-            "±: half the 95 % interval of the mean over runs (Student's t). Classes and samples "
-            "are shown for the first run of a candidate."
-        )
-    return notes

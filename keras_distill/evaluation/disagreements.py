@@ -19,7 +19,8 @@ class Disagreement(TypedDict):
         sample: Number of the sample.
         input: The sample's input.
         label: Its label.
-        teacher: The teacher's output: `(class, probability)`, a map of classes, or values.
+        teacher: The teacher's output: `(class, probability)`, a map of classes, values, or a dict
+            of boxes.
         candidate: The candidate's, likewise.
         distance: How far the two are apart: the Kullback-Leibler divergence in nats, or the
             absolute difference.
@@ -34,7 +35,10 @@ class Disagreement(TypedDict):
 
 
 def largest(
-    scores: Mapping[str, Sequence[Scores]], teacher: str | None, x: Any, labels: np.ndarray
+    scores: Mapping[str, Sequence[Scores]],
+    teacher: str | None,
+    x: Any,
+    labels: Sequence | np.ndarray,
 ) -> dict[str, list[Disagreement]]:
     """For each candidate, the samples on which its first run is farthest from the teacher."""
     if teacher is None:
@@ -47,7 +51,7 @@ def largest(
     }
 
 
-def _of_candidate(own: Any, reference: Scores, x: Any, labels: np.ndarray) -> list[Disagreement]:
+def _of_candidate(own: Any, reference: Scores, x: Any, labels: Any) -> list[Disagreement]:
     worst = np.argsort(-own.disagreement, kind="stable")[:KEPT]
     return [
         {

@@ -199,6 +199,28 @@ def class_map(classes: np.ndarray, count: int) -> str:
     return _png(np.ma.masked_less(classes, 0), cmap=cmap, vmin=0, vmax=max(count - 1, 1))
 
 
+def boxes(x: np.ndarray, found: Mapping[str, np.ndarray], name: Callable[[int], str]) -> str:
+    """An image with boxes on it, each with its class and, where it has one, its score."""
+    x = np.asarray(x, "float64")
+    x = np.clip(x if x.max() <= 1 else x / 255, 0, 1)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.imshow(x, cmap="gray")
+        axes.axis("off")
+        scores = found.get("scores", [None] * len(found["labels"]))
+        for (left, top, right, bottom), label, score in zip(
+            found["boxes"], found["labels"], scores, strict=True
+        ):
+            color = _COLORS[int(label) % len(_COLORS)]
+            outline = ([left, right, right, left, left], [top, top, bottom, bottom, top])
+            axes.plot(*outline, color=color, linewidth=1)
+            text = name(int(label)) if score is None else f"{name(int(label))} {score:.2f}"
+            axes.text(left, top, text, fontsize=5, color=color, va="bottom")
+
+    return _picture(draw, (2.4, 2.4 * x.shape[0] / x.shape[1]))
+
+
 def signal(x: np.ndarray) -> str:
     """A signal by time step, with a line for each channel."""
 

@@ -136,11 +136,11 @@ def _class(comparison: Any, index: int) -> str:
 
 
 def _per_class(comparison: Any) -> list[tuple]:
-    """F1 (or IoU) of each class: `(class, number of labels, one text for each candidate)`."""
+    """F1, IoU or average precision by class: `(class, labels, a text for each candidate)`."""
     scored = [s.per_class for s in comparison.scores.values() if s.per_class]
     if not scored:
         return []
-    measure = "f1" if "f1" in scored[0] else "iou"
+    measure = next(name for name in ("f1", "iou", "ap") if name in scored[0])
     return [
         (_class(comparison, c), int(count), [f"{100 * s[measure][c]:.1f} %" for s in scored])
         for c, count in enumerate(scored[0]["labels"])
@@ -155,7 +155,7 @@ def _disagreements(comparison: Any, show: Callable | None) -> dict[str, list[dic
                 "sample": d["sample"],
                 "distance": f"{d['distance']:.3g}",
                 "input": pictures.shown(show(d["input"]) if show else d["input"]),
-                "outputs": [(who, _shown_output(comparison, d[who])) for who in _SIDES],
+                "outputs": [(who, _shown_output(comparison, d[who], d["input"])) for who in _SIDES],
             }
             for d in worst
         ]
@@ -163,8 +163,10 @@ def _disagreements(comparison: Any, show: Callable | None) -> dict[str, list[dic
     }
 
 
-def _shown_output(comparison: Any, answer: Any) -> dict[str, str]:
-    """A class and its probability, values, or a map of classes: as text or as a picture."""
+def _shown_output(comparison: Any, answer: Any, given: Any = None) -> dict[str, str]:
+    """A class and its probability, values, a map of classes, or boxes on the input `given`."""
+    if comparison.task == "detection":
+        return {"picture": pictures.boxes(given, answer, lambda c: _class(comparison, c))}
     if isinstance(answer, tuple):
         return {
             "text": f"{_class(comparison, answer[0])} ({100 * answer[1]:.0f}\N{NO-BREAK SPACE}%)"

@@ -31,6 +31,14 @@ class Row(TypedDict, total=False):
         binary_accuracy: Share of the labels of all samples that are right.
         subset_accuracy: Share of the samples all of whose labels are right.
         mean_iou: Only for segmentation.
+        map: Only for detection, as are the following six. Mean average precision over overlaps from
+            0.5 to 0.95, and over classes.
+        ap50: Average precision at an overlap of 0.5.
+        ap75: At 0.75.
+        ap_small: Mean average precision of boxes below 32² pixels.
+        ap_medium: From 32² to 96².
+        ap_large: Above 96².
+        average_recall: With at most 100 detections an image.
         precision: Mean over classes, as are the following two.
         recall: Likewise.
         f1: Likewise.
@@ -67,6 +75,13 @@ class Row(TypedDict, total=False):
     binary_accuracy: float
     subset_accuracy: float
     mean_iou: float
+    map: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    average_recall: float
     precision: float
     recall: float
     f1: float
@@ -119,6 +134,13 @@ METRICS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "binary_accuracy": ("accuracy per label", _share),
     "subset_accuracy": ("subset accuracy", _share),
     "mean_iou": ("mean IoU", _share),
+    "map": ("mAP, 50 to 95", _share),
+    "ap50": ("AP50", _share),
+    "ap75": ("AP75", _share),
+    "ap_small": ("mAP, small", _share),
+    "ap_medium": ("mAP, medium", _share),
+    "ap_large": ("mAP, large", _share),
+    "average_recall": ("average recall", _share),
     "precision": ("precision, macro", _share),
     "recall": ("recall, macro", _share),
     "f1": ("F1, macro", _share),

@@ -15,6 +15,7 @@ MAIN_METRICS = {
     "multilabel": "mean_average_precision",
     "segmentation": "mean_iou",
     "regression": "r2",
+    "detection": "map",
     "stream": "miss_rate",
     "frames": "auc",
 }
