@@ -127,6 +127,7 @@ def taught(saved, workplace):
     return train
 
 
+@pytest.mark.long
 def test_files_teach_as_the_model_does_that_they_were_made_of(taught, saved, trained):
     live = taught(trained / "teacher.keras", "by_model")
     for name in ("soft", "soft.tflite"):

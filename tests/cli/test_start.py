@@ -92,6 +92,7 @@ def test_wrong_flags_are_told_before_tensorflow_is_imported():
     assert "Did you mean: epochs" in process.stderr
 
 
+@pytest.mark.long
 def test_the_command_holds_back_what_tensorflow_prints_while_it_starts(tmp_path):
     process = python(COMMAND, "inspect", str(tmp_path / "none.tflite"))
     assert process.returncode == 2
@@ -100,6 +101,7 @@ def test_the_command_holds_back_what_tensorflow_prints_while_it_starts(tmp_path)
     assert "none.tflite" in process.stderr
 
 
+@pytest.mark.long
 def test_the_package_is_whole_once_its_names_are_used():
     program = """
 import sys

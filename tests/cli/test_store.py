@@ -58,6 +58,7 @@ def test_answers_of_another_teacher_are_refused(trained, answers, capsys):
     assert "--teacher=FILE.keras --output=FOLDER" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_with_answers_the_others_see_the_same_views_as_without(trained):
     flags = ["--data=digits.npz", "--teacher=nets_for_test:large", "--student=nets_for_test:small"]
     flags += ["--augment=crop", "--epochs=1", "--baseline", "--verbosity=-1"]

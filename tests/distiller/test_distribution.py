@@ -69,7 +69,10 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("mode", "workers"),
-    [("mirrored", 1), pytest.param("workers", 2, marks=pytest.mark.nightly)],
+    [
+        pytest.param("mirrored", 1, marks=pytest.mark.long),
+        pytest.param("workers", 2, marks=pytest.mark.nightly),
+    ],
 )
 def test_the_update_is_that_of_one_device(run, mode, workers):
     (one,) = run("one")

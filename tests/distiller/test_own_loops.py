@@ -16,6 +16,7 @@ def _examples(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.long
 def test_custom_loop(capsys):
     import custom_loop
 

@@ -348,6 +348,27 @@ def test_import_leaves_the_process_as_it_was():
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
+def test_zeros_and_clusters_are_kept(split):
+    """One after the other, in a moment's training, which says nothing of the accuracy."""
+    few = [tuple(part[:64] for part in split[0])]
+    model, teacher = small(few[0][0])
+    model = legacy.prune(model, 0.5, 0, 1)
+    callback = legacy.toolkit().sparsity.keras.UpdatePruningStep()
+    pruned = legacy.strip(distil(model, teacher, few, 1, [callback]).student)
+    assert sparsity(pruned) == pytest.approx(0.5, abs=0.01)
+    model = legacy.cluster(pruned, 8, keep_sparsity=True)
+    distil(model, teacher, few, epochs=1)
+    clustered = legacy.strip(model)
+    assert sparsity(clustered) > 0.4
+    assert len(np.unique(clustered.layers[-1].kernel)) <= 9
+    aware = legacy.quantize_aware(clustered, keep="both")
+    distil(aware, teacher, few, epochs=1)
+    both = legacy.strip(aware)
+    assert sparsity(both) > 0.4
+    assert types_of(legacy.convert(both, few[0][0])) == {"INT8", "INT32"}
+
+
+@pytest.mark.long
 def test_pruned_student_is_smaller(trained, dense, split, accuracy):
     steps = 5 * int(np.ceil(1400 / 64))
     model = legacy.prune(legacy.to_tf_keras(trained), 0.75, 0, steps // 2)
@@ -370,6 +391,7 @@ def test_pruned_student_is_smaller(trained, dense, split, accuracy):
     assert accuracy_of_file(file, split) > accuracy - 0.05
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("keep", [pytest.param("clusters", marks=pytest.mark.nightly), "both"])
 def test_clustered_student_is_smaller(keep, trained, dense, split, accuracy):
     """CQAT and PCQAT."""

@@ -145,8 +145,8 @@ def test_a_file_with_a_float_tensor_is_refused(aware_student, artifact):
 @pytest.mark.parametrize(
     "options",
     [
-        {"weight_bits": 4},
-        {"learned_steps": True},
+        pytest.param({"weight_bits": 4}, marks=pytest.mark.long),
+        pytest.param({"learned_steps": True}, marks=pytest.mark.long),
         pytest.param({"weight_bits": 4, "learned_steps": True}, marks=pytest.mark.nightly),
         {"activation_bits": 16},
         {"layers": {"pointwise": {"weights": 4}, "logits": {"activations": 16}}},

@@ -93,9 +93,9 @@ def test_resizing_that_cannot_be_exported_is_refused_before_training(layer, mess
     "layer",
     [
         layers.Resizing(4, 4, crop_to_aspect_ratio=True),
-        layers.Resizing(12, 9),
-        layers.Resizing(5, 5, interpolation="nearest"),
-        layers.UpSampling2D((2, 3)),
+        pytest.param(layers.Resizing(12, 9), marks=pytest.mark.long),
+        pytest.param(layers.Resizing(5, 5, interpolation="nearest"), marks=pytest.mark.long),
+        pytest.param(layers.UpSampling2D((2, 3)), marks=pytest.mark.long),
         layers.UpSampling2D(2, interpolation="bilinear"),
     ],
 )

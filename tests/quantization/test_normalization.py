@@ -34,8 +34,8 @@ def rows(scale=1.0):
     ("options", "scale", "bits"),
     [
         ({"epsilon": 1e-5}, 30.0, 8),
-        ({"epsilon": 1e-5, "learned": True}, 30.0, 8),
-        ({"epsilon": 1e-5}, 30.0, 16),
+        pytest.param({"epsilon": 1e-5, "learned": True}, 30.0, 8, marks=pytest.mark.long),
+        pytest.param({"epsilon": 1e-5}, 30.0, 16, marks=pytest.mark.long),
     ],
     ids=str,
 )

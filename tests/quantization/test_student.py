@@ -186,6 +186,7 @@ def test_mixed_precision_keeps_rounding_in_float32(split):
     )
 
 
+@pytest.mark.long
 def test_two_replicas_keep_one_range():
     """In a process of its own, for devices are set up before TensorFlow starts."""
     script = pathlib.Path(__file__).with_name("run_two_replicas.py")

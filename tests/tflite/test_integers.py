@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras_distill.tflite import child, flatbuffer, ranges
 from keras_distill.tflite.converters.activation_ranges import activation_ranges
+from sweeps import rest_is_long
 
 from keras_distill import tflite
 
@@ -59,7 +60,7 @@ def average_of_what_a_convolution_reads(x):
 POOLS = [two_averages, pyramid, average_beside_maximum, average_of_what_a_convolution_reads]
 
 
-@pytest.mark.parametrize("function", POOLS)
+@pytest.mark.parametrize("function", rest_is_long(POOLS, [two_averages, average_beside_maximum]))
 @pytest.mark.parametrize("quantization", ["int8", "int16x8"])
 def test_averages_that_are_concatenated(function, quantization):
     """The converter hands the concatenation's small range back to the convolution."""
@@ -291,7 +292,7 @@ def given_to_the_layer(x):
 MASKED = [causal, scores_minus_mask, additive, selected, added, given_to_the_layer]
 
 
-@pytest.mark.parametrize("function", MASKED)
+@pytest.mark.parametrize("function", rest_is_long(MASKED, [scores_minus_mask, added]))
 def test_masks_leave_scores_their_precision(function):
     """In integers, the -1e9 of a mask was the range of the scores: all rounded to one value."""
     keras.utils.set_random_seed(0)

@@ -1,8 +1,11 @@
 """Kinds of students that users train, converted and held against Keras in the runtimes."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
+from sweeps import rest_is_long
 
 from keras_distill import tflite
 from keras_distill.quantization import quantize_aware
@@ -42,8 +45,16 @@ REPEATS = {
 @pytest.mark.parametrize(
     ("kind", "quantization"),
     [
-        *((kind, "float32") for kind in REPEATS),
-        *((kind, "int8") for kind in ("UpSampling2D", "repeat", "tile", "GroupQueryAttention")),
+        *rest_is_long(
+            [
+                *((kind, "float32") for kind in REPEATS),
+                *((k, "int8") for k in ("UpSampling2D", "repeat", "tile", "GroupQueryAttention")),
+            ],
+            [
+                *((kind, "float32") for kind in ("RepeatVector", "tile often")),
+                *((kind, "int8") for kind in ("UpSampling2D", "repeat", "tile")),
+            ],
+        ),
         *(
             pytest.param(kind, "int8", marks=pytest.mark.nightly)
             for kind in ("UpSampling1D", "RepeatVector", "repeat by 7 of 41", "tile often")
@@ -61,7 +72,9 @@ def test_repetition_on_microcontrollers(kind, quantization):
     assert error(artifact, student, x, "litert") < limit
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "policy", rest_is_long(["mixed_float16", "mixed_bfloat16", "float16"], ["mixed_float16"])
+)
 def test_students_trained_in_half_precision(policy):
     keras.config.set_dtype_policy(policy)
     try:
@@ -213,8 +226,13 @@ def test_subclassed_students_that_take_a_dict():
     np.testing.assert_allclose(artifact.predict(x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("quantization", ["float32", "int8"])
-@pytest.mark.parametrize("target", ["android", "micro"])
+@pytest.mark.parametrize(
+    ("target", "quantization"),
+    rest_is_long(
+        list(itertools.product(["android", "micro"], ["float32", "int8"])),
+        [("android", "float32"), ("micro", "int8")],
+    ),
+)
 def test_streams_with_an_output_for_each_step(target, quantization):
     def function(x):
         x = layers.GRU(5, return_sequences=True)(layers.Dense(6, activation="relu")(x))
