@@ -18,6 +18,7 @@ from keras_distill.tflite import (
     judge,
     layer_errors,
     names,
+    profiles,
     provenance,
     runtimes,
     student_function,
@@ -168,22 +169,28 @@ class Artifact:
         self.report["verification"] = report
         return Report(report)
 
-    def layers(self, data: Any, *, count: int | None = 20) -> list[layer_errors.LayerError]:
+    def layers(
+        self, data: Any, *, count: int | None = 20, profile: str | os.PathLike | None = None
+    ) -> list[layer_errors.LayerError]:
         """Where quantization error comes in: each layer compared with that of the float32 file.
 
         Args:
             data: Samples as `predict` takes them.
             count: How many of them at most.
+            profile: Path of a log with the time of each operator on a board or a phone, as
+                `keras-distill profile` reads it.
 
         Returns:
             A row per operator in order: `layer`, `operator`, `error` (root mean square of the
             difference, relative to the activations), `added` (by how much it is larger than that
-            of the operator's inputs), `clipped` (share of the values that the range can't hold).
-            It is `report["layers"]` from now on.
+            of the operator's inputs), `clipped` (share of the values that the range can't hold),
+            and with a profile `time` (in ticks, or milliseconds of a phone). It is
+            `report["layers"]` from now on.
 
         Raises:
             ValueError: There is no float32 file to compare with: the artifact was loaded, made
-                by quantization-aware training or for single steps, or is float itself.
+                by quantization-aware training or for single steps, or is float itself. Or the
+                profile is that of another file.
         """
         if self.float32 is None:
             raise ValueError(
@@ -191,7 +198,8 @@ class Artifact:
                 'student with `quantization="int8"` or another quantization.'
             )
         inputs, _ = samples.read(data, self.ports.shapes(), count)
-        rows = layer_errors.errors(self.float32(), self.named, list(inputs.values()))
+        log = None if profile is None else profiles.read(pathlib.Path(profile).read_text())
+        rows = layer_errors.errors(self.float32(), self.named, list(inputs.values()), log)
         self.report["layers"] = rows
         return rows
 

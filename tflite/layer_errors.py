@@ -5,10 +5,10 @@ files with recurrent operators.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
-from keras_distill.tflite import runtimes, targets
+from keras_distill.tflite import profiles, runtimes, targets
 from keras_distill.tflite.inspect import Inspection, inspect
 
 
@@ -20,27 +20,35 @@ class LayerError(TypedDict):
     error: float
     added: float
     clipped: float
+    time: NotRequired[float | None]
 
 
-def errors(float32: bytes, tflite: bytes, inputs: Sequence[np.ndarray]) -> list[LayerError]:
+def errors(
+    float32: bytes,
+    tflite: bytes,
+    inputs: Sequence[np.ndarray],
+    profile: profiles.Profile | None = None,
+) -> list[LayerError]:
     """Compares the activations of a quantized file with those of its float32 twin.
 
     Args:
         float32: The float32 file of the same student.
         tflite: The quantized file, names included.
         inputs: Arrays in the order of the files' inputs, each of shape `(samples, ...)`.
+        profile: How long each operator took somewhere, or `None`.
 
     Returns:
         A row per operator in order: `layer`, `operator`, `error` (root mean square of the
         difference over that of the float activations), `added` (how much larger it is than that
-        of the operator's inputs) and `clipped` (share of the float values
-        that the range can't hold).
+        of the operator's inputs), `clipped` (share of the float values
+        that the range can't hold) and, with a profile, `time` in its unit.
     """
     found = inspect(tflite)
     sums = _sums(float32, tflite, inputs, _twins(inspect(float32), found))
     shares = {n: float(np.sqrt(s[0] / s[1])) if s[1] else 0.0 for n, s in sums.items()}
+    times = profile.of(found) if profile else [None] * len(found.operators)
     rows: list[LayerError] = []
-    for op in found.operators:
+    for op, time in zip(found.operators, times, strict=True):
         name = op.layer
         if name not in sums or not sums[name][3]:
             continue
@@ -54,6 +62,8 @@ def errors(float32: bytes, tflite: bytes, inputs: Sequence[np.ndarray]) -> list[
                 "clipped": float(sums[name][2] / sums[name][3]),
             }
         )
+        if profile:
+            rows[-1]["time"] = time
     return rows
 
 

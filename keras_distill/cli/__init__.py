@@ -18,7 +18,10 @@ from absl import flags as absl_flags
 
 from keras_distill.cli import command_flags, messages
 
-COMMANDS = ("demo", "train", "store", "export", "evaluate", "report", "tune", "inspect")
+COMMANDS = (
+    *("demo", "train", "store", "export", "evaluate", "report", "tune"),
+    *("inspect", "prove", "profile"),
+)
 USAGE = 2
 INTERRUPTED = 130
 # What a wrong file, flag or dataset raises. Anything else is a defect of the program.

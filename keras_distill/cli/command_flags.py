@@ -280,6 +280,19 @@ def _inspect(flags: absl_flags.FlagValues) -> None:
     )
 
 
+def _prove(flags: absl_flags.FlagValues) -> None:
+    to = {"flag_values": flags}
+    absl_flags.DEFINE_string("serial", None, "The board's port, such as /dev/ttyUSB0.", **to)
+    absl_flags.DEFINE_integer("baud", 115200, "Baud rate of the port.", **to)
+    absl_flags.DEFINE_float("timeout", 10.0, "Seconds to wait for each answer.", **to)
+
+
+def _profile(flags: absl_flags.FlagValues) -> None:
+    absl_flags.DEFINE_string(
+        "file", None, "The .tflite file that ran, whose layers are shown.", flag_values=flags
+    )
+
+
 _OF_DATA = (_data, _examples)
 _OF_TRAIN = (*_OF_DATA, _run, _models, _losses, _training, _answers, _stored)
 _DECLARED = {
@@ -291,4 +304,6 @@ _DECLARED = {
     "report": (_report, _timing),
     "tune": (*_OF_TRAIN, _tune),
     "inspect": (_inspect,),
+    "prove": (_prove,),
+    "profile": (_profile,),
 }

@@ -1,11 +1,15 @@
 """Programs for a Cortex-M4, built with Arm's compiler and run by QEMU."""
 
+import contextlib
+import os
 import pathlib
 import re
 import shutil
 import subprocess
 
 import pytest
+
+ROOT = "TFLITE_MICRO_ROOT"
 
 HERE = pathlib.Path(__file__).parent / "board"
 CPU = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
@@ -15,6 +19,21 @@ LINK = ["--specs=rdimon.specs", "-nostartfiles", "-Wl,--gc-sections", f"-T{HERE 
 #: One instruction takes a nanosecond of the board's time.
 MACHINE = ["-M", "mps2-an386", "-icount", "shift=0", "-nographic", "-monitor", "none",
            "-serial", "none", "-semihosting-config", "enable=on,target=native"]  # fmt: skip
+
+
+def root():
+    """A source tree of TFLite Micro, with what it downloads; skips the test without one."""
+    folder = os.environ.get(ROOT)
+    if not folder:
+        pytest.skip(f"name a TFLite Micro source tree, its library built, in {ROOT}")
+    return pathlib.Path(folder)
+
+
+def includes(root):
+    """The compiler's options for the headers of a source tree."""
+    downloads = root / "tensorflow/lite/micro/tools/make/downloads"
+    folders = [root, *(downloads / d for d in ("flatbuffers/include", "gemmlowp", "ruy"))]
+    return [option for folder in folders for option in ("-isystem", str(folder))]
 
 
 def build(root, sources, program, options=(), c_sources=()):
@@ -48,6 +67,25 @@ def run(program):
     printed = _run(["qemu-system-arm", *MACHINE, "-kernel", str(program)], timeout=120)
     count = re.search(r"^instructions: (\d+)\n", printed, re.M)
     return printed.replace(count[0], ""), int(count[1])
+
+
+@contextlib.contextmanager
+def running(program):
+    """Runs a program that doesn't end; gives the path of its serial port."""
+    machine = [word if word != "none" or MACHINE[i - 1] != "-serial" else "pty"
+               for i, word in enumerate(MACHINE)]  # fmt: skip
+    command = ["qemu-system-arm", *machine, "-kernel", str(program)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        for line in process.stdout:
+            found = re.search(r"redirected to (\S+)", line)
+            if found:
+                yield found[1]
+                return
+        raise AssertionError("QEMU names no serial port")
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _run(command, **options):

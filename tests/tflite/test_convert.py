@@ -215,9 +215,9 @@ class TestBadInput:
             converted("micro", "int8").save(tmp_path / "file" / "kit")
         assert os.listdir(tmp_path) == ["file"]
 
-    @pytest.mark.parametrize(("conflict", "kind"), [("arduino", "file"), ("report.md", "folder")])
+    @pytest.mark.parametrize(("conflict", "kind"), [("library", "file"), ("report.md", "folder")])
     def test_what_is_in_the_way_of_a_kit(self, converted, tmp_path, conflict, kind):
-        if conflict == "arduino":
+        if conflict == "library":
             (tmp_path / conflict).write_text("a file where a folder is needed")
         else:
             (tmp_path / conflict / "notes").mkdir(parents=True)

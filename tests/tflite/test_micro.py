@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import os
 import pathlib
 import shutil
 import subprocess
@@ -18,7 +17,6 @@ from keras_distill.tflite import _litert, budget, micro, names, targets
 import keras_distill
 from keras_distill import tflite
 
-ROOT = "TFLITE_MICRO_ROOT"
 HERE = pathlib.Path(__file__).parent
 STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Werror"]
 LABELS = ['a"b', "c\\d", "$é", "??/", "{@}", "5", "6", "7", "8", "line\nbreak"]
@@ -35,17 +33,7 @@ def kit(converted, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def root():
-    """A source tree of TFLite Micro, with what it downloads."""
-    folder = os.environ.get(ROOT)
-    if not folder:
-        pytest.skip(f"name a TFLite Micro source tree, its library built, in {ROOT}")
-    return pathlib.Path(folder)
-
-
-def includes(root):
-    downloads = root / "tensorflow/lite/micro/tools/make/downloads"
-    folders = [root, *(downloads / d for d in ("flatbuffers/include", "gemmlowp", "ruy"))]
-    return [option for folder in folders for option in ("-isystem", str(folder))]
+    return cortex_m.root()
 
 
 def library(root, kind):
@@ -66,15 +54,21 @@ def test_kit_has_what_firmware_needs(kit):
     files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     model = {f"class_student{end}" for end in (".h", "_model.h", "_model.cc")}
     vectors = {"class_student_test_vectors.h", "class_student_test_vectors.cc"}
-    sketch = {f"arduino/class_student/{file}" for file in model | {"class_student.ino"}}
+    serving = {"class_student_serve.h", "serve_main.cc", "test_vectors.json"}
+    serving |= {"class_student_profile.h", "profile_main.cc"}
     reports = {"class_student.tflite", "report.json", "report.md"}
-    assert files == model | vectors | sketch | reports | {"main.cc", "CMakeLists.txt", "README.md"}
+    built = {"main.cc", "CMakeLists.txt", "Makefile", "README.md"}
+    library = {f for f in files if f.startswith("library/class_student/")}
+    assert "library/class_student/examples/class_student/class_student.ino" in library
+    assert files == model | vectors | serving | reports | built | library | {
+        "library/class_student.zip"
+    }
 
 
 def test_readme_names_every_file_and_where_they_come_from(kit):
     artifact, folder = kit
     readme = (folder / "README.md").read_text()
-    named = {"arduino/class_student/"} | {
+    named = {"library/class_student/"} | {
         p.name for p in folder.iterdir() if p.suffix not in ("", ".h")
     }
     assert all(f"`{name}`" in readme for name in named - {"README.md"})
@@ -191,7 +185,7 @@ def test_program_passes_its_vectors_on_this_host(which, kit, converted, root, tm
     sources = [str(folder / f) for f in ("main.cc", f"{name}_model.cc", f"{name}_test_vectors.cc")]
     flags = [*STRICT, "-fno-rtti", "-fno-exceptions", "-DTF_LITE_STATIC_MEMORY", f"-I{folder}"]
     program = str(tmp_path / "program")
-    run(["g++", *flags, *includes(root), *sources, library(root, "x86_64"), "-o", program])
+    run(["g++", *flags, *cortex_m.includes(root), *sources, library(root, "x86_64"), "-o", program])
     assert "PASS: 5 of 5 test vectors" in run([program])
 
 
@@ -213,7 +207,7 @@ def test_program_passes_its_vectors_on_cortex_m(kit, root, tmp_path):
     _, folder = kit
     sources = ["main.cc", "class_student_model.cc", "class_student_test_vectors.cc"]
     program = tmp_path / "program.elf"
-    options = [f"-I{folder}", *includes(root)]
+    options = [f"-I{folder}", *cortex_m.includes(root)]
     cortex_m.build(root, [folder / source for source in sources], program, options)
     printed, _ = cortex_m.run(program)
     assert "PASS: 5 of 5 test vectors" in printed
@@ -230,7 +224,7 @@ def test_cmake_builds_the_program(kit, root, tmp_path):
 
 
 def sketch_of(artifact, folder):
-    return (artifact.save(folder) / "arduino/student/student.ino").read_text()
+    return (artifact.save(folder) / "library/student/examples/student/student.ino").read_text()
 
 
 def test_sketch_carries_state_and_fills_every_input(tmp_path):
@@ -267,9 +261,15 @@ def test_sketch_compiles(kit, root, tmp_path):
         "void delay(int) {}\n"
         '#include "class_student.ino"\nint main() { setup(); loop(); }\n'
     )
-    (tmp_path / "TensorFlowLite.h").write_text("")
-    sketch = folder / "arduino" / "class_student"
-    flags = [*STRICT, "-DTF_LITE_STATIC_MEMORY", f"-I{sketch}", f"-I{tmp_path}", *includes(root)]
+    (tmp_path / "Chirale_TensorFlowLite.h").write_text("")
+    library = folder / "library/class_student"
+    local = [library / "src", library / "examples/class_student", tmp_path]
+    flags = [
+        *STRICT,
+        "-DTF_LITE_STATIC_MEMORY",
+        *(f"-I{path}" for path in local),
+        *cortex_m.includes(root),
+    ]
     run(["g++", "-fsyntax-only", *flags, str(tmp_path / "sketch.cc")])
 
 

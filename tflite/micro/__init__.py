@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from keras_distill.tflite import names
 from keras_distill.tflite.inspect import inspect
-from keras_distill.tflite.micro import readme, sources, stream
+from keras_distill.tflite.micro import board, library, readme, sources, stream
 from keras_distill.tflite.streaming.decision import Decision
 from keras_distill.tflite.targets import NPU_OPERATOR
 
@@ -30,8 +30,8 @@ def files(
     decision: Decision | None = None,
     recording: np.ndarray | None = None,
     front_end: stream.FrontEnd | None = None,
-) -> dict[str, str]:
-    """Files of the kit, text by relative path.
+) -> dict[str, str | bytes]:
+    """Files of the kit, by relative path.
 
     Args:
         artifact: An `Artifact` for microcontrollers.
@@ -50,18 +50,23 @@ def files(
         f"{kit.name}_model.h": kit.filled("model.h"),
         f"{kit.name}_model.cc": kit.filled("model.cc"),
         f"{kit.name}.h": kit.filled("student.h"),
+        f"{kit.name}_serve.h": kit.filled("serve.h"),
+        f"{kit.name}_profile.h": kit.filled("profile.h"),
     }
-    sketch = {f"arduino/{kit.name}/{path}": text for path, text in main.items()}
+    sketches = {kit.name: kit.filled("sketch.ino"), f"{kit.name}_serve": kit.filled("serve.ino")}
     return {
         **main,
         f"{kit.name}_test_vectors.h": kit.filled("test_vectors.h"),
         f"{kit.name}_test_vectors.cc": kit.filled("test_vectors.cc"),
         "main.cc": kit.filled("main.cc"),
+        "serve_main.cc": kit.filled("serve_main.cc"),
+        "profile_main.cc": kit.filled("profile_main.cc"),
+        "test_vectors.json": kit.stored,
         **streamed,
         "CMakeLists.txt": kit.filled("CMakeLists.txt"),
+        "Makefile": kit.filled("Makefile"),
         "README.md": kit.filled("README.md"),
-        **sketch,
-        f"arduino/{kit.name}/{kit.name}.ino": kit.filled("sketch.ino"),
+        **library.files(kit.name, main, sketches, kit.sentence),
     }
 
 
@@ -79,10 +84,12 @@ class _Kit:
 
     def __init__(self, artifact, name, streaming):
         self.name = name
+        self.sentence = readme.sentence(artifact, name)
         self._inputs = [sources.Port(p, i, "Input") for i, p in enumerate(artifact.ports.inputs)]
         self._outputs = [sources.Port(p, i, "Output") for i, p in enumerate(artifact.ports.outputs)]
         tflite = artifact.compiled or artifact.tflite
-        operators = sorted(set(inspect(tflite).counts))
+        found = inspect(tflite)
+        operators = sorted(set(found.counts))
         labels = artifact.labels or []
         self._values = {
             "NAME": name,
@@ -93,9 +100,13 @@ class _Kit:
             "PORTS": "\n".join(p.declaration() for p in (*self._inputs, *self._outputs)),
             "LABEL_COUNT": len(labels),
             "LABELS": _labels(labels),
+            "INPUT_BYTES": _bytes(self._inputs),
+            "OUTPUT_BYTES": _bytes(self._outputs),
             "FIRST_INPUT": self._inputs[0].struct,
             "FIRST_OUTPUT": self._outputs[0].struct,
             "OPERATOR_COUNT": len(operators),
+            "EVENTS": len(found.operators),
+            "BLANKS": "\n".join(self._blank(p) for p in self._inputs),
             "OPERATORS": "\n".join(
                 f"  TF_LITE_ENSURE_STATUS(resolver.{resolver_method(op)}());" for op in operators
             ),
@@ -107,6 +118,7 @@ class _Kit:
     def _test(self, artifact):
         """What the program that runs the test vectors needs."""
         given, expected = artifact.test_vectors()
+        self.stored = board.vectors((given, expected), artifact.ports, artifact.examples.source)
         return {
             "COUNT": len(given[0]),
             "SOURCE": artifact.examples.source,
@@ -170,6 +182,14 @@ class _Kit:
                 values = [sources.literal(v, port.dtype) for v in np.concatenate(arrays, axis=None)]
                 yield f"{head} = {{\n{sources.rows(values)}\n}};"
 
+    def _blank(self, port):
+        """Clears an input."""
+        struct = f"{self.name}::{port.struct}"
+        return (
+            f"    std::memset(interpreter.input({struct}::kIndex)->data.raw, 0,\n"
+            f"                {struct}::kSize * sizeof({struct}::Type));"
+        )
+
     def _check(self, port):
         tolerance = "1e-4" if port.dtype == "float32" else f"{self.name.upper()}_TOLERANCE"
         return (
@@ -177,6 +197,11 @@ class _Kit:
             f"                       interpreter, {self.name}::k{port.struct}Vectors, i) <= "
             f"{tolerance};"
         )
+
+
+def _bytes(ports):
+    """How many bytes each port takes."""
+    return ", ".join(f"sizeof({p.struct}::Type) * {p.struct}::kSize" for p in ports)
 
 
 def _arena(artifact):

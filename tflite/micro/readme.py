@@ -42,10 +42,19 @@ def values(
     }
 
 
+def sentence(artifact: "Artifact", name: str) -> str:
+    """What the kit is, in a sentence that metadata can hold."""
+    return f"The model {name} for {artifact.target}: {_kind(artifact)}."
+
+
 def _about(artifact):
+    return f"Target `{artifact.target}`: {_kind(artifact)}."
+
+
+def _kind(artifact):
     quantization = artifact.report.get("quantization")
     kind = f"a TFLite file in {quantization}" if quantization else "a TFLite file"
-    return f"Target `{artifact.target}`: {kind}, {len(artifact.tflite):,} bytes."
+    return f"{kind}, {len(artifact.tflite):,} bytes"
 
 
 def _files(artifact, name):
@@ -64,8 +73,23 @@ def _files(artifact, name):
         f"`{name}_test_vectors.cc`, `.h`, `main.cc`",
         f"stored inputs and outputs ({artifact.examples.source}), and a program that runs them",
     )
-    yield "`CMakeLists.txt`", "builds that program, and the library for your firmware"
-    yield f"`arduino/{name}/`", "a sketch, complete with its sources"
+    yield (
+        f"`{name}_serve.h`, `serve_main.cc`, `test_vectors.json`",
+        "what `keras-distill prove` needs to run those vectors on a board, over its serial port",
+    )
+    yield (
+        f"`{name}_profile.h`, `profile_main.cc`",
+        "the ticks of each operator, which `keras-distill profile` reads",
+    )
+    yield (
+        "`CMakeLists.txt`, `Makefile`",
+        "build that program, and the library for your firmware",
+    )
+    yield (
+        f"`library/{name}/`, `library/{name}.zip`",
+        "the same as a library for ESP-IDF, PlatformIO, Arduino and Zephyr, with a sketch; its "
+        "README has the steps",
+    )
     yield "`report.json`, `report.md`", "what is known of the file"
 
 

@@ -1,6 +1,6 @@
 // Runs @NAME@ on an Arduino board with a TFLite Micro library, once a second.
 // By this header Arduino finds the library: put the name of your library's there.
-#include <TensorFlowLite.h>
+#include <Chirale_TensorFlowLite.h>
 
 #include "@NAME@.h"
 #include "@NAME@_model.h"
