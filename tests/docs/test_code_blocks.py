@@ -22,7 +22,11 @@ from keras_distill import cli
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Pages that train and convert for so long that `make test-long` runs them.
-LONG = {"README", "command_line", "evaluation", "quantization", "teachers"}
+LONG = {"README", "command_line", "evaluation", "quantization", "teachers"} | {
+    page.stem for page in PAGES if page.stem.startswith("on_")
+}
+#: What needs a board, or its log.
+OF_BOARDS = {"prove", "profile"}
 BLOCK = re.compile(r"^([ ]*)```(\w+)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -113,10 +117,10 @@ def test_the_blocks_of_a_page_run(page, namespace, capsys):
 
 
 def commands(code):
-    """The arguments of each call of `keras-distill`, the demo apart, which has its own test."""
+    """The arguments of each call of `keras-distill`, those apart that have a test of their own."""
     for line in code.replace("\\\n", " ").split("\n"):
         words = shlex.split(line.removeprefix("$ "), comments=True)
-        if words[:1] == ["keras-distill"] and words[1:] != ["demo"]:
+        if words[:1] == ["keras-distill"] and words[1:] != ["demo"] and words[1] not in OF_BOARDS:
             yield words[1:]
 
 

@@ -28,7 +28,7 @@ def kotlinc():
 
 
 @pytest.fixture(scope="module")
-def kits(converted, student, split, tmp_path_factory):
+def kits(kotlinc, converted, student, split, tmp_path_factory):
     """Folders of kits by name, with ports of every kind."""
     x = split[0][0][:50]
     folder = tmp_path_factory.mktemp("kits")
@@ -73,7 +73,7 @@ def compiled(kotlinc, files, target, *options):
 
 
 @pytest.fixture(scope="module")
-def program(kits, kotlinc, tmp_path_factory):
+def program(kotlinc, kits, tmp_path_factory):
     """All of it in one run of the compiler, which is slow to start."""
     folder = tmp_path_factory.mktemp("program")
     for name, (artifact, kit) in kits.items():
@@ -158,7 +158,7 @@ def test_class_hands_the_file_what_python_would(program, kits):
     assert java(program, "kits.MainKt") == [f"{name}: []" for name in kits]
 
 
-def test_kotlin_compiles_against_litert(kits, kotlinc, tmp_path):
+def test_kotlin_compiles_against_litert(kotlinc, kits, tmp_path):
     """The stand-in of LiteRT's API says what LiteRT's own sources say."""
     litert = os.environ.get("LITERT_ROOT")
     if not litert:
