@@ -1,6 +1,7 @@
 """Fixtures that all tests share: quiet TensorFlow, digits, and the folder of larger datasets."""
 
 import gc
+import itertools
 import os
 import pathlib
 
@@ -81,11 +82,42 @@ def build_before_tracing():
     keras.Model._maybe_symbolic_build = build
 
 
+def predict_few_batches_eagerly():
+    """Has `predict` trace a model at its fifth batch, since tracing takes longer than four of them.
+
+    Those that train are what is tested: they predict as ever.
+    """
+    import keras
+
+    from keras_distill import Distiller, MutualDistiller
+
+    make = keras.Model.make_predict_function
+
+    def make_predict_function(model, force=False):
+        known = None if force else model.predict_function
+        traced = make(model, force) or model.predict_function
+        if known is not None or model.run_eagerly or not hasattr(traced, "python_function"):
+            return traced
+        if isinstance(model, (Distiller, MutualDistiller)):
+            return traced
+        batches = itertools.count(1)
+
+        def predict_function(data):
+            return (traced if next(batches) > 4 else traced.python_function)(data)
+
+        model.predict_function = predict_function
+        return predict_function
+
+    keras.Model.make_predict_function = make_predict_function
+
+
 def pytest_collection_finish(session):
     """Spares the tests work that takes longer than what they run."""
     if session.items and not session.config.option.collectonly:
         optimize_graphs(False)
-        build_before_tracing()
+        if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+            build_before_tracing()
+            predict_few_batches_eagerly()
         # What is imported stays, and needn't be searched for garbage again and again.
         gc.collect()
         gc.freeze()
