@@ -102,7 +102,8 @@ def _rows(student: Head, teacher: Head) -> list[list[int]]:
             f"No level of the student has the grid of one of the teacher's: {student.grids} "
             f"(strides {student.strides} on images of {student.image_size}) and {teacher.grids} "
             f"(strides {teacher.strides} on {teacher.image_size}). Give the teacher images of a "
-            "size with which its grids are the student's, or compare features by `keras_distill.losses.PKD`."
+            "size with which its grids are the student's, or compare features by "
+            "`keras_distill.losses.PKD`."
         )
     if alone:
         warnings.warn(
