@@ -53,19 +53,27 @@ def unlocked(layer: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def computing_in_float32(model: Any) -> Iterator[None]:
-    """Inside this context, layers whose dtype policy computes in half precision use float32."""
+    """Inside this context, layers that compute in half or double precision use float32."""
     float32 = keras.dtype_policies.get("float32")
-    layers = [x for x in layers_of(model) if x.compute_dtype in ("float16", "bfloat16")]
+    others = ("float16", "bfloat16", "float64")
+    layers = [x for x in layers_of(model) if x.compute_dtype in others]
     policies = [layer.__dict__["_dtype_policy"] for layer in layers]
+    # Functional models cast what they are given to the dtype of their inputs.
+    inputs = [x for layer in layers_of(model) for x in getattr(layer, "inputs", None) or ()]
+    dtypes = {id(x): (x, x.dtype) for x in inputs if x.dtype in others}.values()
     try:
+        for x, _ in dtypes:
+            x._dtype = "float32"
         for layer in layers:
             layer.__dict__["_dtype_policy"] = float32
-        # Weights that are in half precision themselves are cast, too.
+        # Weights that are in that precision themselves are cast, too.
         with keras.src.backend.AutocastScope("float32") if layers else contextlib.nullcontext():
             yield
     finally:
         for layer, policy in zip(layers, policies, strict=True):
             layer.__dict__["_dtype_policy"] = policy
+        for x, dtype in dtypes:
+            x._dtype = dtype
 
 
 @contextlib.contextmanager

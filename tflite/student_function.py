@@ -74,9 +74,9 @@ def inputs_of(model: keras.Model, input_signature: Any = None) -> list[Input]:
 
 
 def _dtype(spec):
-    """Dtype of an input in the file, where half precision is float32."""
+    """Dtype of an input in the file, where half and double precision are float32."""
     dtype = keras.backend.standardize_dtype(spec.dtype or "float32")
-    return "float32" if dtype in ("float16", "bfloat16") else dtype
+    return "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
 
 
 def _input_name(spec):

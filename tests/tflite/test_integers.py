@@ -307,6 +307,25 @@ def test_masks_leave_scores_their_precision(function):
         assert error(converted(student, x, quantization="int16x8"), student, x) < 0.01
 
 
+def largest(x):
+    return keras.ops.max(keras.ops.where(x > 0, x, -1e9), axis=1)
+
+
+def smallest(x):
+    """Beside an attention, whose masks are other constants."""
+    y = keras.ops.min(keras.ops.where(x < -1, 1e8, 3 * layers.Dense(4)(x)), axis=1)
+    return keras.ops.concatenate([y, keras.ops.mean(causal(x), axis=1)], axis=-1)
+
+
+@pytest.mark.parametrize("function", [largest, smallest])
+def test_masks_leave_extremes_their_precision(function):
+    keras.utils.set_random_seed(0)
+    inputs, x = keras.Input((6, 4)), data(6, 4)
+    x[:, 0] = np.abs(x[:, 0])
+    student = keras.Model(inputs, function(inputs))
+    assert error(converted(student, x), student, x) < 0.06
+
+
 def test_padded_texts():
     """The mask is computed from the ids."""
     keras.utils.set_random_seed(0)

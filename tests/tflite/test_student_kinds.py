@@ -96,6 +96,15 @@ def test_students_trained_in_half_precision(policy):
     assert student.layers[1].compute_dtype == policy.removeprefix("mixed_")
 
 
+def test_students_trained_in_double_precision():
+    inputs, x = keras.Input((6,), dtype="float64"), data(6)
+    y = layers.Dense(8, "relu", dtype="float64")(inputs)
+    student = keras.Model(inputs, layers.Dense(3, dtype="float64")(y))
+    assert error(tflite.convert(student), student, x) < 1e-5
+    assert error(tflite.convert(student, "micro", "int8", calibration=x), student, x) < 0.05
+    assert student.layers[-1].compute_dtype == "float64"
+
+
 def test_embedding_in_half_precision():
     keras.config.set_dtype_policy("mixed_float16")
     try:

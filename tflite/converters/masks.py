@@ -1,7 +1,7 @@
-"""Masks of attention and softmax, brought near the scores that they leave out.
+"""Masks of attention, softmax and extremes, brought near the scores that they leave out.
 
-A mask adds or selects a large negative constant, such as -1e9. In integers that constant would
-become the range of the scores, which all round to one value then.
+A mask adds or selects a large constant, such as -1e9. In integers that constant would become the
+range of the scores, which all round to one value then.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,9 @@ from keras_distill.tflite.trace import Graph
 
 #: On how many samples scores are looked at.
 _FEW = 100
-#: From here on a constant before a softmax is taken for a mask.
-LARGE = 50.0
+#: What masks are for, by the name in graphs: the operator in files, and from where on a constant
+#: before it is taken for a mask.
+_MASKED = {"Softmax": ("SOFTMAX", 50.0), "Max": ("REDUCE_MAX", 1e4), "Min": ("REDUCE_MIN", 1e4)}
 #: By how much masked scores lie below all others: exp(-12) is nothing in 8 and 16 bits.
 _BELOW = 12.0
 #: Operations through which a constant reaches a softmax as it is, or times a factor.
@@ -60,17 +61,19 @@ def replace(graph: Graph, scores: Scores) -> None:
 
     Args:
         graph: The traced graph.
-        scores: `(low, high)` of the scores that aren't masked, by the name of the softmax.
+        scores: `(low, high)` of the scores that aren't masked, by the name of what reads them.
     """
     saved = _read(_path(graph))
     for nodes in _graphs(saved):
         by_name = {node.name: node for node in nodes}
         bounds: dict[str, float] = {}
         for node in nodes:
-            if node.op == "Softmax" and node.name in scores:
+            if node.op in _MASKED and node.name in scores:
                 low, high = scores[node.name]
+                # An extreme isn't among the masked; what a softmax gives them must be nothing.
+                bound = high - low + _BELOW
+                bound = bound if node.op == "Softmax" else max(high - low, -low, high)
                 for constant in _large_constants(node, by_name):
-                    bound = high - low + _BELOW
                     bounds[constant.name] = max(bound, bounds.get(constant.name, 0.0))
         for name, bound in bounds.items():
             value = tf.make_ndarray(by_name[name].attr["value"].tensor)
@@ -100,17 +103,18 @@ def _graphs(saved):
 
 
 def _masked(path):
-    """Names of the softmaxes of a SavedModel that a large constant reaches."""
+    """The operations of a SavedModel that a large constant reaches: what they are, by name."""
     return {
-        node.name
+        node.name: node.op
         for nodes in _graphs(_read(path))
         for node in nodes
-        if node.op == "Softmax" and _large_constants(node, {n.name: n for n in nodes})
+        if node.op in _MASKED and _large_constants(node, {n.name: n for n in nodes})
     }
 
 
 def _large_constants(node, by_name):
     """The large constants that reach a node through arithmetic."""
+    large = _MASKED[node.op][1]
     pending, seen, found = [node], set(), []
     while pending:
         for name in pending.pop().input:
@@ -122,28 +126,32 @@ def _large_constants(node, by_name):
                 found.append(source)
             elif source.op in _PASSES:
                 pending.append(source)
-    return [constant for constant in found if _is_large(constant)]
+    return [constant for constant in found if _largest(constant) >= large]
 
 
-def _is_large(constant):
+def _largest(constant):
     tensor = constant.attr["value"].tensor
     if not tf.dtypes.as_dtype(tensor.dtype).is_floating:
-        return False
-    values = tf.make_ndarray(tensor)
-    return bool(values.size and np.abs(values).max() >= LARGE)
+        return 0.0
+    return float(np.abs(tf.make_ndarray(tensor)).max(initial=0.0))
 
 
 def _scores(tflite, arrays, masked):
-    """`(low, high)` of the scores before each masked softmax that aren't masked themselves."""
-    names: dict[str, list[str]] = {}
+    """`(low, high)` of the scores before each masked operation that aren't masked themselves."""
+    kinds = {operator: (kind, large) for kind, (operator, large) in _MASKED.items()}
+    names: dict[str, set[str]] = {}
+    larges: dict[str, float] = {}
     for op in inspect(tflite).operators:
-        if op.name == "SOFTMAX":
+        kind, large = kinds.get(op.name, ("", 0.0))
+        own = {name for name, other in masked.items() if other == kind}
+        if own:
             parts = {targets.without_call(part) for part in op.layer.split(";")}
-            # A softmax that is an output has the output's name.
-            names.setdefault(op.inputs[0].name, []).extend(parts & masked or masked)
+            # What is an output has the output's name.
+            names.setdefault(op.inputs[0].name, set()).update(parts & own or own)
+            larges[op.inputs[0].name] = large
     found: dict[str, Range] = {}
     for tensor, values in activations(tflite, arrays):
-        met = values[np.abs(values) < LARGE / 2] if tensor in names else values[:0]
+        met = values[np.abs(values) < larges.get(tensor, 0.0) / 2]
         for name in names[tensor] if met.size else ():
             low, high = found.get(name, (np.inf, -np.inf))
             found[name] = min(low, float(met.min())), max(high, float(met.max()))
