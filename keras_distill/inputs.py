@@ -1,5 +1,6 @@
 """Batches that hold more than one model reads: each model gets its own entries, by name."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -29,6 +30,13 @@ def known_inputs(model: Any) -> tuple[Any, bool]:
     if shape is None or not all(size is None or isinstance(size, int) for size in shape):
         return None, False
     return keras.KerasTensor(shape), False
+
+
+def keys_of(structure: Any) -> list[str] | None:
+    """The keys of a flat dict of inputs, in the order in which Keras flattens it; else `None`."""
+    if not isinstance(structure, Mapping) or any(map(keras.tree.is_nested, structure.values())):
+        return None
+    return sorted(structure)
 
 
 def entries_for(model: Any, x: Tensors, role: str) -> Tensors:

@@ -15,6 +15,7 @@ from keras import ops
 from keras_distill.tflite import runtimes
 
 from keras_distill import _keras, backends
+from keras_distill.inputs import keys_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +63,8 @@ def inputs_of(model: keras.Model, input_signature: Any = None) -> list[Input]:
                 f"An input of model {model.name!r} has shape {tuple(spec.shape)}. A file needs "
                 "fixed sizes: give `input_signature` with every size except the batch's."
             )
-    keys = [""] * len(specs)
-    if isinstance(input_signature, Mapping) and len(input_signature) == len(specs):
-        keys = sorted(input_signature)
+    structure = getattr(model, "input", None) if input_signature is None else input_signature
+    keys = keys_of(structure) or [""] * len(specs)
     names = [_input_name(spec) or key for spec, key in zip(specs, keys, strict=True)]
     names = unique_names(names, "input")
     return [

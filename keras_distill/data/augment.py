@@ -139,6 +139,10 @@ def random_shift(steps: int, fill: float = 0.0) -> Step:
     Returns:
         A function `(x, seed) -> x` for `Augmentation`, on examples of shape `(time, ...)`.
 
+    Raises:
+        TypeError: If `fill` isn't a number.
+        ValueError: If `steps` isn't a whole number of at least 0, or `fill` isn't finite.
+
     Example:
 
     >>> shift = keras_distill.data.random_shift(8, fill=math.log(1e-6))
@@ -166,6 +170,10 @@ def random_scale(low: float, high: float) -> Step:
 
     Returns:
         A function `(x, seed) -> x` for `Augmentation`, on examples of shape `(..., channels)`.
+
+    Raises:
+        TypeError: If `low` or `high` isn't a number.
+        ValueError: If one isn't finite, or `low` is above `high`.
     """
 
     if number("low", low) > number("high", high):
@@ -185,6 +193,10 @@ def random_noise(stddev: float) -> Step:
 
     Returns:
         A function `(x, seed) -> x` for `Augmentation`.
+
+    Raises:
+        TypeError: If `stddev` isn't a number.
+        ValueError: If it is below 0 or not finite.
     """
 
     not_negative("stddev", stddev)
@@ -204,6 +216,10 @@ def random_unknown(rate: float, unknown: int = 1) -> Step:
 
     Returns:
         A function `(x, seed) -> x` for `Augmentation`, on integer tokens of any shape.
+
+    Raises:
+        TypeError: If `rate` isn't a number.
+        ValueError: If `rate` isn't from 0 to 1, or `unknown` isn't a whole number of at least 0.
     """
 
     fraction("rate", rate)

@@ -31,6 +31,10 @@ def log_mel(
         `ln(energy + 1e-6)`, float32, shape `(frames, bands)`. It raises a `ValueError` for other
         integers, whose scale is unknown: TensorFlow Datasets returns 16-bit samples as int64.
 
+    Raises:
+        TypeError: If a number is expected and something else given.
+        ValueError: If `bands` isn't a whole number of at least 1, or another isn't above 0.
+
     Example:
 
     >>> spectrogram = keras_distill.data.log_mel(sample_rate=8000, seconds=1.0)

@@ -1,6 +1,6 @@
 """Logits compared by sample, by batch and by class, at several temperatures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -72,6 +72,7 @@ class MLKD(ClassLoss):
         y_pred: Logits of the student, same shape.
 
     Raises:
+        TypeError: If `temperatures` isn't a list of numbers.
         ValueError: If there is no temperature, or one isn't above 0.
 
     Example:
@@ -93,6 +94,11 @@ class MLKD(ClassLoss):
         dtype: Any = None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if isinstance(temperatures, str) or not isinstance(temperatures, Iterable):
+            raise TypeError(
+                "`temperatures` must be a list of numbers, such as `[2.0, 4.0]`. "
+                f"Received: temperatures={temperatures!r}"
+            )
         self.temperatures = [positive("temperatures", T) for T in temperatures]
         if not self.temperatures:
             raise ValueError("`temperatures` must name at least one. Received: temperatures=[]")

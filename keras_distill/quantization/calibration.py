@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import _keras, samples
+from keras_distill.inputs import keys_of
 from keras_distill.quantization.ranges import (
     AnyRange,
     LearnedRange,
@@ -52,7 +53,8 @@ def calibrate(model: keras.Model, data: Any) -> None:
     for layer in everything:
         layer.observer = observe(layer)
     try:
-        shapes = {x.name: x.shape[1:] for x in model.inputs}
+        names = keys_of(model.input) or [x.name for x in model.inputs]
+        shapes = {name: x.shape[1:] for name, x in zip(names, model.inputs, strict=True)}
         for batch in samples.batches(data, shapes, batch_size=_BATCH, argument="calibration"):
             flat = [batch[name] for name in shapes]
             model(keras.tree.pack_sequence_as(model.input, flat), training=False)

@@ -170,6 +170,9 @@ def test_mlkd_relates_samples_by_the_published_means():
 
 
 def test_mlkd_needs_temperatures():
+    for wrong in (4.0, "4", None):
+        with pytest.raises(TypeError, match=r"`temperatures` must be a list of.*Received: temp"):
+            losses.MLKD(wrong)
     with pytest.raises(ValueError, match="at least one"):
         losses.MLKD([])
     with pytest.raises(ValueError, match="`temperatures`"):

@@ -96,6 +96,20 @@ def test_students_trained_in_half_precision(policy):
     assert student.layers[1].compute_dtype == policy.removeprefix("mixed_")
 
 
+# Keras advises to name them, too.
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict:UserWarning")
+@pytest.mark.parametrize("aware", [False, True], ids=["plain", "aware"])
+def test_unnamed_inputs_have_the_names_of_their_entries(aware):
+    near, far = keras.Input((6,)), keras.Input((3,))
+    y = layers.Concatenate()([layers.Dense(4)(near), 4 * layers.Dense(4)(far)])
+    student = keras.Model({"near": near, "far": far}, layers.Dense(2)(y))
+    x = {"near": data(6), "far": data(3)}
+    model = quantize_aware(student, x) if aware else student
+    artifact = tflite.convert(model, "micro", "int8", calibration=None if aware else x)
+    assert [port.name for port in artifact.ports.inputs] == ["far", "near"]
+    assert error(artifact, student, x) < 0.1
+
+
 def test_students_trained_in_double_precision():
     inputs, x = keras.Input((6,), dtype="float64"), data(6)
     y = layers.Dense(8, "relu", dtype="float64")(inputs)
