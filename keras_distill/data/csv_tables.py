@@ -68,6 +68,9 @@ def from_table(
 def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The columns of a CSV or TSV file by name: float32 with NaN for blanks, or texts.
 
+    Columns with whole numbers that float32 would round, such as times in seconds since 1970 or
+    long numbers of users, are float64.
+
     Args:
         path: Path of the file, whose first line names the columns: `.csv` or `.tsv`, and with
             `.gz` behind it if it is compressed by gzip.
@@ -132,9 +135,13 @@ def _lines(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
 
 def _column(values: tuple[str, ...]) -> np.ndarray:
     try:
-        return np.array([float(v) if v.strip() else np.nan for v in values], "float32")
+        column = np.array([float(v) if v.strip() else np.nan for v in values])
     except ValueError:
         return np.array(values)
+    with np.errstate(over="ignore"):
+        rounded = column.astype("float32")
+    is_whole = column == np.floor(column)
+    return rounded if (rounded == column)[is_whole].all() else column
 
 
 def _check_named(
@@ -171,7 +178,7 @@ def _labels(
         )
     if is_text or task == "classification":
         return classes.encode(y, known, where)
-    return y, None
+    return y.astype("float32"), None
 
 
 def _encode(columns: dict[str, np.ndarray], training: np.ndarray, path: pathlib.Path) -> np.ndarray:

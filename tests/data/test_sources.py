@@ -285,6 +285,17 @@ def test_table_of_texts(tmp_path):
         data.load(path, target="class")
 
 
+def test_whole_numbers_stay_what_they_are(tmp_path):
+    """In float32, times in seconds since 1970 are multiples of 64 or 128 seconds."""
+    path = tmp_path / "ratings.csv"
+    path.write_text("time,film,rating,y\n964982703,1,0.1,1\n964982704,3,,16777217\n")
+    columns = data.read_table(path)
+    assert columns["time"].tolist() == [964982703, 964982704]
+    assert columns["y"].tolist() == [1, 16777217]
+    dtypes = {name: column.dtype.name for name, column in columns.items()}
+    assert dtypes == {"time": "float64", "film": "float32", "rating": "float32", "y": "float64"}
+
+
 def test_california_housing(data_dir, tmp_path):
     from staging import complete_lines
 
