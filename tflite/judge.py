@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras_distill.tflite import child, closeness, faults, flatbuffer, runtimes, targets
+from keras_distill.tflite import child, closeness, faults, flatbuffer, joined, runtimes, targets
 from keras_distill.tflite.converters import Converted
 from keras_distill.tflite.inspect import Inspection, inspect
 from keras_distill.tflite.request import Request
@@ -80,6 +80,7 @@ def judge(
         errors = _errors(request, found, tflite, ports, runtime, arrays)
         if not function.states and len(function.inputs) == len(request.student.inputs):
             notes += _on_zeros(request, tflite, ports, runtime)
+            notes += _joined(request, found, arrays)
     except runtimes.Refusal as error:
         raise ValueError(
             f"The runtime of target {target.name!r} refuses model {model.name!r} as "
@@ -210,6 +211,15 @@ def _last_layer(model):
     """The name of the layer that makes a model's first output."""
     outputs = getattr(model, "outputs", None)
     return _keras.producer_of(outputs[0]).name if outputs else "its last layer"
+
+
+def _joined(request, found, arrays):
+    """Warns of concatenations in which one part leaves few steps to another."""
+    given = arrays or request.student.made_up(_JUDGED, closeness.input_ranges(found))
+    notes = joined.ranges_apart(request.student, found, given)
+    for note in notes:
+        warnings.warn(f"As {request.quantization}, {note}.", stacklevel=4)
+    return notes
 
 
 def _off(errors, request, found):
