@@ -65,7 +65,7 @@ def _concatenations(model: Any) -> list[Any]:
     for inner in taps.sublayers(model).values():
         if type(inner).__name__.removeprefix("Quantized") == "Concatenate":
             found.append(inner)
-        else:
+        elif isinstance(inner, keras.layers.Layer):
             found += _concatenations(inner)
     return found
 
