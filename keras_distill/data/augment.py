@@ -141,7 +141,8 @@ def random_shift(steps: int, fill: float = 0.0) -> Step:
 
     Raises:
         TypeError: If `fill` isn't a number.
-        ValueError: If `steps` isn't a whole number of at least 0, or `fill` isn't finite.
+        ValueError: If `steps` isn't a whole number of at least 0, or `fill` isn't finite; the
+            step does if examples are integers and `fill` isn't.
 
     Example:
 
@@ -152,6 +153,11 @@ def random_shift(steps: int, fill: float = 0.0) -> Step:
     number("fill", fill)
 
     def shift(x: Any, seed: Any) -> Any:
+        if x.dtype.is_integer and fill != int(fill):
+            raise ValueError(
+                f"`fill` must be an integer for examples of dtype {x.dtype.name}. "
+                f"Received: fill={fill!r}"
+            )
         by = tf.random.stateless_uniform([], seed, -steps, steps + 1, dtype=tf.int32)
         rest = [[0, 0]] * (x.shape.rank - 1)
         padded = tf.pad(x, [[steps, steps], *rest], constant_values=tf.cast(fill, x.dtype))

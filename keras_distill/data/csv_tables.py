@@ -42,7 +42,12 @@ def from_table(
     path = pathlib.Path(path)
     files = {"train": path}
     files |= {n: pathlib.Path(p) for n, p in (("validation", validation), ("test", test)) if p}
-    columns, ends = _read(list(files.values()))
+    columns, ends = _read(list(files.values()), text)
+    if text is not None and text == target:
+        raise ValueError(
+            "`text` is the input and `target` what is predicted from it: two columns. "
+            f"Received: text={text!r}, target={target!r}"
+        )
     _check_named(columns, path, {"target": target, **({} if text is None else {"text": text})})
     y = columns.pop(str(target))
     _check_blank(y, str(target), list(files.values()), ends)
@@ -85,8 +90,13 @@ def read_table(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return _read([pathlib.Path(path)])[0]
 
 
-def _read(paths: Sequence[pathlib.Path]) -> tuple[dict[str, np.ndarray], list[int]]:
-    """The columns of several files, one file after another, and where each file ends."""
+def _read(
+    paths: Sequence[pathlib.Path], text: str | None = None
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """The columns of several files, one file after another, and where each file ends.
+
+    The column `text` holds texts, even if they are all numbers.
+    """
     header: list[str] = []
     rows: list[list[str]] = []
     ends = []
@@ -102,7 +112,8 @@ def _read(paths: Sequence[pathlib.Path]) -> tuple[dict[str, np.ndarray], list[in
         rows.extend([row[i] for i in order] for row in found)
         ends.append(len(rows))
     columns = zip(header, zip(*rows, strict=True), strict=True)
-    return {name: _column(values) for name, values in columns}, ends
+    read = {n: np.array(values) if n == text else _column(values) for n, values in columns}
+    return read, ends
 
 
 def _lines(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:

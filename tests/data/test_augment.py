@@ -165,3 +165,5 @@ def test_shifts_are_filled_with_silence():
     np.testing.assert_array_equal(shifted[filled], np.float32(math.log(1e-6)))
     whole = data.Augmentation(data.random_shift(2, fill=7))(np.zeros(9, "int16"), 1)
     assert whole.dtype == "int16"
+    with pytest.raises(ValueError, match=r"`fill` must be an integer.*int16.*fill=0\.5"):
+        data.Augmentation(data.random_shift(2, fill=0.5))(np.zeros(9, "int16"), 1)

@@ -283,6 +283,18 @@ def test_table_of_texts(tmp_path):
     assert [int(text.split()[1]) % 2 for text in x] == y.tolist()
     with pytest.raises(ValueError, match="text='text'"):
         data.load(path, target="class")
+    with pytest.raises(ValueError, match="two columns. Received: text='class', target='class'"):
+        data.load(path, target="class", text="class")
+
+
+def test_texts_that_are_all_numbers(tmp_path):
+    """They were numbers, which no lookup takes."""
+    lines = [(f"0{i}", "ab"[i % 2]) for i in range(60)]
+    path = write_table(tmp_path / "t.csv", ("code", "class"), lines)
+    x, _ = rows(data.load(path, target="class", text="code").train)
+    assert {text.decode() if isinstance(text, bytes) else str(text) for text in x} < {
+        code for code, _ in lines
+    }
 
 
 def test_whole_numbers_stay_what_they_are(tmp_path):
