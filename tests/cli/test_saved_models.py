@@ -137,6 +137,7 @@ def test_files_teach_as_the_model_does_that_they_were_made_of(taught, saved, tra
         assert cli.main(["report", f"by_{name}", f"--output=page_{name}"]) == 0
 
 
+@pytest.mark.long
 def test_what_was_distilled_teaches(taught, saved, trained):
     live = taught(trained / "student.keras", "by_student")
     for name, tolerance in (("aware.keras", 0.1), ("distiller.keras", 0.02)):

@@ -25,6 +25,7 @@ def test_storing_again_writes_nothing_and_says_the_same(trained, answers, capsys
     assert result == {"folder": "answers", "examples": 1437, "views": 1}
 
 
+@pytest.mark.long
 def test_training_on_stored_answers_is_training_with_the_teacher(trained, answers):
     teacher = f"--teacher={trained / 'teacher.keras'}"
     common = [*DATA, teacher, STUDENT, "--epochs=2", "--learning_rate=0.01"]

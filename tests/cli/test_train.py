@@ -172,6 +172,7 @@ def test_resuming_a_finished_run_trains_nothing(trained, capsys):
     assert (trained / "student.keras").read_bytes() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "teacher", ["nets_for_test:large", pytest.param("MobileNet", marks=pytest.mark.nightly)]
 )
@@ -269,6 +270,7 @@ def test_several_labels_at_once(digits, workplace, capsys):
     assert "must hold rows of 0 and 1 for --task='multilabel'" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_task_of_integers_in_a_table(kinds, capsys):
     assert cli.main(["train", *kinds, "--task=classification", "--output=kinds"]) == 0
     out, err = capsys.readouterr()

@@ -87,6 +87,7 @@ def recorded(distiller, seen):
     return record
 
 
+@pytest.mark.long
 def test_a_search_reads_stored_answers(trained):
     arguments = [*DATA, f"--teacher={trained / 'teacher.keras'}", STUDENT, "--epochs=1"]
     arguments += ["--answers=searched_answers", "--views=2", "--augment=crop", "--trials=2"]
@@ -134,6 +135,7 @@ def test_report(trained, capsys):
     assert "<title>Digits" in (trained.parent / "page" / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_a_report_raises_no_warnings(trained):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -85,8 +85,8 @@ def test_missing_labels_of_one_hot_rows_steps_and_values(rng):
     ("form", "structure"),
     [
         ("list", "dict"),
-        ("dict", "list"),
-        ("list", "tuple"),
+        pytest.param("dict", "list", marks=pytest.mark.long),
+        pytest.param("list", "tuple", marks=pytest.mark.long),
         pytest.param("dict", "tuple", marks=pytest.mark.nightly),
         pytest.param("list", "list", marks=pytest.mark.nightly),
         pytest.param("dict", "dict", marks=pytest.mark.nightly),

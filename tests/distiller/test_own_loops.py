@@ -37,6 +37,7 @@ def test_multi_worker():
     assert min(result.values()) > 0.7
 
 
+@pytest.mark.long
 def test_quickstart(tmp_path, monkeypatch):
     fit = keras.Model.fit
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sweeps import rest_is_long
 
 import keras_distill
 
@@ -36,7 +37,7 @@ def counted(dense, cross_entropy, monkeypatch):
 @pytest.mark.parametrize(
     ("metrics", "jit_compile"),
     [
-        (["accuracy"], True),
+        pytest.param(["accuracy"], True, marks=pytest.mark.long),
         (["accuracy"], False),
         (None, False),
         pytest.param(None, True, marks=pytest.mark.nightly),
@@ -67,7 +68,9 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize(
+    "kind", rest_is_long(list(DATA), ["arrays", "generator", "dataset without weights"])
+)
 def test_steps_are_those_of_keras(counted, batch, kind):
     ours, keras_own = (counted(metrics=["accuracy"], jit_compile=False) for _ in range(2))
     keras_own.make_train_function()

@@ -312,6 +312,7 @@ def test_missing_positions_are_shown_as_missing():
         assert (worst["label"].ravel()[1:] == 0).all()
 
 
+@pytest.mark.long
 def test_the_cost_of_python_code_is_not_told(held_out, candidates):
     weights = np.random.default_rng(0).normal(size=(64, 10)).astype("float32")
 
@@ -340,6 +341,7 @@ def test_the_cost_of_python_code_is_not_told(held_out, candidates):
     assert "'both': The model runs Python code, whose cost is unknown." in result.notes
 
 
+@pytest.mark.long
 def test_saved_models_are_timed(held_out, candidates, tmp_path):
     candidates["teacher"].export(tmp_path / "saved", verbose=False)
     with pytest.raises(ValueError, match=r"is a SavedModel: give `.*teachers.SavedModel\(path\)`"):

@@ -338,6 +338,7 @@ def test_bridge_names_what_it_cannot_carry():
         legacy.Distiller(student(), student())
 
 
+@pytest.mark.long
 def test_import_leaves_the_process_as_it_was():
     script = (
         "import os, keras_distill.legacy as legacy; legacy.toolkit(); import tensorflow as tf; "
@@ -415,6 +416,7 @@ def test_clustered_student_is_smaller(keep, trained, dense, split, accuracy):
     assert accuracy_of_file(file, split) > accuracy - 0.08
 
 
+@pytest.mark.long
 def test_file_of_a_quantize_aware_student_has_integers_alone(trained, split):
     model = legacy.quantize_aware(legacy.to_tf_keras(trained))
     assert types_of(legacy.convert(model, split[0][0][:100])) == {"INT8", "INT32"}

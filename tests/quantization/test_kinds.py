@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from aware import MICRO, steps_apart
+from sweeps import rest_is_long
 
 from keras_distill import quantization, tflite
 
@@ -49,7 +50,10 @@ def with_constants():
 
 
 @pytest.mark.parametrize("runtime", ["litert", MICRO])
-@pytest.mark.parametrize("kind", CONSTANTS)
+@pytest.mark.parametrize(
+    "kind",
+    rest_is_long(list(CONSTANTS), ["reversed subtract", "multiply and relu6", "by channel"]),
+)
 def test_arithmetic_with_constants(kind, runtime, with_constants):
     assert steps_apart(*with_constants(kind), [data(6, 6, 3)], runtime).max() <= 1
 
@@ -65,6 +69,7 @@ def test_constants_that_have_no_kernel():
             quantization.quantize_aware(keras.Model(x, y))
 
 
+@pytest.mark.long
 def test_mobilenet_v3():
     keras.utils.set_random_seed(0)
     model = keras.applications.MobileNetV3Small(

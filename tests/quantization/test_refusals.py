@@ -175,7 +175,7 @@ class TestQuantizedByKeras:
             ("Dense", "float8"),
             ("EinsumDense", "int8"),
             ("EinsumDense", "int4"),
-            ("inner EinsumDense", "int8"),
+            pytest.param("inner EinsumDense", "int8", marks=pytest.mark.long),
             ("Embedding", "int8"),
             *(
                 pytest.param(kind, mode, marks=pytest.mark.nightly)

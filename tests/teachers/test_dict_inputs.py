@@ -1,10 +1,13 @@
 """Batches that are dicts: each model reads its own entries by name, and the rest is the other's."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from sweeps import rest_is_long
 
 import keras_distill
 from keras_distill import evaluation
@@ -75,8 +78,13 @@ def outputs_of(teacher, batch):
     return np.asarray(model(batch["far"]))
 
 
-@pytest.mark.parametrize("teaching", TEACHERS)
-@pytest.mark.parametrize("reading", STUDENTS)
+@pytest.mark.parametrize(
+    ("reading", "teaching"),
+    rest_is_long(
+        list(itertools.product(STUDENTS, TEACHERS)),
+        [("dict", teaching) for teaching in TEACHERS] + [(kind, "by name") for kind in STUDENTS],
+    ),
+)
 def test_each_model_reads_its_own_entries(reading, teaching, batch, formulas):
     student, teacher = STUDENTS[reading](2), TEACHERS[teaching]()
     kernel, bias = (np.asarray(w, "float64") for w in student.get_weights())

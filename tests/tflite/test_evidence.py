@@ -342,7 +342,7 @@ class TestShapes:
         assert artifact.predict(x).shape == (7, 10)
         np.testing.assert_array_equal(artifact.predict(x)[5:], artifact.predict(x[5:]))
 
-    @pytest.mark.parametrize("target", ["android", "micro"])
+    @pytest.mark.parametrize("target", [pytest.param("android", marks=pytest.mark.long), "micro"])
     def test_static_batch_is_saved_and_looked_into(self, student, split, tmp_path, target):
         x = split[0][0][:50]
         options = {"quantization": "int8", "calibration": x, "batch_size": 4}

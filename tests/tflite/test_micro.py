@@ -327,6 +327,7 @@ class TestBudgets:
         assert "weights" in message
         assert "activations" in message
 
+    @pytest.mark.long
     @pytest.mark.filterwarnings("ignore:Not everything is int8. stayed float. SPLIT:UserWarning")
     def test_of_the_arena_is_what_it_takes_to_start(self):
         """While it starts, the interpreter needs more than it keeps."""

@@ -77,7 +77,9 @@ def test_search_finds_more_than_its_start_and_goes_on(build, data, tmp_path):
         tuning.tune(build, *data, {"alpha": (0.0, 1.0)}, trials=5, epochs=3, journal=journal)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, pytest.param(MemoryError, marks=pytest.mark.long)]
+)
 def test_a_search_that_was_cut_off_goes_on(build, data, tmp_path, error):
     def dies(**values):
         raise error
