@@ -14,12 +14,11 @@ demo: .venv/installed  ## Distil, export and prove a student on handwritten digi
 test: .venv/installed-dev  ## Run the test suite, and say what was skipped and why
 	$(PYTEST) -rs
 
-test-long: .venv/installed-dev  ## Run from end to end what `make test` tests part by part
+test-long: .venv/installed-dev  ## Run from end to end, and the rest of sweeps
 	$(PYTEST) -rs -m "long and not nightly"
 
 test-jax: .venv/installed-dev  ## Run the tests of the JAX backend; MARKS=nightly the long ones
-	KERAS_BACKEND=jax TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -rs tests/jax_backend \
-	  $(if $(MARKS),-m $(MARKS))
+	KERAS_BACKEND=jax $(PYTEST) -rs tests/jax_backend $(if $(MARKS),-m $(MARKS))
 
 test-nightly: .venv/installed-dev  ## Run the long tests that `make test` leaves out; PART="-k" words
 	$(PYTEST) -rs -m nightly $(if $(PART),-k "$(PART)")

@@ -11,21 +11,28 @@ import pytest
 #: Where the files of teachers are.
 FOLDER = "KERAS_DISTILL_BACKEND_CASES"
 IS_JAX = os.environ.get("KERAS_BACKEND") == "jax"
-# Before JAX starts: so many devices for `DataParallel`.
+# Before JAX starts: so many devices for `DataParallel`, and programs that are compiled fast rather
+# than run fast.
 if IS_JAX:
-    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    flags = [
+        "--xla_force_host_platform_device_count=4",
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+    os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 
 collect_ignore_glob = [] if IS_JAX else ["test_*.py"]
 
 
-@pytest.fixture(scope="session")
-def on_tensorflow(tmp_path_factory):
-    """What the cases give on the TensorFlow backend: a dict of arrays for each, by its name."""
+@pytest.fixture(scope="module")
+def on_tensorflow(request, tmp_path_factory):
+    """What a module's `NAMES` give on the TensorFlow backend: a dict of arrays for each."""
     folder = tmp_path_factory.mktemp("tensorflow")
     os.environ[FOLDER] = str(folder)
     script = pathlib.Path(__file__).with_name("backend_cases.py")
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    subprocess.run([sys.executable, script, folder], check=True, env=environment)
+    command = [sys.executable, script, folder, *request.module.NAMES]
+    subprocess.run(command, check=True, env=environment)
     cases: dict = {}
     with np.load(folder / "values.npz") as values:
         for key in values:
