@@ -51,9 +51,9 @@ def check(report: Mapping[str, Any], max_flash: int | None, max_arena: int | Non
     areas |= measured["parts"]
     areas["only while it starts"] = measured["to_start"] - measured["total"]
     if max_flash is not None and flash > max_flash:
-        excess.append(_line("flash", flash, max_flash, parts))
+        excess.append(line("flash", flash, max_flash, parts))
     if max_arena is not None and needed > max_arena:
-        excess.append(_line("arena", needed, max_arena, areas))
+        excess.append(line("arena", needed, max_arena, areas))
     if excess:
         raise BudgetError("The file is over its budget. " + " ".join(excess))
 
@@ -72,11 +72,12 @@ def check_stream(report: Mapping[str, Any], max_macs: float | None, max_state: i
         excess.append(f"{macs:,g} multiply-accumulates a frame, {max_macs:,g} allowed.")
     if max_state is not None and state > max_state:
         parts = {each["name"]: each["bytes"] for each in report["states"]}
-        excess.append(_line("state", state, max_state, parts))
+        excess.append(line("state", state, max_state, parts))
     if excess:
         raise BudgetError("The stream is over its budget. " + " ".join(excess))
 
 
-def _line(name, needed, limit, parts):
+def line(name: str, needed: int, limit: int, parts: Mapping[str, int]) -> str:
+    """How far something is over its limit, with what it consists of."""
     breakdown = ", ".join(f"{part} {size:,}" for part, size in parts.items() if part != "total")
     return f"{name}: {needed:,} bytes needed, {limit:,} allowed ({breakdown})."

@@ -8,14 +8,16 @@ import shutil
 import subprocess
 
 import pytest
+from keras_distill.tflite.micro import firmware
 
 ROOT = "TFLITE_MICRO_ROOT"
 
 HERE = pathlib.Path(__file__).parent / "board"
+TEMPLATES = pathlib.Path(firmware.__file__).parent / "templates"
 CPU = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
 FLAGS = [*CPU, "-Os", "-fno-rtti", "-fno-exceptions", "-ffunction-sections", "-fdata-sections",
-         "-DTF_LITE_STATIC_MEMORY"]  # fmt: skip
-LINK = ["--specs=rdimon.specs", "-nostartfiles", "-Wl,--gc-sections", f"-T{HERE / 'mps2.ld'}"]
+         "-DTF_LITE_STATIC_MEMORY", "-DPRINTS"]  # fmt: skip
+LINK = ["--specs=rdimon.specs", "-nostartfiles", "-Wl,--gc-sections", f"-T{TEMPLATES / 'mps2.ld'}"]
 #: One instruction takes a nanosecond of the board's time.
 MACHINE = ["-M", "mps2-an386", "-icount", "shift=0", "-nographic", "-monitor", "none",
            "-serial", "none", "-semihosting-config", "enable=on,target=native"]  # fmt: skip
@@ -36,6 +38,17 @@ def includes(root):
     return [option for folder in folders for option in ("-isystem", str(folder))]
 
 
+def needed(root):
+    """The library of a source tree; skips the test where it, compiler or emulator are missing."""
+    for tool in ("arm-none-eabi-g++", "qemu-system-arm"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    libraries = sorted(root.glob("gen/*cortex-m4*/lib/libtensorflow-microlite.a"))
+    if not libraries:
+        pytest.skip(f"{root} has no library for cortex-m4: build its target `microlite`")
+    return str(libraries[0])
+
+
 def build(root, sources, program, options=(), c_sources=()):
     """Builds a program, or skips the test where compiler, emulator or library are missing.
 
@@ -46,19 +59,14 @@ def build(root, sources, program, options=(), c_sources=()):
         options: Further options of the compiler.
         c_sources: Sources of others, whose warnings don't count.
     """
-    for tool in ("arm-none-eabi-g++", "qemu-system-arm"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    libraries = sorted(root.glob("gen/*cortex-m4*/lib/libtensorflow-microlite.a"))
-    if not libraries:
-        pytest.skip(f"{root} has no library for cortex-m4: build its target `microlite`")
+    library = needed(root)
     objects = []
     for source in map(pathlib.Path, c_sources):
         objects.append(str(program.parent / f"{source.name}.o"))
         compiler = "arm-none-eabi-gcc" if source.suffix == ".c" else "arm-none-eabi-g++"
         _run([compiler, "-w", *FLAGS, *options, "-c", str(source), "-o", objects[-1]])
     strict = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fno-threadsafe-statics"]
-    files = [*map(str, sources), str(HERE / "startup.cc"), *objects, str(libraries[0])]
+    files = [*map(str, sources), str(TEMPLATES / "mps2_startup.cc"), *objects, library]
     _run(["arm-none-eabi-g++", *strict, *FLAGS, *options, *files, *LINK, "-o", str(program)])
 
 

@@ -1,0 +1,45 @@
+"""What a model costs as firmware: linked and run where compiler, library and emulator are."""
+
+import cortex_m
+import pytest
+from keras_distill.tflite.micro import firmware
+
+from keras_distill import tflite
+
+
+@pytest.fixture(scope="module")
+def artifact(converted):
+    return converted("micro", "int8")
+
+
+def test_firmware_is_linked_and_run(artifact):
+    root = cortex_m.root()
+    cortex_m.needed(root)
+    report = firmware.measure(artifact, root)
+    assert artifact.report["firmware"] == report
+    assert report["flash"] == report["text"] + report["rodata"] + report["data"]
+    assert report["ram"] == report["data"] + report["bss"]
+    # The file is a constant, the arena cleared memory, TFLite Micro tens of kilobytes of code.
+    assert report["rodata"] > len(artifact.tflite)
+    assert report["bss"] > artifact.report["arena"]["total"] * 0.8
+    assert 20_000 < report["text"] < 200_000
+    # More than one instruction for each multiply-accumulate, by the reference kernels.
+    assert report["instructions"] > artifact.report["multiply_accumulates"]
+    assert 0 < report["arena_used"] <= artifact.report["arena"]["total"]
+    assert 100 < report["stack"] < 16_384
+    with pytest.raises(tflite.BudgetError, match=r"flash: .* 1,024 allowed \(text .*, rodata "):
+        firmware.measure(artifact, root, max_flash="1KB")
+
+
+def test_what_is_missing_is_named(artifact, converted, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match='Only artifacts for "micro"'):
+        firmware.measure(converted("android", "int8"))
+    monkeypatch.setattr(firmware.shutil, "which", lambda tool: None)
+    with pytest.raises(ValueError, match="arm-none-eabi-g\\+\\+ is not installed"):
+        firmware.measure(artifact)
+    monkeypatch.setattr(firmware.shutil, "which", lambda tool: tool)
+    monkeypatch.delenv("TFLITE_MICRO_ROOT", raising=False)
+    with pytest.raises(ValueError, match="Name the source tree of TFLite Micro in `root`"):
+        firmware.measure(artifact)
+    with pytest.raises(ValueError, match="has no library for the Cortex-M4: build it there"):
+        firmware.measure(artifact, tmp_path)
