@@ -69,3 +69,27 @@ def pulled_back(function: Callable, inputs: Sequence, upstream: Any) -> list:
         values = function(*inputs)
     zero = tf.UnconnectedGradients.ZERO
     return tape.gradient(values, list(inputs), upstream, unconnected_gradients=zero)
+
+
+def gradients(loss: Callable[[], Any], variables: Sequence) -> list:
+    """The gradients of a scalar.
+
+    Args:
+        loss: Function of nothing that computes the scalar.
+        variables: The Keras variables that it depends on.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = loss()
+        values = [variable.value for variable in variables]
+        return tape.gradient(value, values, unconnected_gradients="zero")
+    import jax
+
+    def of_values(values: list) -> Any:
+        known = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(known, collect_losses=True):
+            return loss()
+
+    return jax.grad(of_values)([variable.value for variable in variables])

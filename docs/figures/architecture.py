@@ -101,6 +101,7 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "methods": (2, "Ready-made lists of matches", ("methods",)),
     "match": (1, "Where to look, how to compare", ("match", "taps")),
     "losses": (1, "Pure functions, thin classes", ("losses",)),
+    "pruning": (2, "Units that leave, zeros that stay", ("pruning",)),
     "quantization": (3, "Integer arithmetic in training", ("quantization",)),
     "tflite": (3, "Converts, proves, packages", ("tflite",)),
     "basis": (

@@ -42,7 +42,9 @@ def multiply_accumulates(model: Callable[[Any], Any], inputs: Any = None) -> int
     1296
     """
     backends.require("`multiply_accumulates`", "tensorflow", "jax")
-    inputs = getattr(model, "input", None) if inputs is None else inputs
+    if inputs is None:
+        # A Sequential model that was never called has inputs in its graph alone.
+        inputs = getattr(_keras.graph_of(model) or model, "input", None)
     if inputs is None:
         raise ValueError("The model doesn't know its inputs: give a sample batch as `inputs`.")
     specs = keras.tree.map_structure(_one_sample, inputs)

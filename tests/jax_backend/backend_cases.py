@@ -305,6 +305,16 @@ def tflite_file():
     return trained(keras_distill.Distiller(network(4, 1), path), x, y)
 
 
+def pruned():
+    """A student pruned by what its units mean to the loss with a teacher."""
+    x, y, _ = data()
+    distiller = keras_distill.Distiller(network(6, 1), network(9, 2), alpha=0.3)
+    distiller.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    batches = [(x[:40], y[:40]), (x[40:], y[40:])]
+    smaller = keras_distill.pruning.prune(distiller, batches, macs=0.5)
+    return {**flat("weight", smaller.get_weights()), "outputs": np.asarray(smaller(x))}
+
+
 def multiply_accumulates():
     """Of layers of all kinds that multiply."""
     image, steps = keras.Input((12, 12, 4)), keras.Input((6, 8))
@@ -411,7 +421,7 @@ _TRAININGS = [
     trained_quantize_aware,
     trained_quantize_aware_sigmoid,
 ]
-_OTHERS = [rounding, quantize_aware, multiply_accumulates, compared, tuned]
+_OTHERS = [rounding, quantize_aware, pruned, multiply_accumulates, compared, tuned]
 #: Each ten steps of training.
 TRAININGS = {function.__name__: function for function in _TRAININGS}
 CASES = {

@@ -35,6 +35,7 @@ SHOWN = {
         "trained_quantize_aware",
         "trained_quantize_aware_sigmoid",
     ),
+    "`pruning.prune`": ("pruned",),
     "`tflite.convert`": (
         test_conversion.test_quantize_aware_student,
         test_conversion.test_int8_file,
@@ -52,6 +53,7 @@ SHOWN = {
 REFUSED = {
     "`tflite.convert(stream=...)`": test_conversion.test_what_cannot_be_handed_over_is_refused,
     "`compare(latency_runs=...)`": test_what_is_refused.test_latency,
+    "`pruning.Sparsity`, `WeightClustering`, `GradualPruning`": test_what_is_refused.test_sparsity,
     "`check_numerics=True`": test_what_is_refused.test_check_numerics,
     "`keras_distill.legacy`": test_what_is_refused.test_keras_2,
 }

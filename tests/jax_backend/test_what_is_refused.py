@@ -21,6 +21,20 @@ def test_latency():
         )
 
 
+def test_sparsity():
+    x, y, _ = data()
+    model = network(4, 1)
+    model.compile(loss="sparse_categorical_crossentropy")
+    for callback in (
+        keras_distill.pruning.Sparsity(0.5),
+        keras_distill.pruning.WeightClustering(),
+        keras_distill.pruning.GradualPruning(macs=0.5),
+    ):
+        message = f"`{type(callback).__name__}` needs the TensorFlow"
+        with pytest.raises(NotImplementedError, match=message):
+            model.fit(x, y, verbose=0, callbacks=[callback])
+
+
 def test_keras_2():
     with pytest.raises(NotImplementedError, match="`keras_distill.legacy` needs the TensorFlow"):
         import keras_distill.legacy  # noqa: F401

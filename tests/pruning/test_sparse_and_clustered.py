@@ -1,0 +1,226 @@
+"""Zeros and shared values that stay, step by step, whatever the optimizer does."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from keras_distill.tflite import flatbuffer
+
+import keras_distill
+from keras_distill import pruning, quantization, tflite
+from keras_distill.pruning.clustering import k_means
+from keras_distill.pruning.held import kernels_of
+
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network(width=8, dtype=None):
+    stack = [
+        keras.Input((8, 8, 1)),
+        layers.Conv2D(width, 3, dtype=dtype, name="first"),
+        layers.BatchNormalization(dtype=dtype),
+        layers.ReLU(dtype=dtype),
+        layers.DepthwiseConv2D(3, dtype=dtype),
+        layers.Conv2D(16, 1, activation="relu", dtype=dtype, name="second"),
+        layers.GlobalAveragePooling2D(dtype=dtype),
+        layers.Dense(10, dtype=dtype, name="scores"),
+    ]
+    return keras.Sequential(stack)
+
+
+def distiller_of(student, optimizer=None, **options):
+    distiller = keras_distill.Distiller(student, network(12), alpha=0.3)
+    optimizer = keras.optimizers.Adam(0.01) if optimizer is None else optimizer
+    distiller.compile(optimizer, CROSSENTROPY, **options)
+    return distiller
+
+
+@pytest.fixture
+def batches(digits):
+    images, labels = digits
+    return tf.data.Dataset.from_tensor_slices((images[:128], labels[:128])).batch(16)
+
+
+def arrays(student):
+    return [keras.ops.convert_to_numpy(x) for x in kernels_of(student)]
+
+
+class Watched(keras.callbacks.Callback):
+    """The kernels after each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(arrays(self.model.student))
+
+
+def zeros(kernels):
+    return [x == 0 for x in kernels]
+
+
+def test_zeros_stay_at_each_step_of_adam(batches):
+    student, watched = network(), Watched()
+    callback = pruning.Sparsity(0.75, begin_step=2, end_step=12, frequency=5)
+    distiller_of(student).fit(batches, epochs=3, verbose=0, callbacks=[callback, watched])
+    sizes = [x.size for x in arrays(student)]
+    counts = [[int(x.sum()) for x in zeros(kernels)] for kernels in watched.seen]
+    assert counts[0] == counts[3] == [0, 0, 0, 0]
+    # At step 5, t = 3/10 of the way; at the end, three quarters exactly.
+    share = 1 - (1 - (1 - 0.7**3) * 0.75)
+    assert counts[4] == [n - round(n * (1 - share)) for n in sizes]
+    assert counts[-1] == [n - round(n / 4) for n in sizes]
+    for before, after in zip(watched.seen, watched.seen[1:], strict=False):
+        for was, now in zip(zeros(before), zeros(after), strict=True):
+            assert now[was].all()
+    # No -0, which has other bits.
+    assert not any(np.signbit(x[x == 0]).any() for x in arrays(student))
+    assert pruning.sparsity_of(student) == {
+        x.path: np.mean(y == 0) for x, y in zip(kernels_of(student), arrays(student), strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "optimizer", "options"),
+    [
+        ("mixed_float16", keras.optimizers.Adam, {}),
+        (
+            None,
+            lambda: keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True),
+            {"steps_per_execution": 4},
+        ),
+        pytest.param(
+            *(None, keras.optimizers.AdamW, {"jit_compile": True}), marks=pytest.mark.nightly
+        ),
+    ],
+    ids=["mixed precision", "momentum, averages, several steps at once", "XLA"],
+)
+def test_zeros_stay_however_training_is_set_up(batches, dtype, optimizer, options):
+    student = network(dtype=dtype)
+    callback = pruning.Sparsity(0.5, end_step=4, frequency=2)
+    distiller = distiller_of(student, optimizer(), **options)
+    distiller.fit(batches, epochs=1, verbose=0)  # A step that was traced without the callback.
+    distiller.fit(batches, epochs=1, verbose=0, callbacks=[callback])
+    assert [int(x.sum()) for x in zeros(arrays(student))] == [x.size // 2 for x in arrays(student)]
+
+
+def test_two_of_four(batches):
+    """The two largest of four successive input channels."""
+    student = network()
+    callback = pruning.Sparsity(pattern=(2, 4), end_step=4, frequency=1)
+    distiller_of(student).fit(batches, epochs=1, verbose=0, callbacks=[callback])
+    first, _, second, scores = arrays(student)
+    assert np.all(first != 0)  # One input channel.
+    assert np.all((second.reshape(2, 4, 16) == 0).sum(1) == 2)
+    assert np.all((scores.reshape(4, 4, 10) == 0).sum(1) == 2)
+
+
+class Stops(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pruning.Sparsity(0.75, end_step=20, frequency=3),
+        pytest.param(lambda: pruning.WeightClustering(5, begin_step=10), marks=pytest.mark.nightly),
+    ],
+    ids=["sparse", "clustered"],
+)
+def test_an_interrupted_run_ends_in_the_same_weights(batches, tmp_path, make):
+    weights = []
+    for name in ("whole", "interrupted"):
+        keras.utils.set_random_seed(0)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / name, delete_checkpoint=False)
+        student = network()
+        if name == "interrupted":
+            with pytest.raises(KeyboardInterrupt):
+                distiller_of(student).fit(
+                    batches, epochs=4, verbose=0, callbacks=[make(), backup, Stops()]
+                )
+            keras.utils.set_random_seed(0)
+            student = network()
+        distiller_of(student).fit(batches, epochs=4, verbose=0, callbacks=[make(), backup])
+        weights.append(student.get_weights())
+    for whole, resumed in zip(*weights, strict=True):
+        np.testing.assert_array_equal(whole, resumed)
+
+
+def test_weights_share_a_few_values_and_learn_on(batches):
+    student, watched = network(), Watched()
+    callback = pruning.WeightClustering(4, begin_step=8)
+    distiller_of(student).fit(batches, epochs=2, verbose=0, callbacks=[callback, watched])
+    members = [np.unique(x, return_inverse=True)[1] for x in watched.seen[7]]
+    for kernels in watched.seen[7:]:
+        for kernel, expected in zip(kernels, members, strict=True):
+            values, found = np.unique(kernel, return_inverse=True)
+            assert len(values) <= 4
+            # The clusters stay, their order aside.
+            assert len(np.unique(np.stack([found.ravel(), expected.ravel()]), axis=1).T) <= 4
+    assert not np.array_equal(watched.seen[7][0], watched.seen[-1][0])
+
+
+def test_k_means_is_that_of_its_definition(rng):
+    values = np.concatenate([rng.normal(center, 0.1, 50) for center in (-3, 0, 4)])
+    members = k_means(values, 3)
+    assert [len(set(members[i : i + 50])) for i in (0, 50, 100)] == [1, 1, 1]
+    assert len(set(members)) == 3
+
+
+def integers(tflite_file):
+    """The kernels in a file, in the order of its operators."""
+    file = flatbuffer.File(tflite_file)
+    names = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    tensors = [
+        file.graph.tensors[x.inputs[1]]
+        for x in file.graph.operators
+        if file.operator_name(x) in names
+    ]
+    return [file.integers(x).reshape(flatbuffer.shape_of(x)) for x in tensors]
+
+
+def test_zeros_and_clusters_are_those_of_the_file(batches, digits):
+    """Sparse, then clustered, both while quantization is simulated."""
+    student = quantization.quantize_aware(network(), digits[0][:64])
+    distiller = distiller_of(student)
+    distiller.fit(
+        batches, epochs=1, verbose=0, callbacks=[pruning.Sparsity(0.5, end_step=4, frequency=1)]
+    )
+    was_zero = zeros(arrays(student))
+    callback = pruning.WeightClustering(6)
+    distiller.fit(batches, epochs=1, verbose=0, callbacks=[callback])
+    for was, kernel in zip(was_zero, arrays(student), strict=True):
+        np.testing.assert_array_equal(was, kernel == 0)
+        assert len(np.unique(kernel)) <= 6
+    artifact = tflite.convert(student, "micro")
+    artifact.verify(digits[0][:16])
+    first, depthwise, second, scores = integers(artifact.tflite)
+    for values, kernel in (
+        (first, np.moveaxis(arrays(student)[0], -1, 0)),
+        (depthwise[0], arrays(student)[1][..., 0]),
+        (second, np.moveaxis(arrays(student)[2], -1, 0)),
+        (scores, arrays(student)[3].T),
+    ):
+        assert np.all(values[kernel == 0] == 0)
+    for channel in (*first, *second, *scores):
+        assert len(np.unique(channel)) <= 6
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pruning.Sparsity(), "Give either `sparsity` or `pattern`"),
+        (lambda: pruning.Sparsity(1.0), "`sparsity` must be greater than 0 and less than 1"),
+        (lambda: pruning.Sparsity(pattern=(4, 2)), r"`pattern` must be a pair \(n, m\)"),
+        (lambda: pruning.Sparsity(0.5, 5, 2), "at most `end_step`. Received: begin_step=5"),
+        (lambda: pruning.Sparsity(0.5, frequency=0), "`frequency` must be at least 1"),
+        (lambda: pruning.WeightClustering(1), "`clusters` must be at least 2"),
+    ],
+)
+def test_wrong_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,365 @@
+import keras
+import numpy as np
+import pruning_zoo as zoo
+import pytest
+from keras import layers
+
+import keras_distill
+from keras_distill import pruning, quantization, tflite
+from keras_distill.evaluation import multiply_accumulates
+from keras_distill.pruning import structured
+from keras_distill.pruning.goals import Goal, shares
+from keras_distill.pruning.gradual import zero_units
+from keras_distill.pruning.importance import importances
+from keras_distill.pruning.removal import without
+from keras_distill.pruning.step import Role
+from keras_distill.pruning.structure import Structure
+
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def with_random_weights(model):
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        if "seed" in weight.path:
+            continue
+        is_variance = "variance" in weight.path
+        draw = (
+            rng.uniform(0.2, 1, weight.shape) if is_variance else rng.normal(0, 0.4, weight.shape)
+        )
+        weight.assign(draw)
+    return model
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: with_random_weights(make()) for name, make in zoo.MODELS.items()}
+
+
+@pytest.fixture
+def network():
+    inputs = keras.Input((4,))
+    x = layers.Dense(3, activation="relu", name="hidden")(inputs)
+    return with_random_weights(keras.Model(inputs, layers.Dense(2, name="scores")(x)))
+
+
+def zeroed(structure, units):
+    """Sets all weights that make the units to 0."""
+    for weight in structure.weights:
+        value = np.copy(keras.ops.convert_to_numpy(weight.variable))
+        for place, axis in enumerate(weight.axes):
+            if axis is not None and axis.role is Role.MAKES:
+                leaving = np.isin(structure.units.of(axis.channels), units)
+                value[(slice(None),) * place + (leaving,)] = 0
+        weight.variable.assign(value)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_units_whose_weights_are_0_leave_without_a_trace(models, name, share, rng):
+    structure = Structure(models[name])
+    order = structured.leaving_order(structure, rng.uniform(size=len(structure.units)))
+    units = order[: max(1, round(share * len(order)))]
+    before = models[name].get_weights()
+    zeroed(structure, units)
+    x = zoo.inputs(models[name])
+    expected = models[name](x, training=False)
+    smaller = without(models[name], structure, units)
+    models[name].set_weights(before)
+    assert type(smaller) is type(models[name])
+    assert smaller.count_params() < models[name].count_params()
+    keras.tree.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        smaller(x, training=False),
+        expected,
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "siamese" else pytest.param(name, marks=pytest.mark.nightly)
+        for name in zoo.MODELS
+    ],
+)
+def test_smaller_models_are_saved_and_trained(models, name, tmp_path):
+    before = models[name].get_weights()
+    smaller = pruning.prune(models[name], macs=0.5, importance="l1")
+    x = zoo.inputs(smaller, 8)
+    path = tmp_path / "smaller.keras"
+    smaller.save(path)
+    loaded = keras.models.load_model(path)
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, loaded(x, training=False), smaller(x, training=False)
+    )
+    y = keras.tree.map_structure(np.zeros_like, smaller(x, training=False))
+    smaller.compile("adam", "mse")
+    smaller.fit(x, y, verbose=0)
+    assert [x.name for x in smaller.layers] == [x.name for x in models[name].layers]
+    for old, new in zip(before, models[name].get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.25])
+@pytest.mark.parametrize("name", [*set(zoo.MODELS) - {"recurrent"}])
+def test_files_of_smaller_models_are_proven(models, name, share):
+    smaller = pruning.prune(models[name], macs=share, importance="l1")
+    x = zoo.inputs(smaller, 8)
+    tflite.convert(smaller, quantization="int8", calibration=x).verify(x)
+
+
+@pytest.mark.parametrize("share", [0.75, 0.3])
+def test_multiply_accumulates_are_met_and_hardly_more_than_that(models, share):
+    model = models["residual"]
+    smaller = pruning.prune(model, macs=share, importance="scale")
+    found = multiply_accumulates(smaller) / multiply_accumulates(model)
+    assert 0.85 * share < found <= share
+
+
+def test_sums_leave_together():
+    """A residual sum has as many channels everywhere; what is between has its own."""
+    model = with_random_weights(zoo.residual())
+    structure = Structure(model)
+    unit = {path: structure.units.of(channels) for path, channels in structure.made.items()}
+    np.testing.assert_array_equal(unit["stem"], unit["second_0"])
+    np.testing.assert_array_equal(unit["stem"], unit["second_1"])
+    assert not set(unit["stem"]) & set(unit["first_0"])
+    smaller = without(model, structure, [*unit["stem"][:3], *unit["first_0"][:5]])
+    filters = {x.name: x.filters for x in smaller.layers if hasattr(x, "filters")}
+    assert filters == {"stem": 5, "first_0": 7, "second_0": 5, "first_1": 12, "second_1": 5}
+
+
+def test_groups_lose_the_same_places():
+    structure = Structure(zoo.grouped())
+    groups = structure.units.of(structure.made["groups"]).reshape(4, 4)
+    assert (groups == groups[0]).all()
+
+
+def test_heads_leave(models):
+    structure = Structure(models["transformer"])
+    heads = structure.units.of(structure.made["attention (heads)"])
+    smaller = without(models["transformer"], structure, heads[1:3])
+    assert smaller.get_layer("attention").num_heads == 2
+    old, new = (m.get_layer("attention").query_dense for m in (models["transformer"], smaller))
+    np.testing.assert_array_equal(new.kernel, old.kernel.numpy()[:, [0, 3]])
+
+
+def test_what_stays_whole_is_named(models):
+    reasons = pruning.kept_whole(models["transformer"])
+    assert reasons["embedding"] == (
+        "'layer_normalization' (LayerNormalization) computes its statistics over all channels"
+    )
+    assert "wide" not in reasons
+
+
+def test_layers_without_a_rule_are_left_alone(rng):
+    class Doubled(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    inputs = keras.Input((4,))
+    x = layers.Dense(8, activation="relu", name="before")(inputs)
+    x = Doubled(name="doubled")(x)
+    x = layers.Dense(8, activation="relu", name="after")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="scores")(x))
+    assert pruning.kept_whole(model) == {
+        "before": "'doubled' (Doubled) has no rule, so that it keeps all that it reads and makes",
+        "scores": "it is an output of the model",
+    }
+    smaller = pruning.prune(model, macs=0.8, importance="l1")
+    assert smaller.get_layer("before").units == 8
+    assert smaller.get_layer("after").units < 8
+
+
+def test_values_that_are_not_0_stay():
+    """A sigmoid gives 0.5 where its weights are 0."""
+    inputs = keras.Input((4,))
+    x = layers.Dense(8, activation="sigmoid", name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, name="scores")(x))
+    reason = "'scores' (Dense) reads values that aren't 0 where their weights are"
+    assert pruning.kept_whole(model)["hidden"] == reason
+
+
+# Importance.
+
+
+def scores(network, kind, model=None, data=None):
+    structure = Structure(network)
+    units = structure.units.of(structure.made["hidden"])
+    return importances(structure, kind, model, data)[units]
+
+
+def test_l1_is_relative_to_the_mean_of_the_layer(network):
+    sums = np.abs(network.get_layer("hidden").get_weights()[0].astype("float64")).sum(0)
+    np.testing.assert_allclose(scores(network, "l1"), sums / sums.mean(), rtol=1e-12)
+
+
+def test_scale_is_that_of_batch_normalization(models):
+    structure = Structure(models["stack"])
+    first, second = (structure.units.of(structure.made[name]) for name in ("first", "second"))
+    found = importances(structure, "scale", None, None)
+    gamma = np.abs(models["stack"].layers[2].gamma.numpy().astype("float64"))
+    np.testing.assert_allclose(found[first], gamma / gamma.mean(), rtol=1e-12)
+    assert np.isinf(found[second]).all()
+
+
+def loss_without(network, unit, loss):
+    """The loss where a hidden unit is not read."""
+    kernel = network.get_layer("scores").kernel
+    value = kernel.numpy()
+    kernel.assign(value * (np.arange(3) != unit)[:, None])
+    result = float(loss())
+    kernel.assign(value)
+    return result
+
+
+def test_taylor_is_the_squared_change_of_a_linear_loss(network, rng):
+    """To first order is exactly, where the loss is linear in the outputs."""
+    batches = [rng.standard_normal((5, 4)).astype("float32") for _ in range(2)]
+    network.compile(loss=lambda y, y_pred: keras.ops.mean(y_pred * y, axis=-1))
+    y = rng.standard_normal((5, 2)).astype("float32")
+    expected = np.zeros(3)
+    for x in batches:
+
+        def loss(x=x):
+            return keras.ops.mean(network(x) * y)
+
+        before = float(loss())
+        expected += [(loss_without(network, i, loss) - before) ** 2 / 2 for i in range(3)]
+    found = scores(network, "taylor", network, [(x, y) for x in batches])
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_taylor_follows_the_distillation_loss(network, rng):
+    teacher = with_random_weights(keras.Sequential([keras.Input((4,)), layers.Dense(2)]))
+
+    def squares(y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+    distiller = keras_distill.Distiller(network, teacher, squares, alpha=0.0)
+    distiller.compile("adam")
+    x = rng.standard_normal((5, 4)).astype("float32")
+    hidden = np.asarray(network.get_layer("hidden")(x), "float64")
+    kernel = network.get_layer("scores").kernel.numpy().astype("float64")
+    # The gradient of the mean of squares by a hidden unit, times the unit.
+    error = np.asarray(network(x), "float64") - np.asarray(teacher(x), "float64")
+    change = (2 / 2 * error @ kernel.T * hidden).mean(0)
+    found = scores(network, "taylor", distiller, [(x, None)])
+    np.testing.assert_allclose(found, change**2, rtol=1e-4)
+
+
+def test_units_cost_what_their_leaving_saves(network):
+    structure = Structure(network)
+    (unit, *_) = structure.units.of(structure.made["hidden"])
+    cost = shares(structure, [Goal("macs", 0.5)])[unit]
+    before = multiply_accumulates(network)
+    after = multiply_accumulates(without(network, structure, [unit]))
+    np.testing.assert_allclose(cost, (before - after) / before, rtol=1e-12)
+
+
+def test_what_matters_little_to_the_loss_leaves_first(split):
+    keras.utils.set_random_seed(0)
+    (x, y), test = split
+    model = zoo.stack()
+    model.compile(keras.optimizers.Adam(3e-3), CROSSENTROPY)
+    model.fit(x, y, epochs=3, batch_size=32, verbose=0)
+    structure = Structure(model)
+    batches = [(x[i : i + 100], y[i : i + 100]) for i in range(0, 400, 100)]
+    found = importances(structure, "taylor", model, batches)
+    lost = []
+    for sign in (1, -1):
+        order = structured.leaving_order(structure, sign * np.nan_to_num(found, posinf=1e9))
+        smaller = without(model, structure, order[:12])
+        lost.append(float(CROSSENTROPY(test[1], smaller(test[0]))))
+    assert lost[0] < lost[1]
+
+
+# Files.
+
+
+def test_bytes_of_the_file_are_met(models):
+    x = zoo.inputs(models["stack"], 8)
+    export = {"target": "micro", "quantization": "int8", "calibration": x}
+    smaller = pruning.prune(models["stack"], flash="4.4KB", export=export, importance="l1")
+    artifact = tflite.convert(smaller, **export)
+    assert 4000 < artifact.report["bytes"] <= 4.4 * 1024
+    artifact.verify(x)
+
+
+def test_arena_that_cannot_be_met(models):
+    x = zoo.inputs(models["stack"], 8)
+    export = {"target": "micro", "quantization": "int8", "calibration": x}
+    with pytest.raises(tflite.BudgetError, match="`arena` can't be met: 100 allowed"):
+        pruning.prune(models["stack"], arena=100, export=export, importance="l1")
+
+
+# Refusals.
+
+
+def test_multiply_accumulates_that_cannot_be_met(models):
+    with pytest.raises(tflite.BudgetError, match=r"`macs` can't be met.*scores: it is an output"):
+        pruning.prune(models["stack"], macs=10, importance="l1")
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Give a goal: `macs`, `flash` or `arena`"),
+        ({"macs": 0}, "`macs` must be a share .* Received: macs=0"),
+        ({"flash": "64KB"}, "`flash` is measured in the exported file: give `export`"),
+        ({"macs": 0.5, "importance": "l2"}, "`importance` must be one of 'taylor', 'l1', 'scale'"),
+        ({"macs": 0.5}, '`importance="taylor"` needs `data`'),
+        ({"macs": 0.5, "data": []}, "give a compiled `Distiller`, or compile the model"),
+        ({"macs": 0.5, "importance": "scale"}, "no unit that may leave has a BatchNormalization"),
+    ],
+)
+def test_wrong_arguments(network, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pruning.prune(network, **arguments)
+
+
+def test_wrong_models(network):
+    with pytest.raises(TypeError, match="`model` must be a Keras 3 model"):
+        pruning.prune("student.keras", macs=0.5)
+    with pytest.raises(ValueError, match="is neither Functional nor a built Sequential"):
+        pruning.prune(Subclassed(), macs=0.5, importance="l1")
+    with pytest.raises(ValueError, match="is quantize-aware: prune the float model"):
+        pruning.prune(quantization.quantize_aware(network), macs=0.5, importance="l1")
+
+
+# In steps.
+
+
+def test_units_become_0_in_steps_and_leave_without_a_trace(split, tmp_path):
+    """After an interruption, too: what is 0 says what has left."""
+    (x, y), test = split
+    student = zoo.stack()
+    distiller = keras_distill.Distiller(student, zoo.stack(), alpha=0.3)
+    distiller.compile(keras.optimizers.Adam(3e-3), CROSSENTROPY)
+    callback = pruning.GradualPruning(macs=0.5, begin_step=4, end_step=16, frequency=4)
+    counts = []
+    counting = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: counts.append(
+            len(zero_units(Structure(distiller.student)))
+        )
+    )
+    distiller.fit(x[:320], y[:320], batch_size=32, verbose=0, callbacks=[callback, counting])
+    distiller.save_weights(tmp_path / "half.weights.h5")
+    distiller.load_weights(tmp_path / "half.weights.h5")
+    callback = pruning.GradualPruning(macs=0.5, begin_step=4, end_step=16, frequency=4)
+    distiller.fit(x[:320], y[:320], batch_size=32, verbose=0, callbacks=[callback, counting])
+    assert counts[6] == 0 < counts[7] == counts[9] == counts[10]
+    assert counts[15] == counts[-1] > 0
+    assert counts == sorted(counts)
+    smaller = pruning.remove_zeros(student)
+    share = multiply_accumulates(smaller) / multiply_accumulates(student)
+    assert 0.4 < share <= 0.5
+    np.testing.assert_allclose(
+        smaller(test[0], training=False), student(test[0], training=False), atol=1e-5
+    )
