@@ -72,10 +72,12 @@ def _histories(histories: Mapping[str, Any]) -> dict[str, list[dict[str, list[fl
         runs = runs if isinstance(runs, (list, tuple)) else [runs]
         found[name] = [getattr(run, "history", run) for run in runs]
         for run in found[name]:
-            if not isinstance(run, Mapping):
+            values = run.values() if isinstance(run, Mapping) else [None]
+            if not all(isinstance(each, (list, tuple, np.ndarray)) for each in values):
                 raise TypeError(
                     "`histories` must be a dict from names to what `fit` returned, its `history`, "
-                    f"or lists of these. Received for {name!r}: {type(run).__name__}"
+                    f"or lists of these. Received for {name!r}: "
+                    f"{run if isinstance(run, Mapping) else type(run).__name__}"
                 )
     return found
 

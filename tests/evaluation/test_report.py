@@ -154,6 +154,8 @@ def test_curves_have_the_colors_of_their_candidates(comparison, tmp_path, monkey
     assert not others & set(pictures.colors(names, "teacher").values())
     with pytest.raises(TypeError, match="`histories` must be .* Received for 'x': float"):
         comparison.report(tmp_path, histories={"x": [1.0]})
+    with pytest.raises(TypeError, match="`histories` must be .* Received for 'x': .*'epochs': 1"):
+        comparison.report(tmp_path, histories={"x": {"epochs": 1}})
 
 
 @pytest.mark.parametrize(
