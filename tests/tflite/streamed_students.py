@@ -109,6 +109,11 @@ def late():
     )
 
 
+def last():
+    """A recurrent layer whose state is the output."""
+    return _model((12, 4), layers.Conv1D(5, 3, activation="relu"), layers.GRU(3, name="memory"))
+
+
 #: Students whose every output can be compared, and the hops to compare with.
 STUDENTS = {causal: (1, 3), valid: (2, 4), flat: (2, 6), same: (2, 4), residual: (1, 5)}
 

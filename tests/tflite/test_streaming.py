@@ -343,6 +343,19 @@ def test_recurrent_layers_go_on_from_frame_to_frame(quantization, kind):
         assert np.sqrt(np.mean((found[0] - expected) ** 2)) < 0.1 * expected.std()
 
 
+def test_a_recurrent_layer_may_come_last():
+    """Its state is the output, and keeps the output's scale where it goes back in."""
+    with pytest.warns(UserWarning, match="is that of the student on the recording so far"):
+        artifact = recurrent(streamed_students.last, "int8", 1)
+    student = student_of(streamed_students.last)
+    recordings = streamed_students.recordings(student, 12)
+    rows = artifact.report["stream"]["proof"]["compared"]
+    assert [row["largest_difference"] for row in rows] == [0] * len(rows)
+    got = artifact.predict(recordings, "micro")[:, -1]
+    expected = student.predict(recordings, verbose=0)
+    assert np.abs(got - expected).max() <= 3 * artifact.ports.outputs[0].scale
+
+
 @pytest.mark.parametrize("quantization", ["float16", "int8"])
 def test_lstm_streams_on_phones(quantization):
     student = student_of(streamed_students.lstm)
