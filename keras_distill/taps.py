@@ -160,7 +160,7 @@ def run(
         output = softmaxes.get(id(x), x)
         if id(x) not in factors:
             return output
-        return dataclasses.replace(Output.of(output), factors=factors[id(x)])
+        return dataclasses.replace(Output.of(output), factors=factors[id(x)].factors)
 
     outputs = keras.tree.map_structure(noted, outputs)
     features = []
@@ -209,7 +209,7 @@ def masked_softmaxes(model: Any) -> Iterator[dict[int, Output]]:
 
 
 @contextlib.contextmanager
-def projections(model: Any) -> Iterator[dict[int, Factors]]:
+def projections(model: Any) -> Iterator[dict[int, Output]]:
     """Collects what layers without an activation make sequences from.
 
     These are `Dense` layers, and `ReversibleEmbedding`s that are called in reverse. Over a large
@@ -219,9 +219,10 @@ def projections(model: Any) -> Iterator[dict[int, Factors]]:
         model: A model of Keras.
 
     Yields:
-        A dict from `id(x)` to the factors of each result x.
+        A dict from `id(x)` to the `Output`, with factors, of each result x.
     """
-    found: dict[int, Factors] = {}
+    # They hold their results: nothing else may take the place, and the id, of one meanwhile.
+    found: dict[int, Output] = {}
 
     def recording(layer):
         def call(original, inputs, *args, **kwargs):
@@ -230,7 +231,8 @@ def projections(model: Any) -> Iterator[dict[int, Factors]]:
             projects = not embeds or kwargs.get("reverse", args[:1] == (True,))
             if projects and len(values.shape) > 2:
                 weights = _output_embedding(layer, inputs.dtype)
-                found[id(values)] = Factors((inputs,), weights, _projected)
+                factors = Factors((inputs,), weights, _projected)
+                found[id(values)] = dataclasses.replace(Output.of(values), factors=factors)
             return values
 
         return call

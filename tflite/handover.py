@@ -177,7 +177,8 @@ def _signature_of_json(known):
 
 
 def _write_json(folder, name, content):
-    (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    text = json.dumps(content, default=lambda number: number.item())  # NumPy's numbers
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def _read_json(folder, name):

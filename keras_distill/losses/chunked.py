@@ -88,10 +88,27 @@ def label_cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
         logits: Float, shape `(batch, ..., classes)`.
 
     Returns:
-        One value per sample and position, shape `(batch, ...)`.
+        One value per sample and position, shape `(batch, ...)`; 0 where a label names no class
+        (-100, say).
     """
-    labels = ops.cast(labels, "int32")[..., None]
-    return -ops.take_along_axis(ops.log_softmax(logits), labels, axis=-1)[..., 0]
+    labels = ops.cast(labels, "int32")
+    known = ops.logical_and(labels >= 0, labels < logits.shape[-1])
+    at = ops.where(known, labels, ops.zeros_like(labels))[..., None]
+    values = -ops.take_along_axis(ops.log_softmax(logits), at, axis=-1)[..., 0]
+    return ops.where(known, values, ops.zeros_like(values))
+
+
+def _as_classes(labels, shape):
+    """Labels as integers of a shape, one for each position."""
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == len(shape) + 1 and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, axis=-1)
+    if len(labels.shape) != len(shape):
+        raise ValueError(
+            "`Chunked` takes labels as class numbers, one for each position: shape "
+            f"{tuple(shape)}. Received: labels of shape {tuple(labels.shape)}"
+        )
+    return labels
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -169,7 +186,8 @@ class Chunked(DistillationLoss):
             return self._of_positions(of_teacher, logits, *given[count:])
 
         ours = _as_tensors(student.factors_at())
-        given = [*theirs.rows, *([] if labels is None else [labels])]
+        labels = [] if labels is None else [_as_classes(labels, student.shape[:-1])]
+        given = [*theirs.rows, *labels]
         given = [ops.convert_to_tensor(x) for x in given]
         rank = len(student.shape) - 1
         with keras.name_scope(self.name):

@@ -88,6 +88,40 @@ def test_labels_in_the_same_chunks(sentences):
     assert_same_training(plain, chunked)
 
 
+def test_labels_that_name_no_class_teach_nothing():
+    """Language models mark what isn't to be learned by -100, which would count from the end."""
+    rng = np.random.default_rng(0)
+    teacher, student = rng.normal(size=(2, 2, 3, WORDS)).astype("float32")
+    loss = Chunked(SoftTargets(1.0), positions=2, label_weight=1.0, reduction=None)
+    labels = np.array([[3, -100, WORDS], [0, -1, WORDS - 1]])
+    log_p = student - np.log(np.exp(student).sum(-1, keepdims=True))
+    known = (labels >= 0) & (labels < WORDS)
+    each = -np.take_along_axis(log_p, np.where(known, labels, 0)[..., None], -1)[..., 0]
+    for given in (labels, labels[..., None]):
+        got = loss((teacher, given), student)
+        np.testing.assert_allclose(got, np.where(known, each, 0), rtol=1e-5)
+    with pytest.raises(ValueError, match="class numbers, one for each position"):
+        loss((teacher, student), student)
+
+
+class Hidden(keras.Model):
+    """A projection inside, whose result is gone once the output is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.Dense(WORDS)
+
+    def call(self, x):
+        return keras.ops.tanh(self.inner(x)) + 1
+
+
+def test_only_what_a_projection_returned_is_taken_apart():
+    model, x = Hidden(), np.ones((2, 3, 4), "float32")
+    for _ in range(20):
+        outputs, _ = run(model, [], x, "student")
+        assert getattr(outputs, "factors", None) is None
+
+
 def test_a_model_that_ends_in_softmax(sentences):
     results = [
         trained(

@@ -24,7 +24,7 @@ ARGUMENTS = {
     "batch_size": None,
     "input_signature": {"x": keras.InputSpec(shape=(None, 3), dtype="float32", name="x")},
     "max_flash": "64KB",
-    "max_arena": 3000,
+    "max_arena": np.int64(3000),
 }
 
 
