@@ -22,7 +22,16 @@ __all__ = [
 ]
 
 # Loaded on first use: each brings heavy dependencies that training alone doesn't need.
-_LAZY = ("data", "detection", "evaluation", "legacy", "pruning", "tflite", "tuning")
+_LAZY = (
+    "data",
+    "detection",
+    "evaluation",
+    "language",
+    "legacy",
+    "pruning",
+    "tflite",
+    "tuning",
+)
 
 
 def __getattr__(name):

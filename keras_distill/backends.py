@@ -46,6 +46,20 @@ def compiled_by_jax(function: Callable, variables: Sequence) -> Callable:
     return lambda inputs: pure([variable.value for variable in variables], inputs)
 
 
+def compiled(function: Callable, variables: Sequence) -> Callable:
+    """A function of a batch, compiled by the backend: a graph of TensorFlow, a program of JAX.
+
+    Args:
+        function: Function of a structure of tensors, which changes no variables.
+        variables: The Keras variables that it reads.
+    """
+    if keras.backend.backend() == "jax":
+        return compiled_by_jax(function, variables)
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False, reduce_retracing=True)
+
+
 def pulled_back(function: Callable, inputs: Sequence, upstream: Any) -> list:
     """The gradient of a function with respect to each of its inputs.
 

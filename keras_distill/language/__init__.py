@@ -1,0 +1,27 @@
+"""Language models: text that a model writes, distillation on it, vocabularies, and scores."""
+
+from keras_distill.language.buckets import bucketed
+from keras_distill.language.generation import generate, write_targets
+from keras_distill.language.on_policy import OnPolicyDistiller
+from keras_distill.language.scores import (
+    bits_per_character,
+    bleu,
+    chrf,
+    exact_match,
+    perplexity,
+)
+from keras_distill.language.vocabularies import fingerprint, require_same_vocabulary
+
+__all__ = [
+    "OnPolicyDistiller",
+    "bits_per_character",
+    "bleu",
+    "bucketed",
+    "chrf",
+    "exact_match",
+    "fingerprint",
+    "generate",
+    "perplexity",
+    "require_same_vocabulary",
+    "write_targets",
+]

@@ -1,0 +1,93 @@
+"""Batches of sequences of about one length."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_distill.checks import whole_number
+from keras_distill.teachers import Answered, Keyed
+from keras_distill.teachers.batches import x_of
+
+
+def bucketed(
+    dataset: tf.data.Dataset,
+    lengths: Sequence[int],
+    batch_size: int,
+    tokens: str | None = None,
+) -> tf.data.Dataset:
+    """Batches of sequences of about one length, cut to the length of their bucket.
+
+    Of each example, all that is as long as its tokens is cut alike: labels, weights, and the
+    answers that `teachers.Stored.attach` brought. So nothing can slip against the tokens, and
+    neither model computes padding that a batch doesn't need.
+
+    Args:
+        dataset: Single examples, padded with 0 on the right to one length: `x`, `(x, y)` or
+            `(x, y, sample_weight)`, or what `attach` gave, shuffled or not.
+        lengths: Lengths to cut to, ascending. Longer sequences keep the length that they have.
+        batch_size: Number of examples in a batch. Buckets that aren't full at the end give smaller
+            ones.
+        tokens: Name of the input that holds the tokens, of several. Defaults to `None`: the only
+            one.
+
+    Returns:
+        `tf.data.Dataset` of batches.
+
+    Raises:
+        ValueError: If lengths don't ascend, or an example has no axis of a known length.
+
+    Example:
+
+    >>> train = stored.attach(train).shuffle(10_000)
+    >>> train = keras_distill.language.bucketed(train, [16, 32], batch_size=64)
+    """
+    whole_number("batch_size", batch_size, 1)
+    lengths = [whole_number("lengths", length, 1) for length in lengths]
+    if not lengths or lengths != sorted(set(lengths)):
+        raise ValueError(f"`lengths` must ascend. Received: lengths={lengths}")
+    full = _tokens(dataset.element_spec, tokens).shape[0]
+    if full is None:
+        raise ValueError(
+            "Sequences must be padded to one length before they are put into buckets. Received "
+            f"tokens of shape {_tokens(dataset.element_spec, tokens).shape}"
+        )
+    lengths = [*(length for length in lengths if length < full), full]
+    bounds = tf.constant(lengths, "int64")
+
+    def bucket(*element):
+        is_token = tf.not_equal(_tokens(element, tokens), 0)
+        # Up to the last token, in case there is a 0 among them.
+        length = tf.reduce_max(tf.where(is_token, tf.range(1, full + 1), 0))
+        return tf.searchsorted(bounds, [tf.cast(length, "int64")], out_type="int64")[0]
+
+    def batches(number, examples):
+        length = bounds[number]
+
+        def cut(leaf):
+            return leaf[:length] if leaf.shape.rank and leaf.shape[0] == full else leaf
+
+        def of_example(*element):
+            element = keras.tree.map_structure(cut, element)
+            return element if len(element) > 1 else element[0]
+
+        return examples.map(of_example).batch(batch_size)
+
+    return dataset.group_by_window(bucket, batches, window_size=batch_size)
+
+
+def _tokens(element: Any, name: str | None) -> Any:
+    """The tokens of an example."""
+    x = x_of(element)
+    if isinstance(x, (Answered, Keyed)):
+        x = x.inputs
+    if name is not None:
+        return x[name]
+    leaves = keras.tree.flatten(x)
+    if len(leaves) != 1:
+        raise ValueError(
+            "Name the input that holds the tokens: `tokens=...`. Received several inputs: "
+            f"{list(x) if isinstance(x, dict) else len(leaves)}"
+        )
+    return leaves[0]

@@ -1,0 +1,257 @@
+"""Text that Keras models write: for use, and as targets of a student."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_distill import backends
+from keras_distill._types import Tensor
+from keras_distill.checks import positive, whole_number
+from keras_distill.language.search import beam_search, reader, written
+from keras_distill.teachers import BaseTeacher, store
+from keras_distill.teachers.base import contents_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Writing:
+    """How sequences are written; see `generate`."""
+
+    length: int
+    end: int
+    start: int | None = None
+    target: str | None = None
+    beams: int = 1
+    length_penalty: float = 1.0
+    temperature: float | None = None
+
+    def __post_init__(self):
+        whole_number("length", self.length, 2)
+        whole_number("end", self.end, 1)
+        whole_number("beams", self.beams, 1)
+        if self.temperature is not None:
+            positive("temperature", self.temperature)
+            if self.beams > 1:
+                raise ValueError(
+                    "Tokens are drawn, or searched for by beams: give `temperature` or `beams`. "
+                    f"Received: temperature={self.temperature}, beams={self.beams}"
+                )
+        if (self.target is None) != (self.start is None):
+            raise ValueError(
+                "`target`, the name of the decoder's input, and `start`, its first token, belong "
+                "together; a model that continues prompts needs neither. "
+                f"Received: target={self.target!r}, start={self.start!r}"
+            )
+        if self.start is not None:
+            whole_number("start", self.start, 1)
+
+    def write(self, model: Any, inputs: Any, draws: Tensor | None = None) -> Tensor:
+        """Sequences for a batch of inputs, int32, shape `(batch, length)`."""
+        if self.target is None:
+            prompts, inputs = ops.cast(inputs, "int32"), None
+            given = ops.sum(ops.cast(ops.not_equal(prompts, 0), "int32"), axis=-1)
+            tokens = _fitted(prompts, self.length)
+        else:
+            inputs = _others(inputs, self.target)
+            batch = ops.shape(keras.tree.flatten(inputs)[0])[0]
+            given = ops.ones((batch,), dtype="int32")
+            tokens = ops.full((batch, self.length), self.start, dtype="int32")
+        if self.beams == 1:
+            next_logits = reader(model, inputs, self.target)
+            return written(next_logits, tokens, given, self.end, draws, self.temperature or 1.0)
+        if inputs is not None:
+            inputs = {name: ops.repeat(x, self.beams, axis=0) for name, x in inputs.items()}
+        next_logits = reader(model, inputs, self.target)
+        found = beam_search(next_logits, tokens, given, self.end, self.beams, self.length_penalty)
+        return found[0][:, 0]
+
+
+def generate(
+    model: keras.Model,
+    inputs: Any,
+    *,
+    length: int,
+    end: int,
+    start: int | None = None,
+    target: str | None = None,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    temperature: float | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Has a model write sequences: greedily, by beam search, or by drawing tokens.
+
+    The model is causal, and its output at a position is for the token after it. It is run on the
+    whole sequence for each token. Token 0 is padding.
+
+    Args:
+        model: A Keras model: one that continues prompts, with the tokens so far as its only input,
+            or an encoder and decoder, with the decoder's tokens as the input `target`.
+        inputs: Prompts, integers, shape `(samples, tokens)`, padded with 0 on the right; or, with
+            `target`, a dict of the model's other inputs.
+        length: Tokens of a sequence that is returned, with prompt or start.
+        end: The token that ends a sequence.
+        start: With `target`, the token that begins the decoder's input.
+        target: Name of the decoder's input. Defaults to `None`: the model continues prompts.
+        beams: How many continuations are searched side by side. Defaults to `1`: each token is the
+            most likely one.
+        length_penalty: Exponent p by which beams of different lengths are compared: the sum of
+            log-probabilities divided by `tokens ** p`.
+        temperature: If given, tokens are drawn from `softmax(logits / temperature)`.
+        seed: Seed of the draws.
+        batch_size: Sequences that are written at a time.
+
+    Returns:
+        Tokens, int32, shape `(samples, length)`: prompt or start, what was written up to `end`,
+        and 0 after it.
+
+    Raises:
+        ValueError: If a number is out of range, or prompts leave no room.
+
+    Example:
+
+    >>> keras_distill.language.generate(
+    ...     model, {"source": x_test}, target="target", start=1, end=2, length=30, beams=4
+    ... )
+    """
+    writing = Writing(length, end, start, target, beams, length_penalty, temperature)
+    whole_number("batch_size", batch_size, 1)
+    count = len(keras.tree.flatten(inputs)[0])
+    if target is None:
+        _check_prompts(np.asarray(inputs), length)
+
+    def write(batch):
+        return writing.write(model, batch["inputs"], batch.get("draws"))
+
+    compiled = backends.compiled(write, model.variables)
+    draws = np.random.default_rng(seed).random((count, length), "float32")
+    found = []
+    for first in range(0, count, batch_size):
+        # All batches are of one size, for which the function is compiled.
+        rows = np.minimum(np.arange(first, first + batch_size), count - 1)
+        batch = {"inputs": keras.tree.map_structure(lambda x, at=rows: np.asarray(x)[at], inputs)}
+        if temperature is not None:
+            batch["draws"] = draws[rows]
+        found.append(np.asarray(compiled(batch))[: count - first])
+    return np.concatenate(found)
+
+
+def write_targets(
+    teacher: keras.Model,
+    dataset: Any,
+    path: Any,
+    *,
+    length: int,
+    end: int,
+    start: int | None = None,
+    target: str | None = None,
+    beams: int = 4,
+    length_penalty: float = 1.0,
+    batch_size: int = 32,
+    verbose: int = 1,
+) -> np.ndarray:
+    """Writes a teacher's own sequences to all inputs once, on which a student is then trained.
+
+    This is distillation at sequence level: the student learns the sequence that the teacher's
+    beam search finds, by the usual cross-entropy, with `compile` and `fit` of Keras alone. Its
+    tokenizer may be another one.
+
+    What is written is kept as `keras_distill.teachers.store` keeps answers: in shards with
+    checksums. Called again after an interruption, it goes on where it was, with the same result;
+    called once more, it reads what is there.
+
+    Source: Kim and Rush, "Sequence-Level Knowledge Distillation" (arXiv:1606.07947), section 3.2;
+    they search with 5 beams.
+
+    Args:
+        teacher: The model that writes.
+        dataset: Inputs of single examples, in a fixed order: an array, a dict of arrays, or a
+            `tf.data.Dataset`.
+        path: The folder to write.
+        length: As in `generate`.
+        end: As in `generate`.
+        start: As in `generate`.
+        target: As in `generate`.
+        beams: As in `generate`.
+        length_penalty: As in `generate`.
+        batch_size: As in `generate`.
+        verbose: 0 shows no progress bar.
+
+    Returns:
+        Tokens, int32, shape `(samples, length)`, as `generate` returns them.
+
+    Raises:
+        ValueError: If the folder holds what another teacher wrote, or from other inputs, or with
+            other settings, or a shard is damaged. Names the fix.
+
+    Example:
+
+    >>> targets = keras_distill.language.write_targets(
+    ...     teacher, {"source": x}, "targets", target="target", start=1, end=2, length=30
+    ... )
+    >>> student.fit({"source": x, "target": targets[:, :-1]}, targets[:, 1:])
+    """
+    writer = Writer(teacher, Writing(length, end, start, target, beams, length_penalty))
+    stored = store(writer, dataset, path, dtype="float32", batch_size=batch_size, verbose=verbose)
+    batches = stored.attach(dataset).batch(256)
+    found = [np.asarray(stored.answer(batch[0])[0].values) for batch in batches]
+    return np.concatenate(found).astype("int32")
+
+
+class Writer(BaseTeacher):
+    """Answers with the sequences that a model writes, as floats.
+
+    Args:
+        model: The model.
+        writing: How it writes.
+    """
+
+    supports_jit = False
+
+    def __init__(self, model: keras.Model, writing: Writing):
+        self.model = model
+        self.writing = writing
+        self.name = model.name
+
+    def answer(self, inputs: Any, taps: Any = ()) -> tuple:
+        tokens = self.writing.write(self.model, self.student_inputs(inputs))
+        return ops.cast(tokens, "float32"), []
+
+    @property
+    def variables(self) -> list:
+        return self.model.variables
+
+    def contents(self) -> Iterable:
+        settings = dataclasses.asdict(self.writing)
+        return [type(self).__name__, settings, *contents_of(self.model.weights)]
+
+
+def _fitted(prompts, length):
+    """Prompts with room for `length` tokens."""
+    room = length - prompts.shape[1]
+    return ops.pad(prompts, ((0, 0), (0, room))) if room > 0 else prompts[:, :length]
+
+
+def _others(inputs, target):
+    """The inputs of a model other than `target`."""
+    if not isinstance(inputs, dict):
+        raise ValueError(
+            "With `target`, give the other inputs as a dict by their names. Received: "
+            f"target={target!r}, inputs of type {type(inputs).__name__}"
+        )
+    return {name: x for name, x in inputs.items() if name != target}
+
+
+def _check_prompts(prompts, length):
+    given = (prompts != 0).sum(-1)
+    if given.min() < 1 or given.max() >= length:
+        raise ValueError(
+            "Each prompt must have at least one token, and fewer than `length`. Received: prompts "
+            f"of {given.min()} to {given.max()} tokens, length={length}"
+        )
+    if ((prompts != 0).cumprod(-1).sum(-1) != given).any():
+        raise ValueError("Prompts are padded with 0 on the right: a 0 stands before another token.")

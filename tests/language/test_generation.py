@@ -1,0 +1,172 @@
+"""What models write: greedily, by beams, by chance, and once for all."""
+
+import itertools
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from scipy import special
+
+from keras_distill.language import generate, search, write_targets
+
+LENGTH, START, END = 6, 1, 2
+
+
+def logits(model, tokens):
+    return np.asarray(model(np.asarray([tokens], "int32")))[0, -1].astype("float64")
+
+
+def greedily(next_logits, tokens):
+    tokens = list(tokens)
+    while len(tokens) < LENGTH:
+        tokens.append(int(np.argmax(next_logits(tokens))))
+        if tokens[-1] == END:
+            break
+    return tokens + [0] * (LENGTH - len(tokens))
+
+
+def best_of_all(next_logits, tokens, words, penalty):
+    """The continuation with the highest score, among all that there are."""
+    best = (-np.inf, None)
+    room = LENGTH - len(tokens)
+    for size in range(1, room + 1):
+        for rest in itertools.product(range(words), repeat=size):
+            if END in rest[:-1] or (size < room and rest[-1] != END):
+                continue
+            total = 0.0
+            for place, token in enumerate(rest):
+                total += special.log_softmax(next_logits([*tokens, *rest[:place]]))[token]
+            best = max(best, (total / size**penalty, [*tokens, *rest]))
+    return best[1] + [0] * (LENGTH - len(best[1]))
+
+
+def test_greedy_continuations_of_prompts(causal, prompts):
+    model = causal()
+    want = [greedily(lambda t: logits(model, t), row[row != 0]) for row in prompts]
+    got = generate(model, prompts, length=LENGTH, end=END, batch_size=4)
+    np.testing.assert_array_equal(got, want)
+    assert any(END in row for row in want)
+    assert any(END not in row for row in want)
+
+
+def test_one_beam_of_an_encoder_and_decoder(translating, sources):
+    model = translating()
+
+    def next_logits(source):
+        return lambda t: np.asarray(model({"source": source[None], "target": np.array([t])}))[0, -1]
+
+    want = [greedily(next_logits(source), [START]) for source in sources]
+    options = {"target": "target", "start": START, "end": END, "length": LENGTH}
+    np.testing.assert_array_equal(generate(model, {"source": sources}, **options), want)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_enough_beams_find_the_best_of_all(penalty):
+    """At 4 words, against all continuations, with prompts of 2 and 3 tokens."""
+    words = 4
+    table = np.random.default_rng(3).normal(size=(words, words)) * 2
+    first = np.random.default_rng(4).normal(size=(words, words)) * 2
+
+    def by_hand(tokens):
+        return table[tokens[-1]] + first[tokens[0]]
+
+    def next_logits(tokens, position):
+        last = keras.ops.take(tokens, position - 1, axis=1)
+        both = [keras.ops.convert_to_tensor(x, "float32") for x in (table, first)]
+        return keras.ops.take(both[0], last, 0) + keras.ops.take(both[1], tokens[:, 0], 0)
+
+    prompts = np.array([[3, 1, 0], [1, 3, 3], [3, 3, 0]])
+    tokens = np.pad(prompts, ((0, 0), (0, LENGTH - 3)))
+    # All that can be open at once.
+    found, scores = search.beam_search(
+        next_logits, tokens, (prompts != 0).sum(1), END, 3 * 4**3, penalty
+    )
+    want = [best_of_all(by_hand, list(row[row != 0]), words, penalty) for row in prompts]
+    np.testing.assert_array_equal(found[:, 0], want)
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_probabilities_are_searched_as_their_logits_are(causal, prompts):
+    options = {"length": LENGTH, "end": END, "beams": 3}
+    plain = generate(causal(), prompts, **options)
+    np.testing.assert_array_equal(generate(causal(activation="softmax"), prompts, **options), plain)
+    assert (plain != generate(causal(), prompts, length=LENGTH, end=END)).any()
+
+
+def test_tokens_are_drawn_by_their_probability():
+    logits = np.array([2.0, -1.0, 0.5, -np.inf, 1.0], "float32")
+    draws = np.random.default_rng(0).random(20_000).astype("float32")
+    drawn = np.asarray(search.drawn(np.repeat(logits[None], len(draws), 0), draws))
+    shares = np.bincount(drawn, minlength=5) / len(draws)
+    np.testing.assert_allclose(shares, special.softmax(logits), atol=0.01)
+    assert shares[3] == 0
+
+
+def test_drawing_is_repeatable_and_cold_drawing_greedy(causal, prompts):
+    model, options = causal(), {"length": LENGTH, "end": END}
+    one, same = (generate(model, prompts, temperature=1.0, seed=5, **options) for _ in range(2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != generate(model, prompts, temperature=1.0, seed=6, **options)).any()
+    cold = generate(model, prompts, temperature=1e-4, **options)
+    np.testing.assert_array_equal(cold, generate(model, prompts, **options))
+
+
+def test_targets_are_what_generate_writes(translating, sources, tmp_path):
+    model = translating()
+    options = {"target": "target", "start": START, "end": END, "length": LENGTH, "beams": 3}
+    x = {"source": sources}
+    want = generate(model, x, **options)
+    got = write_targets(model, x, tmp_path, batch_size=4, verbose=0, **options)
+    np.testing.assert_array_equal(got, want)
+    assert got.dtype == "int32"
+    with pytest.raises(ValueError, match="another teacher"):
+        write_targets(translating(1), x, tmp_path, batch_size=4, verbose=0, **options)
+    with pytest.raises(ValueError, match="another teacher"):
+        write_targets(model, x, tmp_path, batch_size=4, verbose=0, **{**options, "beams": 2})
+    shard = next(tmp_path.glob("*.tfrecord"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="truncated or altered"):
+        write_targets(model, x, tmp_path, batch_size=4, verbose=0, **options)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("optimized_graphs")
+def test_a_killed_writer_goes_on_with_the_same_result(translating, sources, tmp_path):
+    model = translating()
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "sources.npy", sources)
+    script = pathlib.Path(__file__).with_name("write_until_killed.py")
+    died = subprocess.run([sys.executable, script, tmp_path], check=False)
+    assert died.returncode == -signal.SIGKILL
+    shards = {file.name for file in (tmp_path / "killed").glob("*.tfrecord")}
+    assert shards == {"answers-00000.tfrecord"}
+    options = {"target": "target", "start": START, "end": END, "length": LENGTH, "beams": 3}
+    killed, whole = (
+        write_targets(
+            *(model, {"source": sources}, tmp_path / folder), batch_size=4, verbose=0, **options
+        )
+        for folder in ("killed", "whole")
+    )
+    np.testing.assert_array_equal(killed, whole)
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "killed" / file.name).read_bytes()
+
+
+def test_what_is_refused(causal, translating, prompts, sources):
+    options = {"length": LENGTH, "end": END}
+    with pytest.raises(ValueError, match="`temperature` or `beams`"):
+        generate(causal(), prompts, temperature=1.0, beams=2, **options)
+    with pytest.raises(ValueError, match="belong together"):
+        generate(translating(), sources, start=START, **options)
+    with pytest.raises(ValueError, match="dict by their names. Received: target='target'"):
+        generate(translating(), sources, start=START, target="target", **options)
+    with pytest.raises(ValueError, match="prompts of 1 to 3 tokens, length=3"):
+        generate(causal(), prompts, length=3, end=END)
+    with pytest.raises(ValueError, match="padded with 0 on the right"):
+        generate(causal(), prompts[:, ::-1], **options)
+    with pytest.raises(ValueError, match="whole number of at least 1. Received: end=0"):
+        generate(causal(), prompts, length=LENGTH, end=0)

@@ -1,0 +1,44 @@
+"""Scores of language models, against formulas and the published example of sacrebleu."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import special
+
+from keras_distill.language import bits_per_character, bleu, chrf, exact_match, perplexity
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_perplexity_and_bits(causal, activation):
+    model = causal(activation=activation)
+    x = np.array([[3, 4, 5, 6], [4, 6, 0, 0], [5, 5, 5, 0]], "int32")
+    y = np.array([[4, 5, 6, 2], [6, 2, 0, 0], [5, 5, 2, 0]], "int32")
+    log_p = special.log_softmax(np.float64(causal()(x)), -1)
+    surprise = -np.take_along_axis(log_p, y[..., None], -1)[..., 0]
+    want = math.exp(surprise[y != 0].mean())
+    assert perplexity(model, x, y, batch_size=2) == pytest.approx(want, rel=1e-5)
+    weights = np.array([[1, 0, 2, 1], [0, 0, 0, 0], [1, 1, 0, 0]])
+    want = math.exp((surprise * weights).sum() / weights.sum())
+    assert perplexity(model, x, y, weights) == pytest.approx(want, rel=1e-5)
+    texts = ["abcd", "efg", "hi jk"]
+    want = surprise[y != 0].sum() / math.log(2) / 12
+    assert bits_per_character(model, x, y, texts) == pytest.approx(want, rel=1e-5)
+
+
+def test_exact_match():
+    assert exact_match(["a", "b", "c"], ["a", "x", "c"]) == pytest.approx(2 / 3)
+    assert exact_match(np.array([[1, 2], [3, 4]]), np.array([[1, 2], [3, 5]])) == 0.5
+    with pytest.raises(ValueError, match="2 texts, 1 references"):
+        exact_match(["a", "b"], ["a"])
+
+
+def test_bleu_and_chrf():
+    pytest.importorskip("sacrebleu", reason="needs sacrebleu, the extra `language`")
+    references = ["The dog bit the man.", "It was not unexpected.", "The man bit him first."]
+    written = ["The dog bit the man.", "It wasn't surprising.", "The man had just bitten him."]
+    # As printed in the README of sacrebleu, with its first set of references.
+    assert bleu(written, references) == pytest.approx(45.0675, abs=5e-4)
+    assert bleu(references, references) == pytest.approx(100)
+    assert chrf(references, references) == pytest.approx(100)
+    assert 0 < chrf(written, references) < 100
