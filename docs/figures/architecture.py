@@ -80,6 +80,7 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "cli": (1, "The command keras-distill", ("cli",)),
     "tuning": (1, "Search, ablation, folds", ("tuning",)),
     "evaluation": (1, "Compares candidates on data", ("evaluation",)),
+    "language": (0, "Text that models write", ("language",)),
     "legacy": (3, "Keras 2 and its toolkit", ("legacy",)),
     "distiller": (
         1,

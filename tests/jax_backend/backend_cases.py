@@ -367,6 +367,34 @@ def tuned():
     return {name: np.array(value) for name, value in search.best.items()}
 
 
+def writing():
+    tokens = keras.Input((None,), dtype="int32")
+    x = layers.SimpleRNN(6, return_sequences=True)(layers.Embedding(7, 6)(tokens))
+    model = given_weights(keras.Model(tokens, layers.Dense(7)(x)), 4)
+    return model, np.array([[3, 4, 0], [5, 0, 0], [6, 3, 5]], "int32"), {"length": 6, "end": 2}
+
+
+def generated():
+    model, prompts, options = writing()
+    return {
+        f"{kind}": keras_distill.language.generate(model, prompts, **options, **more)
+        for kind, more in {
+            "greedy": {},
+            "beams": {"beams": 3},
+            "drawn": {"temperature": 1.0, "seed": 1},
+        }.items()
+    }
+
+
+def written_targets():
+    model, prompts, options = writing()
+    with tempfile.TemporaryDirectory() as folder:
+        targets = keras_distill.language.write_targets(
+            model, prompts, folder, beams=3, verbose=0, **options
+        )
+    return {"targets": targets}
+
+
 FOLDER = "KERAS_DISTILL_BACKEND_CASES"
 
 
@@ -421,7 +449,16 @@ _TRAININGS = [
     trained_quantize_aware,
     trained_quantize_aware_sigmoid,
 ]
-_OTHERS = [rounding, quantize_aware, pruned, multiply_accumulates, compared, tuned]
+_OTHERS = [
+    rounding,
+    quantize_aware,
+    pruned,
+    multiply_accumulates,
+    compared,
+    tuned,
+    generated,
+    written_targets,
+]
 #: Each ten steps of training.
 TRAININGS = {function.__name__: function for function in _TRAININGS}
 CASES = {

@@ -29,6 +29,7 @@ SHOWN = {
     "Answers in memory and stored ones; `tf.data` and `PyDataset`": (
         *("answers_in_memory", "stored_answers"),
     ),
+    "`language.generate`, `language.write_targets`": ("generated", "written_targets"),
     "`quantize_aware`": (
         "rounding",
         "quantize_aware",
@@ -51,6 +52,7 @@ SHOWN = {
 }
 #: What shows that each other row is refused on JAX.
 REFUSED = {
+    "`language.OnPolicyDistiller`": test_what_is_refused.test_training_on_policy,
     "`tflite.convert(stream=...)`": test_conversion.test_what_cannot_be_handed_over_is_refused,
     "`compare(latency_runs=...)`": test_what_is_refused.test_latency,
     "`pruning.Sparsity`, `WeightClustering`, `GradualPruning`": test_what_is_refused.test_sparsity,

@@ -35,6 +35,11 @@ def test_sparsity():
             model.fit(x, y, verbose=0, callbacks=[callback])
 
 
+def test_training_on_policy():
+    with pytest.raises(NotImplementedError, match="language.OnPolicyDistiller` needs the TensorFl"):
+        keras_distill.language.OnPolicyDistiller(network(4, 1), network(9, 2), end=2)
+
+
 def test_keras_2():
     with pytest.raises(NotImplementedError, match="`keras_distill.legacy` needs the TensorFlow"):
         import keras_distill.legacy  # noqa: F401
