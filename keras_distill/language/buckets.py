@@ -54,6 +54,8 @@ def bucketed(
             f"tokens of shape {_tokens(dataset.element_spec, tokens).shape}"
         )
     lengths = [*(length for length in lengths if length < full), full]
+    # A tuple of one stays a tuple: Keras would take `Answered` for inputs, labels and weights.
+    is_tuple = type(dataset.element_spec) is tuple
     bounds = tf.constant(lengths, "int64")
 
     def bucket(*element):
@@ -70,7 +72,7 @@ def bucketed(
 
         def of_example(*element):
             element = keras.tree.map_structure(cut, element)
-            return element if len(element) > 1 else element[0]
+            return element if is_tuple else element[0]
 
         return examples.map(of_example).batch(batch_size)
 

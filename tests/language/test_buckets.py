@@ -52,6 +52,15 @@ def test_labels_and_weights_are_cut_alike(tokens):
         np.testing.assert_array_equal(weight, y != 0)
 
 
+def test_elements_keep_their_form(tokens):
+    """A tuple of one is one: Keras would take a `Keyed` for inputs, labels and weights."""
+    data = tf.data.Dataset.from_tensor_slices(tokens)
+    (x,) = next(iter(bucketed(teachers.keyed(data), [4], 5)))
+    assert isinstance(x, teachers.Keyed)
+    np.testing.assert_array_equal(x.inputs, tokens[x.keys.numpy(), : x.inputs.shape[1]])
+    assert tf.is_tensor(next(iter(bucketed(data, [4], 5))))
+
+
 def test_what_is_refused(tokens):
     data = tf.data.Dataset.from_tensor_slices(tokens)
     with pytest.raises(ValueError, match=r"`lengths` must ascend. Received: lengths=\[5, 3\]"):
