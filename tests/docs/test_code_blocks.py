@@ -23,18 +23,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Pages that train and convert for so long that `make test-long` runs them.
 LONG = {
-    "README",
-    "command_line",
-    "data",
-    "evaluation",
-    "keras_distillation",
-    "language",
-    "methods",
-    "on_",
-    "quantization",
-    "streaming",
-    "teachers",
-}
+    *("README", "command_line", "data", "evaluation", "keras_distillation", "language", "methods"),
+    *("quantization", "streaming", "teachers"),
+} | {page.stem for page in PAGES if page.stem.startswith("on_")}
 #: What needs a board, or its log.
 OF_BOARDS = {"prove", "profile"}
 BLOCK = re.compile(r"^([ ]*)```(\w+)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
