@@ -174,7 +174,13 @@ def read_coco(
         entries = {image["id"]: image for image in content["images"]}
         boxes: dict[Any, list] = {key: [] for key in entries}
         for note in content["annotations"]:
-            boxes[note["image_id"]].append(_coco_box(note, categories, file))
+            box = _coco_box(note, categories, file)
+            if note["image_id"] not in boxes:
+                raise ValueError(
+                    f"{file}: annotation {note.get('id')} has the image {note['image_id']}, which "
+                    "isn't among the file's images."
+                )
+            boxes[note["image_id"]].append(box)
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} can't be read as JSON: {error}") from error
     except (KeyError, TypeError) as error:
@@ -206,7 +212,13 @@ def _coco_box(note: Mapping, categories: Mapping, file: pathlib.Path) -> tuple:
             f"{file}: annotation {note.get('id')} has the category {note['category_id']}, which "
             "isn't among the file's categories."
         )
-    left, top, width, height = note["bbox"]
+    bbox = note["bbox"]
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        raise ValueError(
+            f"{file}: annotation {note.get('id')} must have a `bbox` of left, top, width and "
+            f"height. Received: {bbox!r}"
+        )
+    left, top, width, height = bbox
     edges = [left, top, left + width, top + height]
     return categories[note["category_id"]], edges, bool(note.get("iscrowd", 0))
 
