@@ -37,7 +37,7 @@ def mgd(
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MGD(DistillationLoss):
-    """Masked generative distillation: the teacher's features from half of the student's.
+    """Masked generative distillation: the teacher's features from a part of the student's.
 
     `mean (G(M · r(F_s)) − F_t)²` over positions and channels. M masks each position with a
     probability of `masked`, anew in each step; r is the adapter of the `Match`; G, two 3×3

@@ -85,7 +85,8 @@ class CIRKD(DistillationLoss):
             the larger map is averaged down.
 
     Raises:
-        ValueError: If `temperature` isn't above 0, or there are no positions or other ones.
+        ValueError: If `temperature` isn't above 0, or the shapes don't fit: no positions, or
+            numbers of them that can't be averaged to each other.
 
     Example:
 
