@@ -3,23 +3,23 @@
 Loaded on use: `import keras_distill.detection`.
 """
 
+from keras_distill.detection.annotated import augmented, dataset, letterbox, letterbox_scale
 from keras_distill.detection.annotations import AnnotatedImage, Annotations, read_coco, read_voc
+from keras_distill.detection.assignment import TargetBoxes, TargetClasses, targets
 from keras_distill.detection.boxes import Detections, chosen, overlaps
-from keras_distill.detection.dataset import augmented, dataset, letterbox, letterbox_scale
 from keras_distill.detection.heads import Head
-from keras_distill.detection.matches import PlaceBoxes, PlaceClasses, matches
+from keras_distill.detection.related_heads import PlaceBoxes, PlaceClasses, matches
 from keras_distill.detection.scores import average_precision, disagreement
-from keras_distill.detection.targets import BoxLoss, ClassLoss, targets
 
 __all__ = [
     "AnnotatedImage",
     "Annotations",
-    "BoxLoss",
-    "ClassLoss",
     "Detections",
     "Head",
     "PlaceBoxes",
     "PlaceClasses",
+    "TargetBoxes",
+    "TargetClasses",
     "augmented",
     "average_precision",
     "chosen",

@@ -53,8 +53,8 @@ def dataset(
     Returns:
         A `tf.data.Dataset` of `(image, boxes)`: uint8 pixels of shape `(*image_size, 3)`, and a
         dict of `"boxes"`, float32, shape `(most, 4)`, left, top, right and bottom edge in pixels of
-        this image, and `"labels"`, int32, shape `(most,)`, -1 for padding and for boxes that are
-        ignored. `.cache()` it if it fits into memory.
+        this image, `"labels"`, int32, shape `(most,)`, -1 for padding, and `"ignored"`, bool, shape
+        `(most,)`: crowds and difficult boxes. `.cache()` it if it fits into memory.
 
     Raises:
         ValueError: If an image has more boxes than `most`. The message names it. An image whose
@@ -74,14 +74,16 @@ def dataset(
             raise ValueError(f"{image.path} has {count} boxes. Received: most={most}")
     boxes = np.zeros((len(counts), most, 4), "float32")
     labels = np.full((len(counts), most), -1, "int32")
+    ignored = np.zeros((len(counts), most), bool)
     for i, image in enumerate(annotations.images):
         scale = letterbox_scale(image.size, image_size)
         boxes[i, : counts[i]] = image.boxes * scale
-        labels[i, : counts[i]] = np.where(image.ignored, -1, image.labels)
+        labels[i, : counts[i]] = image.labels
+        ignored[i, : counts[i]] = image.ignored
     paths = [str(image.path) for image in annotations.images]
     sizes = np.array([image.size for image in annotations.images], "int32")
 
-    def read(path, size, boxes, labels):
+    def read(path, size, boxes, labels, ignored):
         image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
         image = tf.ensure_shape(image, (None, None, 3))
         found = tf.shape(image)[:2]
@@ -91,9 +93,9 @@ def dataset(
         ):
             image = tf.identity(image)
         pixels = tf.cast(tf.round(letterbox(image, image_size)), "uint8")
-        return pixels, {"boxes": boxes, "labels": labels}
+        return pixels, {"boxes": boxes, "labels": labels, "ignored": ignored}
 
-    data = tf.data.Dataset.from_tensor_slices((paths, sizes, boxes, labels))
+    data = tf.data.Dataset.from_tensor_slices((paths, sizes, boxes, labels, ignored))
     return data.map(read, tf.data.AUTOTUNE)
 
 
@@ -105,7 +107,7 @@ def augmented(
     Boxes are cut at the edge of the image; those of which less than a pixel is left become padding.
 
     Args:
-        data: `(image, boxes)`, one at a time, as `dataset` gives them.
+        data: `(image, boxes)`, one at a time, as `dataset` gives them; `"ignored"` may be left out.
         augment: Layers such as `keras.layers.RandomFlip("horizontal", bounding_box_format="xyxy")`,
             each with this format. They draw anew for each image.
 
@@ -148,6 +150,9 @@ def augmented(
         boxes = tf.clip_by_value(boxes, 0.0, edge)
         is_left = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] >= 1, axis=-1) & (labels >= 0)
         boxes = tf.where(is_left[:, None], boxes, tf.zeros_like(boxes))
-        return image, {"boxes": boxes, "labels": tf.where(is_left, labels, -1)}
+        found = {"boxes": boxes, "labels": tf.where(is_left, labels, -1)}
+        if "ignored" in given:
+            found["ignored"] = given["ignored"] & is_left
+        return image, found
 
     return data.map(view, tf.data.AUTOTUNE)

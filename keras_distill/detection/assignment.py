@@ -1,5 +1,6 @@
 """What a detector without anchors is to predict at each place, and losses that compare it."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,9 @@ import tensorflow as tf
 from keras import ops
 
 from keras_distill._types import PACKAGE, Tensor
-from keras_distill.detection.heads import Head
+from keras_distill.detection.heads import Head, checked_activation
 from keras_distill.losses.cross_head import generalized_iou
+from keras_distill.outputs import Output, logits_of_probabilities
 
 #: A box belongs to the level on which its longer side is nearest to so many strides.
 _SIDE = 5.0
@@ -22,7 +24,7 @@ def targets(head: Head) -> Callable:
 
     A box belongs to one level, by its size, and there to the places that are inside of it and
     nearest to its middle; where boxes overlap, the smallest wins (FCOS, arXiv:1904.01355, with
-    center sampling).
+    center sampling). Places inside of a box that is ignored are left out, unless they find another.
 
     Args:
         head: A `Head` with boxes as "distances" or "edges".
@@ -30,7 +32,8 @@ def targets(head: Head) -> Callable:
     Returns:
         Function from `(image, boxes)`, one at a time, as `dataset` gives them, to `(image, y)`. y
         is for the head's outputs: classes, float32, 1 for the class at a place, shape `(places,
-        classes)`; distances, float32, in strides, shape `(places, 4)`, -1 where there is no object.
+        classes)`, -1 where a place is left out; distances, float32, in strides, shape `(places,
+        4)`, -1 where there is no object.
 
     Raises:
         ValueError: If the head has anchors.
@@ -38,7 +41,7 @@ def targets(head: Head) -> Callable:
     Example:
 
     >>> data = keras_distill.detection.dataset(train, head.image_size).cache()
-    >>> student.compile("adam", {"classes": ClassLoss(), "boxes": BoxLoss()})
+    >>> student.compile("adam", {"classes": TargetClasses(), "boxes": TargetBoxes()})
     >>> student.fit(data.map(keras_distill.detection.targets(head)).batch(16))
     """
     if head.boxes_as == "deltas":
@@ -61,14 +64,17 @@ def targets(head: Head) -> Callable:
         away = tf.reduce_max(tf.abs(xy - middle), axis=-1) / stride
         inside = tf.reduce_min(sides, axis=-1) > 0
         candidate = (inside & (away < _RADIUS)) | (away <= 0.5)
-        candidate &= (stride == level) & (labels >= 0)
+        ignored = given.get("ignored", tf.zeros_like(labels, tf.bool))
+        candidate &= (stride == level) & (labels >= 0) & ~ignored
         area = tf.where(candidate, tf.reduce_prod(size, axis=-1), tf.float32.max)
         chosen = tf.argmin(area, axis=-1)
         found = tf.reduce_any(candidate, axis=-1)
         label = tf.where(found, tf.gather(labels, chosen), -1)
         distances = tf.gather(sides, chosen, axis=1, batch_dims=1) / stride
         distances = tf.where(found[:, None], tf.maximum(distances, 0), -1.0)
+        left_out = tf.reduce_any(inside & (labels >= 0) & ignored, axis=-1) & ~found
         classes = tf.one_hot(label, len(head.class_names))
+        classes = tf.where(left_out[:, None], -1.0, classes)
         return image, in_outputs(head, classes, distances)
 
     return assigned
@@ -82,39 +88,49 @@ def in_outputs(head: Head, classes: Any, boxes: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class ClassLoss(keras.losses.Loss):
+class TargetClasses(keras.losses.Loss):
     """Focal loss of the classes at all places, divided by the number of objects' places.
 
     Source: Lin et al. (arXiv:1708.02002), with α = 0.25 and γ = 2.
 
     Args:
+        activation: `"sigmoid"` for a head that ends in it (see `Head`), or `None` for logits.
         name: Name of the loss.
         reduction: As in `keras.losses.Loss`.
         dtype: Dtype of the computation.
 
     Call arguments:
-        y_true: 1 for the class at a place, else 0, shape `(batch, places, classes)`.
-        y_pred: Logits, same shape.
+        y_true: 1 for the class at a place, else 0, and -1 at places that are left out, shape
+            `(batch, places, classes)`.
+        y_pred: Logits, or their sigmoid, same shape.
     """
 
     def __init__(
         self,
-        name: str = "class_loss",
+        activation: str | None = None,
+        name: str = "target_classes",
         reduction: str | None = "sum_over_batch_size",
         dtype: Any = None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.activation = checked_activation(activation)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        p = ops.sigmoid(y_pred)
-        yes = -0.25 * ops.square(1 - p) * ops.log_sigmoid(y_pred)
-        no = -0.75 * ops.square(p) * ops.log_sigmoid(-y_pred)
-        values = ops.sum(y_true * yes + (1 - y_true) * no, axis=(1, 2))
+        logits = ops.cast(with_class_logits(y_pred, self.activation).logits_at(), y_pred.dtype)
+        counted = ops.cast(y_true >= 0, y_pred.dtype)
+        y_true = ops.maximum(y_true, 0)
+        p = ops.sigmoid(logits)
+        yes = -0.25 * ops.square(1 - p) * ops.log_sigmoid(logits)
+        no = -0.75 * ops.square(p) * ops.log_sigmoid(-logits)
+        values = ops.sum(counted * (y_true * yes + (1 - y_true) * no), axis=(1, 2))
         return values / ops.maximum(ops.sum(y_true, axis=(1, 2)), 1)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "activation": self.activation}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class BoxLoss(keras.losses.Loss):
+class TargetBoxes(keras.losses.Loss):
     """`2 · (1 − GIoU)` of the boxes at objects' places, and of edges the focal loss of bins.
 
     Source: Li et al., "Generalized Focal Loss" (arXiv:2006.04388), whose weights are 2 and, for the
@@ -132,7 +148,7 @@ class BoxLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        name: str = "box_loss",
+        name: str = "target_boxes",
         reduction: str | None = "sum_over_batch_size",
         dtype: Any = None,
     ):
@@ -149,6 +165,15 @@ class BoxLoss(keras.losses.Loss):
             surprise = -ops.sum(wanted * ops.log_softmax(y_pred), axis=-1)
             values += 0.25 * ops.mean(surprise, axis=-1)
         return ops.sum(values * counted, axis=1) / ops.maximum(ops.sum(counted, axis=1), 1)
+
+
+def with_class_logits(classes: Any, activation: str | None) -> Output:
+    """Classes with the logits whose sigmoid they are, as `activation` says or Keras has noted."""
+    output = Output.of(classes)
+    if activation is None or output.logits is not None:
+        return output
+    logits = logits_of_probabilities(output.values, activation)
+    return dataclasses.replace(output, logits=logits, activation=activation)
 
 
 def as_distances(boxes: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = a.astype("float64")[:, None], b.astype("float64")[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     shared = np.prod(np.maximum(sides, 0), axis=-1)
-    areas = (np.prod(x[..., 2:] - x[..., :2], axis=-1) for x in (a, b))
+    areas = (np.prod(np.maximum(x[..., 2:] - x[..., :2], 0), axis=-1) for x in (a, b))
     union = sum(areas) - shared
     return shared / np.where(union > 0, union, 1)
 

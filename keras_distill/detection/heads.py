@@ -7,25 +7,26 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from keras_distill.checks import one_of, whole_number
+from keras_distill.checks import one_of, positive, whole_number
 from keras_distill.detection.boxes import Detections, chosen
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Head:
     """The outputs of a detector that looks at each place of several grids (levels).
 
     A level of stride s has `ceil(height / s) · ceil(width / s)` cells, row by row. The outputs hold
     all levels, one after the other, and `per_cell` places for each cell: classes of shape
-    `(batch, places, classes)`, logits that are decided each by itself, or their sigmoid; and boxes,
-    which `boxes_as` describes:
+    `(batch, places, classes)`, each decided by itself, logits or their sigmoid (`activation`);
+    and boxes, which `boxes_as` describes:
 
     - `"distances"`: from the middle of the cell to the left, top, right and bottom edge, in
-      strides, shape `(batch, places, 4)`;
+      strides, shape `(batch, places, 4)`, below 0 taken for 0;
     - `"edges"`: logits of a distribution over 0, 1, 2, ... strides for each of these distances,
       shape `(batch, places, 4, bins)`;
     - `"deltas"`: against `anchors`: shift of the center in widths and heights, and the logarithms
-      of the factors of width and height, shape `(batch, places, 4)`.
+      of the factors of width and height, each divided by its one of `variances`, shape
+      `(batch, places, 4)`.
 
     Args:
         image_size: `(height, width)` of the images that the model sees.
@@ -37,6 +38,11 @@ class Head:
         per_cell: Places for each cell: 1, or the number of anchors.
         anchors: For `"deltas"`, left, top, right and bottom edge of each place's anchor, in pixels,
             shape `(places, 4)`.
+        activation: `"sigmoid"` if the model ends in it, so that classes are probabilities.
+            Defaults to `None`: they are logits.
+        variances: For `"deltas"`, what the four values are multiplied by before they are used,
+            such as SSD's `(0.1, 0.1, 0.2, 0.2)`. Where weights of 10, 10, 5 and 5 are given
+            instead, these are their inverses.
 
     Raises:
         ValueError: If an argument is out of its range, or they don't fit together.
@@ -55,7 +61,9 @@ class Head:
     classes: str | int = "classes"
     boxes: str | int = "boxes"
     per_cell: int = 1
-    anchors: Any = dataclasses.field(default=None, repr=False, compare=False)
+    anchors: Any = dataclasses.field(default=None, repr=False)
+    activation: str | None = None
+    variances: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         height, width = self.image_size
@@ -66,6 +74,9 @@ class Head:
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         one_of("boxes_as", self.boxes_as, ("distances", "edges", "deltas"))
         whole_number("per_cell", self.per_cell, 1)
+        checked_activation(self.activation)
+        self._check_places()
+        self._check_variances()
         if not strides or not self.class_names:
             raise ValueError("`strides` and `class_names` must each name at least one.")
         if (self.anchors is None) == (self.boxes_as == "deltas"):
@@ -82,6 +93,35 @@ class Head:
                     f"{list(self.grids)} cells with {self.per_cell} each. "
                     f"Received: shape {anchors.shape}"
                 )
+
+    def _check_places(self) -> None:
+        places = self.classes, self.boxes
+        named = all(isinstance(place, str) for place in places)
+        counted = all(isinstance(p, int) and not isinstance(p, bool) and p >= 0 for p in places)
+        if not (named or counted) or self.classes == self.boxes:
+            raise ValueError(
+                "`classes` and `boxes` must be the names of two outputs, or two indices from 0. "
+                f"Received: classes={self.classes!r}, boxes={self.boxes!r}"
+            )
+
+    def _check_variances(self) -> None:
+        variances = tuple(positive("variances", value) for value in self.variances)
+        object.__setattr__(self, "variances", variances)
+        if len(variances) != 4 or (self.boxes_as != "deltas" and variances != (1.0,) * 4):
+            raise ValueError(
+                '`variances` must be four factors, for `boxes_as="deltas"` only. '
+                f"Received: boxes_as={self.boxes_as!r}, variances={variances}"
+            )
+
+    def _key(self) -> tuple:
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Head) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
@@ -144,19 +184,30 @@ class Head:
         """Boxes in pixels and scores from 0 to 1 at every place.
 
         Args:
-            outputs: As in `of`. Classes from 0 to 1 throughout are taken as they are.
+            outputs: As in `of`.
 
         Returns:
             `(boxes, scores)`, float32, of shapes `(batch, places, 4)`, left, top, right and bottom
             edge, and `(batch, places, classes)`.
+
+        Raises:
+            ValueError: If they aren't those of this head, or classes aren't from 0 to 1 where
+                `activation` is `"sigmoid"`.
         """
         classes, boxes = self.of(outputs)
-        if classes.size and (classes.min() < 0 or classes.max() > 1):
+        if self.activation is None:
             classes = special.expit(classes)
+        elif classes.size and (classes.min() < 0 or classes.max() > 1):
+            raise ValueError(
+                f"Of a head with `activation={self.activation!r}`, classes are from 0 to 1. "
+                f"Received: values from {classes.min():.3g} to {classes.max():.3g}. If they are "
+                "logits, leave `activation` out."
+            )
         if self.boxes_as == "deltas":
-            return _moved(self.anchors, boxes), classes
+            return _moved(self.anchors, boxes * np.float32(self.variances)), classes
         if self.boxes_as == "edges":
             boxes = special.softmax(boxes, axis=-1) @ np.arange(boxes.shape[-1], dtype="float32")
+        boxes = np.maximum(boxes, 0)
         x, y, stride = (column[None, :, None] for column in self.points().T)
         sides = boxes * stride
         low = np.concatenate([x - sides[..., :1], y - sides[..., 1:2]], axis=-1)
@@ -178,6 +229,16 @@ class Head:
         height, width = self.image_size
         boxes = np.clip(boxes, 0, np.array([width, height, width, height], "float32"))
         return chosen(boxes, scores, score, iou, most)
+
+
+def checked_activation(activation: str | None) -> str | None:
+    """`activation`, `None` or `"sigmoid"`."""
+    if activation not in (None, "sigmoid"):
+        raise ValueError(
+            '`activation` must be "sigmoid" for a head that ends in it, or None for one that gives '
+            f"logits. Received: activation={activation!r}"
+        )
+    return activation
 
 
 def _moved(anchors: np.ndarray, deltas: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Two detectors' heads compared, level by level and class by class."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,8 +10,8 @@ from keras import ops
 
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import positive
-from keras_distill.detection.heads import Head
-from keras_distill.detection.targets import as_distances
+from keras_distill.detection.assignment import as_distances, with_class_logits
+from keras_distill.detection.heads import Head, checked_activation
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.cross_head import generalized_iou, quality_focal
 from keras_distill.losses.dense import localization_distillation
@@ -66,14 +67,14 @@ def matches(
     _check_boxes(student, teacher, rows)
     return [
         Match(
-            PlaceClasses(rows, classes),
+            PlaceClasses(rows, classes, (teacher.activation, student.activation)),
             student=student.classes,
             teacher=teacher.classes,
             weight=class_weight,
             name="classes",
         ),
         Match(
-            PlaceBoxes(rows, classes, student.boxes_as == "deltas"),
+            PlaceBoxes(rows, classes, student.boxes_as == "deltas", activation=teacher.activation),
             student=student.boxes,
             teacher=(teacher.boxes, teacher.classes),
             weight=box_weight,
@@ -124,6 +125,11 @@ def _check_boxes(student: Head, teacher: Head, rows: list[list[int]]) -> None:
         )
     if student.boxes_as != "deltas":
         return
+    if student.variances != teacher.variances:
+        raise ValueError(
+            "The student's `variances` aren't the teacher's, so that equal deltas are different "
+            f"boxes. Received: {student.variances} and {teacher.variances}"
+        )
     for start, stop, other, end in rows:
         ours, theirs = (
             head.anchors[part] / np.tile(head.image_size[::-1], 2)
@@ -168,13 +174,14 @@ class PlaceClasses(_Places):
     Args:
         rows: For each level, start and stop of its places in the student, then in the teacher.
         classes: For each class of the student, its index in the teacher.
+        activations: Of teacher and student, `"sigmoid"` or `None`, as of a `Head`.
         name: Name of the loss, under which `fit` reports it.
         reduction: As in `keras.losses.Loss`.
         dtype: Dtype or policy of the computation.
 
     Call arguments:
-        y_true: Logits of the teacher, shape `(batch, places, classes)`.
-        y_pred: Logits of the student, likewise.
+        y_true: Logits of the teacher or their sigmoid, shape `(batch, places, classes)`.
+        y_pred: Those of the student, likewise.
     """
 
     takes_logits = True
@@ -183,11 +190,21 @@ class PlaceClasses(_Places):
         self,
         rows: list,
         classes: list,
+        activations: Sequence[str | None] = (None, None),
         name: str = "place_classes",
         reduction: str | None = "sum_over_batch_size",
         dtype: Any = None,
     ):
         super().__init__(rows, classes, name=name, reduction=reduction, dtype=dtype)
+        theirs, ours = activations
+        self.activations = [checked_activation(theirs), checked_activation(ours)]
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
+        theirs, ours = map(with_class_logits, (y_true, y_pred), self.activations)
+        return super().__call__(theirs, ours, sample_weight)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "activations": self.activations}
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         teacher = self._logits(y_true)
@@ -206,6 +223,7 @@ class PlaceBoxes(_Places):
         classes: As in `PlaceClasses`.
         deltas: Whether boxes are relative to anchors.
         temperature: Softening T > 0 of edges.
+        activation: Of the teacher's classes, `"sigmoid"` or `None`, as of a `Head`.
         name: Name of the loss, under which `fit` reports it.
         reduction: As in `keras.losses.Loss`.
         dtype: Dtype or policy of the computation.
@@ -222,6 +240,7 @@ class PlaceBoxes(_Places):
         classes: list,
         deltas: bool = False,
         temperature: float = 10.0,
+        activation: str | None = None,
         name: str = "place_boxes",
         reduction: str | None = "sum_over_batch_size",
         dtype: Any = None,
@@ -229,6 +248,12 @@ class PlaceBoxes(_Places):
         super().__init__(rows, classes, name=name, reduction=reduction, dtype=dtype)
         self.deltas = deltas
         self.temperature_of_edges = positive("temperature", temperature)
+        self.activation = checked_activation(activation)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
+        boxes, classes = y_true
+        classes = with_class_logits(classes, self.activation)
+        return super().__call__((boxes, classes), y_pred, sample_weight)
 
     def call(self, y_true: tuple[Tensor, Tensor], y_pred: Tensor) -> Tensor:
         theirs, classes = y_true
@@ -255,4 +280,5 @@ class PlaceBoxes(_Places):
             **super().get_config(),
             "deltas": self.deltas,
             "temperature": self.temperature_of_edges,
+            "activation": self.activation,
         }

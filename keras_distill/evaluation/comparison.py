@@ -28,6 +28,9 @@ from keras_distill.evaluation import (
 from keras_distill.labels import checked_missing
 from keras_distill.tflite.streaming.decision import Decision
 
+#: How many test sets the bootstrap draws unless `compare` is told otherwise.
+_RESAMPLES = 1000
+
 
 class ComparisonDict(TypedDict):
     """What `Comparison.to_dict` returns, all of it plain types for JSON.
@@ -200,7 +203,7 @@ def compare(
     from_logits: bool | None = None,
     missing_label: float | None = None,
     class_names: Sequence | None = None,
-    resamples: int = 1000,
+    resamples: int = _RESAMPLES,
     latency_runs: int = 0,
     batch_size: int = 256,
     decision: Decision | Mapping[str, Decision] | None = None,
@@ -234,9 +237,11 @@ def compare(
         from_logits: Whether the outputs of classifiers are logits. Defaults to `None`: they are
             unless they look like probabilities, decided for each candidate.
         missing_label: Label that stands for "not known", for example `-1` or `255`. Such samples,
-            positions or, of several, labels are left out.
+            positions or, of several, labels are left out. Not for detection, where the boxes that
+            `data` names `"ignored"` are neither found nor missed.
         class_names: Names of the classes.
-        resamples: Number of test sets drawn for the bootstrap intervals; 0 leaves them out.
+        resamples: Number of test sets drawn for the bootstrap intervals; 0 leaves them out. mAP has
+            none.
         latency_runs: How often each candidate is timed; 0 leaves latency out. Candidates take
             turns on this host, with one sample and one thread, in a separate process.
         batch_size: Samples that a Keras model predicts at a time.
@@ -293,6 +298,7 @@ def compare(
             f"Received: task={task!r}, decision={decision!r}, step={step!r}"
         )
     if task == "detection":
+        _check_unused(missing_label=missing_label, from_logits=from_logits, resamples=resamples)
         return _of_detections(
             candidates, data, teacher, baseline, class_names, latency_runs, batch_size, decode
         )
@@ -426,6 +432,18 @@ def _of_detections(
         class_names=None if class_names is None else list(map(str, class_names)),
         scores={name: each[0] for name, each in scored.scores.items()},
         disagreements=disagreements.largest(scored.scores, found_teacher, x, scored.labels),
+    )
+
+
+def _check_unused(missing_label: Any, from_logits: Any, resamples: int) -> None:
+    """Raises a `ValueError` where arguments are given that detectors have no use for."""
+    if missing_label is None and from_logits is None and resamples in (0, _RESAMPLES):
+        return
+    raise ValueError(
+        '`missing_label`, `from_logits` and `resamples` are not for task="detection": boxes that '
+        'don\'t count are `"ignored"` in `data`, `decode` knows what outputs are, and mAP has no '
+        f"bootstrap interval. Received: missing_label={missing_label!r}, "
+        f"from_logits={from_logits!r}, resamples={resamples!r}"
     )
 
 

@@ -1,6 +1,6 @@
 """Detectors run on the same images, and scored against the boxes on them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -49,9 +49,9 @@ def score(
     from keras_distill import detection
 
     x, truth = _images_and_boxes(data)
-    given = {name: decode[name] if isinstance(decode, Mapping) else decode for name in runs}
+    decoders = _decoder_of_each(decode, runs)
     found = {
-        name: [_found(candidate, name, x, size, given[name]) for candidate in each]
+        name: [_found(candidate, name, x, size, decoders[name]) for candidate in each]
         for name, each in runs.items()
     }
     classes = 1 + max(
@@ -65,12 +65,13 @@ def score(
                 f"detections of class {classes - 1}."
             )
         classes = len(class_names)
-    counts = np.bincount(truth["labels"][truth["labels"] >= 0], minlength=classes)
+    scored_boxes = (truth["labels"] >= 0) & ~truth["ignored"]
+    counts = np.bincount(truth["labels"][scored_boxes], minlength=classes)
     reference = None if teacher is None else found[teacher][0]
 
     def scores_of(detections: detection.Detections) -> metrics.Scores:
         values, per_class = detection.average_precision(
-            truth["boxes"], truth["labels"], detections, classes
+            truth["boxes"], truth["labels"], detections, classes, truth["ignored"]
         )
         apart = None if reference is None else detection.disagreement(detections, reference)
         return metrics.Scores(
@@ -91,6 +92,23 @@ def score(
     return x, Scored(scored, _labels(truth), notes)
 
 
+def _decoder_of_each(decode: Any, names: Iterable[str]) -> dict[str, Callable | None]:
+    """The decoding function of each candidate, where one of all or a dict is given."""
+    names = list(names)
+    found = dict(decode) if isinstance(decode, Mapping) else dict.fromkeys(names, decode)
+    if not all(function is None or callable(function) for function in found.values()):
+        raise TypeError(
+            "`decode` must be a function from a candidate's outputs to `Detections`, or a dict of "
+            f"one for each candidate. Received: decode={decode!r}"
+        )
+    if set(found) != set(names):
+        raise ValueError(
+            "`decode` must be one function, or have one for each candidate (`None` for those that "
+            f"give detections). Received: {list(found)} for {names}"
+        )
+    return found
+
+
 def _images_and_boxes(data: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Images, and their boxes padded to one number."""
     batches = [data] if isinstance(data, tuple) else list(data)
@@ -98,20 +116,33 @@ def _images_and_boxes(data: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         images = [np.asarray(x) for x, _ in batches]
         boxes = [np.asarray(y["boxes"], "float32") for _, y in batches]
         labels = [np.asarray(y["labels"]).astype("int32") for _, y in batches]
+        ignored = [
+            np.asarray(y.get("ignored", np.zeros(part.shape)), bool)
+            for (_, y), part in zip(batches, labels, strict=True)
+        ]
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(
             'For task="detection", `data` must be `(images, {"boxes": ..., "labels": ...})`, or '
             f"batches of these: `keras_distill.detection.dataset(...).batch(...)`. {error!r}"
         ) from error
+    if not any(map(len, images)):
+        raise ValueError(f"`data` must hold images. Received: {len(batches)} batches without any.")
     most = max(part.shape[1] for part in labels)
     boxes = [np.pad(b, [(0, 0), (0, most - b.shape[1]), (0, 0)]) for b in boxes]
     labels = [np.pad(y, [(0, 0), (0, most - y.shape[1])], constant_values=-1) for y in labels]
-    truth = {"boxes": np.concatenate(boxes), "labels": np.concatenate(labels)}
+    ignored = [np.pad(i, [(0, 0), (0, most - i.shape[1])]) for i in ignored]
+    truth = {
+        "boxes": np.concatenate(boxes),
+        "labels": np.concatenate(labels),
+        "ignored": np.concatenate(ignored),
+    }
     x = np.concatenate(images)
-    if truth["boxes"].shape != (len(x), most, 4) or truth["labels"].shape != (len(x), most):
+    shapes = {name: part.shape for name, part in truth.items()}
+    flat = (len(x), most)
+    if shapes != {"boxes": (*flat, 4), "labels": flat, "ignored": flat}:
         raise ValueError(
-            "Boxes must have the shape (images, most, 4) and labels (images, most). Received: "
-            f"{len(x)} images, boxes {truth['boxes'].shape}, labels {truth['labels'].shape}"
+            "Boxes must have the shape (images, most, 4), labels and `ignored` (images, most). "
+            f"Received: {len(x)} images, {shapes}"
         )
     return x, truth
 
@@ -151,7 +182,8 @@ def _drawn(found: Any) -> list[dict[str, np.ndarray]]:
 
 
 def _labels(truth: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    kept = (truth["labels"] >= 0) & ~truth["ignored"]
     return [
-        {"boxes": boxes[labels >= 0], "labels": labels[labels >= 0]}
-        for boxes, labels in zip(truth["boxes"], truth["labels"], strict=True)
+        {"boxes": boxes[keep], "labels": labels[keep]}
+        for boxes, labels, keep in zip(truth["boxes"], truth["labels"], kept, strict=True)
     ]

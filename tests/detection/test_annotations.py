@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_distill import detection
+from keras_distill import detection, evaluation
 
 OBJECT = (
     "<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin>"
@@ -123,18 +123,63 @@ def test_coco(tmp_path):
     np.testing.assert_array_equal(read.images[0].boxes, [[10, 5, 30, 35], [0, 0, 9, 9]])
     np.testing.assert_array_equal(read.images[0].labels, [1, 0])
     np.testing.assert_array_equal(read.images[0].ignored, [False, True])
-    # A crowd is no object to learn.
     [(_, boxes)] = detection.dataset(read, (20, 30))
-    np.testing.assert_array_equal(boxes["labels"], [1, -1])
+    np.testing.assert_array_equal(boxes["labels"], [1, 0])
+    np.testing.assert_array_equal(boxes["ignored"], [False, True])
     for name, change, message in (
         ("category_id", 99, "annotation 1 has the category 99"),
-        ("image_id", 8, "isn't a COCO file of instances"),
+        ("image_id", 8, "annotation 1 has the image 8, which isn't among the file's images"),
+        ("bbox", [1, 2, 3], r"instances.json: annotation 1 must have a `bbox` .*\[1, 2, 3\]"),
+        ("bbox", 5, "annotation 1 must have a `bbox`"),
     ):
         wrong = json.loads(json.dumps(content))
         wrong["annotations"][0][name] = change
         file.write_text(json.dumps(wrong))
         with pytest.raises(ValueError, match=message):
             detection.read_coco(file, tmp_path)
+
+
+def test_what_is_ignored_is_no_false_alarm_and_no_background(voc):
+    """From the file to the scores of `compare`, and to what is to be learned."""
+    pytest.importorskip("pycocotools")
+    folder, add = voc
+    add("a", ("cat", 0, 4, 4, 20, 20), ("dog", 1, 32, 8, 56, 32))
+    data = detection.dataset(detection.read_voc(folder), (40, 60))
+    flip = layers.RandomFlip("horizontal", bounding_box_format="xyxy", seed=0)
+    [(_, moved)] = detection.augmented(data, flip)
+    np.testing.assert_array_equal(moved["ignored"], [False, True])
+    found = detection.Detections(
+        np.float32([[[4, 4, 20, 20], [32, 8, 56, 32]]]), np.float32([[0.8, 0.9]]),
+        np.array([[0, 1]]),
+    )  # fmt: skip
+    model = keras.Sequential([keras.Input((40, 60, 3)), layers.Flatten()])
+    result = evaluation.compare(
+        {"model": model},
+        data.batch(1),
+        task="detection",
+        class_names=["cat", "dog"],
+        decode=lambda outputs: found._replace(labels=np.array([[0, 0]])),
+    )
+    # The difficult dog isn't missed; a cat in its place is a false alarm, surer than the right one.
+    assert result.rows[0]["map"] == pytest.approx(0.5)
+    result = evaluation.compare(
+        {"model": model}, data.batch(1), task="detection", decode=lambda outputs: found
+    )
+    assert result.rows[0]["map"] == pytest.approx(1)
+    assert len(result.scores["model"].predicted[0]["labels"]) == 2
+
+    head = detection.Head((40, 60), (8,), ["cat", "dog"])
+    [(_, y)] = data.map(detection.targets(head))
+    x, y_of = head.points()[:, 0], head.points()[:, 1]
+    inside = (x > 32) & (x < 56) & (y_of > 8) & (y_of < 32)
+    classes = np.asarray(y["classes"])
+    np.testing.assert_array_equal((classes == -1).all(-1), inside)
+    assert (classes[~inside] >= 0).all()
+    assert classes[~inside].sum() > 0
+    logits = np.random.default_rng(0).standard_normal((1, head.places, 2))
+    loss = detection.TargetClasses()
+    other = logits + 5 * inside[None, :, None]
+    np.testing.assert_allclose(loss(classes[None], logits), loss(classes[None], other), rtol=1e-6)
 
 
 def white(image, boxes):

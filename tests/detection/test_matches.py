@@ -1,5 +1,7 @@
 """Heads related to each other, what they are to predict, and a detector distilled."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -59,6 +61,23 @@ def test_levels_are_related_by_their_grids_and_classes_by_their_names():
         assert copy.get_config() == match.loss.get_config()
 
 
+def test_classes_that_end_in_a_sigmoid_are_compared_by_their_logits():
+    def ending(head):
+        return dataclasses.replace(head, activation="sigmoid")
+
+    (theirs, their_boxes), (ours, our_boxes) = outputs(LARGE), outputs(SMALL)
+    wanted = [
+        loss.loss((their_boxes, theirs) if "box" in loss.loss.name else theirs, given)
+        for loss, given in zip(detection.matches(SMALL, LARGE), (ours, our_boxes), strict=True)
+    ]
+    by_class, by_box = detection.matches(ending(SMALL), ending(LARGE))
+    p, q = (sigmoid(z).astype("float32") for z in (theirs, ours))
+    np.testing.assert_allclose(by_class.loss(p, q), wanted[0], rtol=1e-4)
+    np.testing.assert_allclose(by_box.loss((their_boxes, p), our_boxes), wanted[1], rtol=1e-4)
+    by_class, _ = detection.matches(SMALL, ending(LARGE))
+    np.testing.assert_allclose(by_class.loss(p, ours), wanted[0], rtol=1e-4)
+
+
 def test_boxes_of_different_kinds_are_compared_by_their_overlap():
     distances = detection.Head((20, 24), (8, 16), ["dog", "cat"], "distances")
     _, by_box = detection.matches(student=distances, teacher=SMALL)
@@ -90,6 +109,9 @@ def test_heads_that_cannot_be_related_are_refused_in_words():
     heads = [detection.Head((20, 24), (8, 16), ["dog"], "deltas", anchors=each) for each in anchors]
     with pytest.raises(ValueError, match="anchors aren't the teacher's"):
         detection.matches(*heads)
+    scaled = dataclasses.replace(heads[0], variances=(0.1, 0.1, 0.2, 0.2))
+    with pytest.raises(ValueError, match=r"`variances` aren't the teacher's.*\(1.0, .*\(0.1, "):
+        detection.matches(heads[0], scaled)
     with pytest.raises(ValueError, match="`targets` are for heads without anchors"):
         detection.targets(heads[0])
 
@@ -103,7 +125,7 @@ def test_targets_are_what_decodes_to_the_boxes():
     at = classes.any(-1)
     np.testing.assert_array_equal((distances >= 0).all(-1), at)
     np.testing.assert_array_equal(distances[~at], -1)
-    decoded, _ = head.decode({"classes": classes[None], "boxes": np.maximum(distances, 0)[None]})
+    decoded, _ = head.decode({"classes": classes[None], "boxes": distances[None]})
     found = {tuple(np.round(box, 3)) for box in decoded[0, at]}
     assert {tuple(map(float, box)) for box in boxes[:2]} <= found
     # Smaller than a cell, but one place is to find it; the largest is found on the second level.
@@ -120,8 +142,16 @@ def test_the_losses_of_labels():
     focal = -classes * 0.25 * (1 - p) ** 2 * np.log(p)
     focal -= (1 - classes) * 0.75 * p**2 * np.log(1 - p)
     want = focal.sum((1, 2)) / np.maximum(classes.sum((1, 2)), 1)
-    loss = detection.ClassLoss(reduction=None)
+    loss = detection.TargetClasses(reduction=None)
     np.testing.assert_allclose(loss(classes, logits), want, rtol=1e-5)
+
+    ends = detection.TargetClasses("sigmoid", reduction=None)
+    np.testing.assert_allclose(ends(classes, p.astype("float32")), want, rtol=1e-4)
+    copy = keras.losses.deserialize(keras.losses.serialize(ends))
+    assert copy.get_config() == ends.get_config()
+    # Keras notes the logits of a sigmoid: nothing to say, and exact.
+    noted = keras.activations.sigmoid(keras.ops.convert_to_tensor(logits, "float32"))
+    np.testing.assert_allclose(loss(classes, noted), want, rtol=1e-5)
 
     distances = RNG.uniform(0, 3.5, (2, 6, 4))
     distances[:, 2:] = -1
@@ -135,7 +165,7 @@ def test_the_losses_of_labels():
         bins = -(low + 1 - d) * q[range(4), low] - (d - low) * q[range(4), low + 1]
         overlap = float(keras_distill.losses.cross_head.generalized_iou(d, mean))
         want[image] += (2 * (1 - overlap) + 0.25 * bins.mean()) / 2
-    loss = detection.BoxLoss(reduction=None)
+    loss = detection.TargetBoxes(reduction=None)
     np.testing.assert_allclose(loss(distances, edges), want, rtol=1e-5)
 
 
@@ -167,7 +197,7 @@ def test_a_detector_learns_from_labels_and_teacher():
     data = tf.data.Dataset.from_tensor_slices((images, truth))
     data = data.map(detection.targets(head)).batch(32).cache().repeat()
     teacher, student = detector(head, 16, 0), detector(head, 8, 1)
-    labels = {"classes": detection.ClassLoss(), "boxes": detection.BoxLoss()}
+    labels = {"classes": detection.TargetClasses(), "boxes": detection.TargetBoxes()}
     teacher.compile(keras.optimizers.Adam(0.01), labels)
     teacher.fit(data, steps_per_epoch=40, verbose=0)
 

@@ -81,6 +81,13 @@ def test_suppression_keeps_the_surest_of_each_class():
     )
 
 
+def test_a_box_turned_inside_out_overlaps_nothing():
+    turned = np.float32([[10, 10, 0, 0], [10, 0, 0, 10]])
+    np.testing.assert_array_equal(detection.overlaps(turned, np.float32([SQUARE])), 0)
+    # Nor does it count as area against others.
+    assert detection.overlaps(turned[:1], turned[:1])[0, 0] == 0
+
+
 def test_disagreement():
     a = found([(SQUARE, 0.9, 0), ([20, 20, 30, 30], 0.9, 0)], [], [(SQUARE, 0.9, 1)])
     b = found([([0, 0, 9, 10], 0.8, 0)], [], [(SQUARE, 0.9, 0)])
@@ -151,6 +158,65 @@ def test_detectors_that_cannot_be_compared_are_told_why():
         evaluation.compare({"model": plain}, (x, truth), task="detection", decode=head.detections)
 
 
+def test_what_detectors_cannot_use_is_refused():
+    x = np.zeros((2, 8, 8, 3), "float32")
+    truth = {"boxes": np.zeros((2, 1, 4)), "labels": np.zeros((2, 1), int)}
+    models = {"one": keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 1)])}
+
+    def compared(data=(x, truth), **arguments):
+        evaluation.compare(models, data, task="detection", **arguments)
+
+    decode = detection.Head((8, 8), (8,), ["a"]).detections
+    with pytest.raises(ValueError, match=r"have one for each candidate.*\['two'\] for \['one'\]"):
+        compared(decode={"two": decode})
+    with pytest.raises(TypeError, match="`decode` must be a function.*'sigmoid'"):
+        compared(decode={"one": "sigmoid"})
+    with pytest.raises(ValueError, match="`data` must hold images"):
+        compared([], decode=decode)
+    with pytest.raises(ValueError, match="`data` must hold images"):
+        compared((x[:0], {k: v[:0] for k, v in truth.items()}), decode=decode)
+    for name, value in (("missing_label", -1), ("from_logits", True), ("resamples", 50)):
+        with pytest.raises(ValueError, match=f"not for task=.detection.*{name}={value}"):
+            compared(**{name: value})
+
+
+def test_what_a_head_cannot_be_is_refused():
+    def head(boxes_as="distances", **arguments):
+        return detection.Head((8, 8), (8,), ["a"], boxes_as, **arguments)
+
+    for classes, boxes in (("scores", 1), (0, "boxes"), (0, 0), ("a", "a"), (-1, 0), (True, 0)):
+        with pytest.raises(ValueError, match="`classes` and `boxes` must be the names of two"):
+            head(classes=classes, boxes=boxes)
+    with pytest.raises(ValueError, match='`activation` must be "sigmoid".*softmax'):
+        head(activation="softmax")
+    with pytest.raises(ValueError, match="`variances` must be four factors"):
+        head(variances=(0.1, 0.1, 0.2, 0.2))
+    with pytest.raises(ValueError, match="`variances` must be four factors"):
+        head("deltas", anchors=np.zeros((1, 4)), variances=(0.1, 0.2))
+
+
+def test_heads_are_equal_if_their_anchors_are():
+    def head(anchor):
+        return detection.Head((8, 8), (8,), ["a"], "deltas", anchors=[anchor])
+
+    assert head([0, 0, 8, 8]) == head([0, 0, 8, 8])
+    assert hash(head([0, 0, 8, 8])) == hash(head([0, 0, 8, 8]))
+    assert head([0, 0, 8, 8]) != head([0, 0, 8, 9])
+    assert detection.Head((8, 8), (8,), ["a"]) != "head"
+
+
+def test_scores_are_what_the_head_says_they_are():
+    """Whatever the values of a batch happen to be."""
+    values = np.float32([[[0.25], [0.75]]])
+    given = {"classes": values, "boxes": np.zeros((1, 2, 4))}
+    logits = detection.Head((8, 16), (8,), ["a"])
+    np.testing.assert_allclose(logits.decode(given)[1], 1 / (1 + np.exp(-values)), rtol=1e-6)
+    ends = detection.Head((8, 16), (8,), ["a"], activation="sigmoid")
+    np.testing.assert_array_equal(ends.decode(given)[1], values)
+    with pytest.raises(ValueError, match="classes are from 0 to 1.*from -4 to 0.75"):
+        ends.decode({**given, "classes": np.float32([[[-4], [0.75]]])})
+
+
 def test_places_of_a_head():
     head = detection.Head((20, 24), (8, 16), ["a", "b"])
     assert head.grids == ((3, 3), (2, 2))
@@ -173,6 +239,12 @@ def test_decoding_of_each_kind():
     np.testing.assert_allclose(
         boxes[1, 5], [x - left, y - top, x + right, y + bottom], rtol=1e-5, atol=1e-5
     )
+    # As in training, what is below 0 is 0.
+    negative = np.where(distances < 1, -distances, distances)
+    np.testing.assert_array_equal(
+        head.decode({"classes": classes, "boxes": negative})[0],
+        head.decode({"classes": classes, "boxes": np.maximum(negative, 0)})[0],
+    )
     edges = detection.Head((20, 24), (8, 16), ["a", "b"], "edges", classes=0, boxes=1)
     logits = rng.standard_normal((2, 13, 4, 5))
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
@@ -184,6 +256,16 @@ def test_decoding_of_each_kind():
     still, _ = by_deltas.decode({"classes": classes, "boxes": np.zeros((2, 13, 4))})
     np.testing.assert_allclose(still[0], anchors, rtol=1e-5)
     moved, _ = by_deltas.decode({"classes": classes, "boxes": np.full((2, 13, 4), np.log(2))})
+    variances = np.array([0.1, 0.1, 0.2, 0.2])
+    ssd = detection.Head(
+        (20, 24), (8, 16), ["a", "b"], "deltas", anchors=anchors, variances=variances
+    )
+    deltas = rng.standard_normal((2, 13, 4))
+    np.testing.assert_allclose(
+        ssd.decode({"classes": classes, "boxes": deltas})[0],
+        by_deltas.decode({"classes": classes, "boxes": deltas * variances})[0],
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
     size = anchors[:, 2:] - anchors[:, :2]
     np.testing.assert_allclose(moved[0, :, 2:] - moved[0, :, :2], 2 * size, rtol=1e-5)
     with pytest.raises(ValueError, match="has 13 places.*Received: classes of shape"):
