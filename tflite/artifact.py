@@ -198,7 +198,7 @@ class Artifact:
                 'student with `quantization="int8"` or another quantization.'
             )
         inputs, _ = samples.read(data, self.ports.shapes(), count)
-        log = None if profile is None else profiles.read(pathlib.Path(profile).read_text())
+        log = None if profile is None else profiles.load(profile)
         rows = layer_errors.errors(self.float32(), self.named, list(inputs.values()), log)
         self.report["layers"] = rows
         return rows

@@ -1,6 +1,8 @@
 """The time of each operator, from what runtimes print as they run a file."""
 
 import dataclasses
+import os
+import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
@@ -9,8 +11,8 @@ from keras_distill.tflite.inspect import Inspection
 
 from keras_distill._markdown import table
 
-_CSV = re.compile(r"^(?:.*\s)?(\d+),([A-Za-z0-9_]+),(\d+)\s*$")
-_TOOK = re.compile(r"(?:^|\s)([A-Za-z0-9_]+) took (\d+) ticks")
+_CSV = re.compile(r"^(?:.*\s)?(\d+),([A-Za-z0-9_-]+),(\d+)\s*$")
+_TOOK = re.compile(r"(?:^|\s)([A-Za-z0-9_-]+) took (\d+) ticks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +113,21 @@ def read(log: str) -> Profile:
         "TF_LITE_STRIP_ERROR_STRINGS doesn't, or the run order of "
         "`benchmark_model --enable_op_profiling=true`."
     )
+
+
+def load(path: str | os.PathLike) -> Profile:
+    """What a log says of operators, as `read`, of whose bytes some may be no text.
+
+    Args:
+        path: The log.
+
+    Raises:
+        ValueError: There is no such file, or it has no operators.
+    """
+    log = pathlib.Path(path)
+    if not log.is_file():
+        raise ValueError(f"There is no file {log}. Name the log that the board or phone printed.")
+    return read(log.read_text(errors="replace"))
 
 
 def _ticks(lines: Sequence[str]) -> Iterator[Event]:

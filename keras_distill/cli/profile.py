@@ -8,7 +8,6 @@ LiteRT's `benchmark_model --enable_op_profiling=true`. With --file, each operato
 shown with its layer and its multiply-accumulates.
 """
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,10 +24,7 @@ def main(
     """Prints the table."""
     if len(arguments) != 1:
         raise ValueError("name one log: keras-distill profile LOG [--file=FILE.tflite].")
-    log = pathlib.Path(arguments[0])
-    if not log.is_file():
-        raise ValueError(f"there is no file {log}.")
-    profile = profiles.read(log.read_text(errors="replace"))
+    profile = profiles.load(arguments[0])
     found = None if flags.file is None else tflite.inspect(flags.file)
     text = str(profile) if found is None else profiles.shown(found, profile)
     console.print(text, markup=False, soft_wrap=True)

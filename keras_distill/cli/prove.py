@@ -30,6 +30,7 @@ def main(
     if flags.serial is None:
         raise ValueError("name the board's port: --serial=PORT, such as /dev/ttyUSB0.")
     folder = pathlib.Path(arguments[0])
+    board.stored(folder)  # A wrong folder is told before a port is opened, which restarts boards.
     with serial_port.SerialPort(flags.serial, flags.baud) as port:
         found = board.prove(folder, port, flags.timeout)
     console.print(str(Report({"board": found})), markup=False, soft_wrap=True)

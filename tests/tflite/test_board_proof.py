@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import subprocess
+import termios
+import time
+import zlib
 
 import cortex_m
 import micro_stubs
@@ -144,6 +147,106 @@ def test_answers_with_errors_are_not_taken():
         one.run([np.zeros(1, "int8")], [np.zeros(1, "int8")])
 
 
+class Slow:
+    """A board that answers line by line, but starts when it has been asked `hellos` times."""
+
+    def __init__(self, hellos, stored=5):
+        self.hellos, self.stored, self.lines, self.inputs = hellos, stored, [], []
+
+    def write(self, data):
+        self.lines += data.decode().splitlines()
+
+    def read(self, size):
+        self.hellos -= self.hellos > 0 and bool(self.lines)
+        if self.hellos or not self.lines:
+            time.sleep(0.05)
+            return b""
+        word = self.lines.pop(0).split()[1]
+        part = bytes([self.stored])
+        return {
+            "hello": b"kd! hello 0000abcd 7 9\n",
+            "reset": b"kd! ok\n",
+            "input": b"kd! ok\n",
+            "run": b"kd! ran 12\n",
+            "output": f"kd! bytes {part.hex()} {zlib.crc32(part):08x}\n".encode(),
+        }[word]
+
+
+def test_board_that_answers_each_of_many_hellos(monkeypatch):
+    monkeypatch.setattr(board, "_AGAIN", 0.1)
+    stream = Slow(hellos=8)
+    one = board.Board(stream, timeout=5)
+    assert one.hello() == (0xABCD, 7, 9)
+    assert stream.lines  # More were asked, and will be answered.
+    outputs, microseconds = one.run([np.zeros(1, "int8")], [np.zeros(1, "int8")])
+    assert (outputs, microseconds) == ([np.array([5], "int8")], 12)
+
+
+def test_board_that_refuses_is_not_asked_without_a_break(monkeypatch):
+    monkeypatch.setattr(board, "_AGAIN", 0.1)
+    stream = Scripted(*[b"kd! error: no such command\n"] * 50, b"kd! hello 0000abcd 7 9\n")
+    assert board.Board(stream, timeout=5).hello() == (0xABCD, 7, 9)
+    assert len(stream.asked) < 5
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ([b"kd! hello zz 7 9\n"], "answered 'hello' with 'hello zz 7 9'"),
+        ([b"kd! hello 0000abcd 7\n"], "answered 'hello' with 'hello 0000abcd 7'"),
+    ],
+)
+def test_greeting_that_is_none(answers, says):
+    with pytest.raises(board.BoardError, match=says):
+        board.Board(Scripted(*answers), timeout=0.1).hello()
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ([b"ran 3"], "answered 'reset' with 'ran 3'"),
+        ([b"ok", b"okay"], "answered 'input' with 'okay'"),
+        ([b"ok", b"ok", b"ok"], "answered 'run' with 'ok'"),
+        ([b"ok", b"ok", b"ran soon"], "answered 'run' with 'ran soon'"),
+        ([b"ok", b"ok", b"ran 3", b"bytes"], "answered 'output' with 'bytes'"),
+        ([b"ok", b"ok", b"ran 3", b"bytes 0g 00000000"], "answered 'output' with 'bytes 0g"),
+        # Nothing, and more than was asked for.
+        ([b"ok", b"ok", b"ran 3", b"bytes  00000000"], "answered 'output' with 'bytes  0"),
+        ([b"ok", b"ok", b"ran 3", b"bytes 0000 41d912ff"], "answered 'output' with 'bytes 0000"),
+    ],
+)
+def test_answers_that_are_not_to_the_question(answers, says):
+    stream = Scripted(*(b"kd! " + answer + b"\n" for answer in answers))
+    with pytest.raises(board.BoardError, match=says + ".*Build and flash"):
+        board.Board(stream, timeout=0.2).run([np.zeros(1, "int8")], [np.zeros(1, "int8")])
+
+
+def test_port_without_carrier_is_opened(monkeypatch):
+    """An adapter without a modem's lines: neither the opening nor a write waits for them."""
+    board_side, host_side = os.openpty()
+    settings = termios.tcgetattr(host_side)
+    settings[2] = settings[2] & ~termios.CLOCAL | termios.CRTSCTS
+    termios.tcsetattr(host_side, termios.TCSANOW, settings)
+    opened, really_open = [], os.open
+
+    def record(path, options):
+        opened.append((options, really_open(path, options)))
+        return opened[-1][1]
+
+    monkeypatch.setattr(os, "open", record)
+    with serial_port.SerialPort(os.ttyname(host_side)) as port:
+        [(options, file)] = opened
+        assert options & os.O_NONBLOCK
+        assert os.get_blocking(file)
+        lines = termios.tcgetattr(file)[2]
+        assert lines & termios.CLOCAL
+        assert not lines & termios.CRTSCTS
+        port.write(b"kd? hello\n")
+        assert os.read(board_side, 100) == b"kd? hello\n"
+    for side in (board_side, host_side):
+        os.close(side)
+
+
 def test_board_that_runs_another_file(kit):
     with pytest.raises(board.BoardError, match="runs another file"):
         board.prove(kit, Scripted(b"kd! hello 00000001 7 9\n"), timeout=0.2)
@@ -155,6 +258,7 @@ def test_wrong_input(kit, tmp_path, capsys):
         ([], "name one folder"),
         ([str(kit)], "--serial=PORT"),
         ([str(kit), "--serial=/dev/none"], "/dev/none"),
+        ([str(tmp_path), "--serial=/dev/none"], "isn't a kit for microcontrollers"),
         ([str(kit), f"--serial={tmp_path / 'file'}"], "no serial port"),
     ]:
         assert cli.main(["prove", *arguments]) == 2

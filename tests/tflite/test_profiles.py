@@ -8,7 +8,7 @@ import keras
 import micro_stubs
 import numpy as np
 import pytest
-from keras_distill.tflite import profiles
+from keras_distill.tflite import profiles, targets
 
 from keras_distill import cli, tflite
 
@@ -84,10 +84,19 @@ def test_each_operator_has_its_mean_time(student, log, unit, times):
     assert profile.of(tflite.inspect(student[2].tflite)) == times
 
 
+@pytest.mark.parametrize(
+    "log", ["0,ethos-u,1200\n1,SOFTMAX,3\n", "ethos-u took 1200 ticks (1 ms)."]
+)
+def test_the_operator_of_an_ethos_u_is_one(log):
+    first = profiles.read(log).events[0]
+    assert (first.operator, first.time) == (targets.NPU_OPERATOR, 1200)
+
+
 def test_layers_gain_a_column(student, tmp_path):
     _, x, artifact = student
     assert "time" not in artifact.layers(x)[0]
-    (tmp_path / "log").write_text(CSV)
+    # A board may send what is no text as it starts.
+    (tmp_path / "log").write_bytes(b"\xff\xfe" + CSV.encode())
     rows = artifact.layers(x, profile=tmp_path / "log")
     times = {row["operator"]: row["time"] for row in rows}
     assert times["CONV_2D"] == 1100
@@ -116,7 +125,9 @@ def test_logs_that_do_not_fit(student, tmp_path, capsys):
     for log in ("0,CONV_2D,5\n", CSV.replace("RESHAPE", "SOFTMAX"), PHONE.replace(":2", ":7")):
         with pytest.raises(ValueError, match="The log is that of another file"):
             profiles.read(log).of(found)
-    for arguments, says in [([], "name one log"), (["none"], "there is no file none")]:
+    with pytest.raises(ValueError, match="There is no file none"):
+        student[2].layers(student[1], profile="none")
+    for arguments, says in [([], "name one log"), (["none"], "There is no file none")]:
         assert cli.main(["profile", *arguments]) == 2
         assert says in capsys.readouterr().err
 

