@@ -5,11 +5,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_distill import _keras
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import one_of
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.numerics import kl_divergence
 from keras_distill.losses.standardized import channel_moments, counted_of, standardized_channels
+from keras_distill.outputs import Output
 
 
 def quality_focal(y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -86,13 +88,16 @@ class CrossKD(DistillationLoss):
     classes, 3 for edges, 2 for distances, at each level; they tap the third of four convolutions.
     Costs the time of a part of the teacher's head. For detectors, and beside `PKD` on the features.
 
+    Of classes that end in a sigmoid, and edges in a softmax, logits are recovered.
+
     Rows of weight 0 have no part in means and spread, and under `tf.distribute` each replica takes
     those of its own part of the batch.
 
     Args:
         head: A `keras.Model` from the teacher's features to its prediction, a part of the teacher:
             `keras.Model(teacher.get_layer("tower_3").output, teacher.get_layer("scores").output)`.
-            It is copied, never trained, and saved with the `Distiller`.
+            It is copied, never trained, and saved with the `Distiller`. Unless it predicts
+            distances, it may not move values after a sigmoid or softmax: reshape before.
         compares: `"classes"`, `"edges"` or `"distances"`.
         name: Name of the loss, under which `fit` reports it.
         reduction: As in `keras.losses.Loss`.
@@ -107,7 +112,7 @@ class CrossKD(DistillationLoss):
 
     Raises:
         TypeError: If `head` isn't a `keras.Model`.
-        ValueError: If the shapes don't fit.
+        ValueError: If the shapes don't fit, or `head` hides its logits.
 
     Example:
 
@@ -140,7 +145,17 @@ class CrossKD(DistillationLoss):
                 "`head` must be a `keras.Model` from the teacher's features to its prediction. "
                 f"Received: head={head!r}"
             )
+        if self.compares != "distances":
+            _check_end(head)
         self.state = FrozenHead(head, self.compares, name=name)
+
+    def _compared(self, outputs: Any, temperature: Any = None) -> Any:
+        """Features and distances as they are, logits of classes and edges."""
+        if not isinstance(outputs, (tuple, list)):
+            return super()._compared(outputs, temperature)
+        features, *boxes, classes = outputs
+        boxes = [box.logits_at() if self.compares == "edges" else box.values for box in boxes]
+        return (features.values, *boxes, classes.logits_at())
 
     def call(self, y_true: tuple[Tensor, ...], y_pred: Tensor, present: Tensor) -> Tensor:
         features, *boxes, classes = y_true
@@ -159,7 +174,7 @@ class CrossKD(DistillationLoss):
 
     def _of_boxes(self, theirs, ours):
         if self.compares == "distances":
-            return 1 - generalized_iou(theirs[..., 0], ours[..., 0])
+            return 1 - generalized_iou(ops.relu(theirs[..., 0]), ops.relu(ours[..., 0]))
         log_p, log_q = ops.log_softmax(theirs), ops.log_softmax(ours)
         return ops.mean(kl_divergence(log_p, log_q), axis=-1)
 
@@ -203,4 +218,24 @@ class FrozenHead(keras.layers.Layer):
             )
 
     def call(self, features: Tensor) -> Tensor:
-        return self.head(features, training=False)
+        with _keras.noting_logits():
+            predicted = self.head(features, training=False)
+            return predicted if self.compares == "distances" else Output.of(predicted).logits_at()
+
+
+def _check_end(head: keras.Model) -> None:
+    """Raises a `ValueError` where a head moves values after a sigmoid or softmax."""
+    moves = (keras.layers.Reshape, keras.layers.Permute, keras.layers.Flatten)
+    graph = _keras.graph_of(head)
+    if graph is None:
+        return
+    last = ending = _keras.producer_of(graph.outputs[0])
+    while isinstance(last, moves):
+        last = _keras.producer_of(last.input)
+    by_name = getattr(getattr(last, "activation", None), "__name__", None)
+    ends = by_name in ("sigmoid", "softmax") or isinstance(last, keras.layers.Softmax)
+    if ends and last is not ending:
+        raise ValueError(
+            f"`head` must give logits, or end in their sigmoid or softmax, but {ending.name!r} "
+            f"follows the activation of {last.name!r}. Leave it out, or reshape before."
+        )

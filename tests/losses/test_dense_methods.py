@@ -92,6 +92,41 @@ def test_cross_kd_of_distances():
     same = loss((features, np.exp(golden.convolve_with_bias(
         features, loss.state.head.layers[0])), classes), features * 3 + 1)  # fmt: skip
     np.testing.assert_allclose(same, 0, atol=1e-5)
+    # What is below 0 is an edge at the point itself, not a box turned inside out.
+    below = loss((features, np.where(boxes < 1, -boxes, boxes), classes), student)
+    at = loss((features, np.where(boxes < 1, 0, boxes), classes), student)
+    np.testing.assert_array_equal(below, at)
+
+
+@pytest.mark.parametrize(("compares", "activation"), [("classes", "sigmoid"), ("edges", "softmax")])
+def test_cross_kd_compares_logits_where_the_head_ends_in_an_activation(compares, activation):
+    """Otherwise the sigmoid, or the softmax, is taken twice."""
+    features, student = RNG.standard_normal((2, 2, 2, 2, 3))
+    classes = keras.ops.convert_to_tensor(RNG.standard_normal((2, 2, 2, 4)), "float32")
+    edges = keras.ops.convert_to_tensor(RNG.standard_normal((2, 2, 2, 4, 3)), "float32")
+    parts = 4 if compares == "classes" else 12
+    after = [] if compares == "classes" else [layers.Reshape((2, 2, 4, 3))]
+    shapes = [features.shape, classes.shape]
+    teacher = [features, classes]
+    ending = [features, keras.activations.sigmoid(classes)]
+    if compares == "edges":
+        shapes.insert(1, edges.shape)
+        teacher.insert(1, edges)
+        ending.insert(1, keras.activations.softmax(edges))
+    values = []
+    for given, end in ((teacher, []), (ending, [layers.Activation(activation)])):
+        loss = losses.CrossKD(cross_head(parts, *after, *end), compares, reduction="none")
+        loss.build(tuple(shapes), student.shape)
+        values.append(np.asarray(loss(tuple(given), student)))
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-5)
+    assert (values[0] > 0).all()
+
+
+def test_a_head_that_hides_its_logits_is_refused():
+    head = cross_head(5, layers.Activation("sigmoid"), layers.Reshape((4, 5), name="rows"))
+    with pytest.raises(ValueError, match="`head` must give logits.*'rows' follows"):
+        losses.CrossKD(head)
+    losses.CrossKD(cross_head(4, layers.Activation("sigmoid"), layers.Reshape((4, 4))), "distances")
 
 
 def test_cross_kd_is_nothing_where_the_teachers_head_agrees():
