@@ -132,6 +132,25 @@ def contrastive(negatives):
     return made(build)
 
 
+def across_heads():
+    def detector(width, seed=0):
+        x = image = keras.Input((6, 6, 2), name="image")
+        x = layers.Conv2D(width, 3, activation="relu", name="tower")(x)
+        x = layers.Reshape((16, 4), name="scores")(layers.Conv2D(4, 1, name="seen")(x))
+        return small.set_weights(keras.Model(image, x, name=f"detector{seed}"), seed)
+
+    student, teacher = detector(3), detector(4, seed=1)
+    head = keras.Model(teacher.get_layer("tower").output, teacher.output)
+    match = keras_distill.Match(
+        losses.CrossKD(head),
+        student="tower",
+        teacher=("tower", "scores"),
+        adapter=layers.Conv2D(4, 1),
+    )
+    distiller = keras_distill.Distiller(student, teacher, match, alpha=0.0)
+    return {"distiller": distiller, "loss": None}
+
+
 def regression():
     student, teacher = dense(0, outputs=2), dense(1, outputs=2)
     loss = losses.TeacherBoundedRegression(margin=0.25)
@@ -220,6 +239,10 @@ CASES = {
     "function": outputs(lambda: lambda t, s: keras.ops.mean(keras.ops.abs(t - s), axis=-1)),
     "hint": maps(losses.Hint, adapter="auto"),
     "channel_wise": maps(losses.ChannelWise, adapter="auto"),
+    "mgd": maps(losses.MGD, adapter="auto"),
+    "pkd": maps(losses.PKD, adapter="auto"),
+    "cross_kd": made(across_heads),
+    "cirkd": maps(losses.CIRKD),
     "variational_information": maps(losses.VariationalInformation, adapter="auto"),
     "similarity_preserving": maps(losses.SimilarityPreserving),
     "contrastive-all": contrastive(40),
