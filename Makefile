@@ -53,5 +53,5 @@ clean:  ## Remove the environment and everything built
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	@echo 'Installing what the tests and checks need ...'
-	$(PIP) -r requirements-dev.txt
+	$(PIP) --no-deps -r requirements-dev.txt  # All of them are listed; silero-vad asks for torch.
 	@touch $@

@@ -23,6 +23,7 @@ RESULTS = ROOT / "examples" / "results"
 TASKS = {
     "text_classification": "news topics, AG News: accuracy",
     "tabular_regression": "prices, California housing: R²",
+    "voice_activity": "voice activity in noise, FSDD: area under ROC",
     "images": "clothes, Fashion-MNIST with 1,000 labels: accuracy",
     "demo": "handwritten digits, the demo: accuracy",
 }

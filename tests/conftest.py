@@ -115,7 +115,9 @@ def pytest_collection_finish(session):
     """Spares the tests work that takes longer than what they run."""
     if session.items and not session.config.option.collectonly:
         optimize_graphs(False)
-        if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        # `make test-long` and `make test-nightly` run Keras as users have it.
+        is_short = "not long" in session.config.option.markexpr
+        if is_short and os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
             build_before_tracing()
             predict_few_batches_eagerly()
         # What is imported stays, and needn't be searched for garbage again and again.

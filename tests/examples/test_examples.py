@@ -1,6 +1,7 @@
 """Each example from end to end on a small slice of its real data."""
 
 import importlib
+import importlib.util
 import json
 import pathlib
 import sys
@@ -73,6 +74,22 @@ def test_tabular_regression(data_dir, tmp_path):
     gains(result, 0.25, over=0.02)
     assert result["teacher"] > 0.6
     assert (tmp_path / "firmware" / "student.tflite").stat().st_size == result["bytes"] <= 4096
+
+
+@pytest.mark.long
+def test_voice_activity(data_dir, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("pymicro_features")
+    if importlib.util.find_spec("silero_vad") is None:
+        pytest.skip("silero-vad isn't installed")
+    import voice_activity
+
+    slice_ = {"count": 60, "marked": 2, "test": 12, "epochs": 5}
+    result = voice_activity.main(data_dir / "fsdd" / "fsdd.npz", tmp_path / "firmware", **slice_)
+    gains(result, 0.25, over=0.02)
+    assert result["teacher"] > 0.9
+    assert result["bytes"] <= 16 * 1024
+    assert (tmp_path / "firmware" / "student_front_end.h").is_file()
 
 
 @pytest.mark.nightly
