@@ -142,23 +142,32 @@ def _warn_of_pair(data, shapes, argument):
     if not all(_is_array(x) and _fits(np.shape(x), first) for x in data):
         return
     one, other = (np.asarray(x) for x in data)
-    if len(one) == len(other) and not _alike(one, other):
+    differ = _differ(one, other) if len(one) == len(other) else ""
+    if differ:
         warnings.warn(
-            f"`{argument}` is a list of two arrays of other values (spans of {_span(one):.3g} and "
-            f"{_span(other):.3g}), which are both read as inputs. Give inputs and labels as a "
-            "tuple, `(x, y)`.",
+            f"`{argument}` is a list of two arrays of {differ}, which are both read as inputs. "
+            "Give inputs and labels as a tuple, `(x, y)`.",
             stacklevel=5,
         )
 
 
-def _alike(one, other):
-    """Whether two arrays may be batches of the same data."""
-    spans = sorted((_span(one), _span(other)))
-    return one.dtype == other.dtype and spans[1] <= 2 * spans[0]
+def _differ(one, other):
+    """In words, how two arrays differ that batches of the same data wouldn't; "" if they don't."""
+    text = [x.dtype.kind in "OSUT" for x in (one, other)]
+    if all(text):
+        return ""
+    if one.dtype != other.dtype:
+        return f"other dtypes ({one.dtype} and {other.dtype})"
+    spans = _span(one), _span(other)
+    if max(spans) <= 2 * min(spans):
+        return ""
+    return f"other values (spans of {spans[0]:.3g} and {spans[1]:.3g})"
 
 
 def _span(x):
-    return float(x.max()) - float(x.min()) if x.size else 0.0
+    """How far apart the finite numbers of an array are, 0.0 of what holds none."""
+    finite = x[np.isfinite(x)] if x.dtype.kind in "biuf" else x[:0]
+    return float(finite.max()) - float(finite.min()) if finite.size else 0.0
 
 
 def _called(data):

@@ -74,6 +74,36 @@ def test_lists_of_inputs_and_labels_are_warned_of(labels):
         list(samples.batches([X, labels], SHAPES, batch_size=4))
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        np.array([[["a"], ["b"]], [["see"], ["longer"]]], dtype=object),
+        [np.array([["a"], ["b"]]), np.array([["see"], ["longer"]])],
+        [tf.constant([["a"], ["b"]]), tf.constant([["see"], ["longer"]])],
+    ],
+    ids=["objects", "strings", "tensors"],
+)
+@pytest.mark.filterwarnings("error")
+def test_lists_of_two_batches_of_text_are_batches(pair):
+    batches = list(samples.batches(list(pair), {"x": (1,)}, batch_size=2))
+    assert sum(len(batch["x"]) for batch in batches) == sum(map(len, pair))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.filterwarnings("error")
+def test_nan_in_one_of_two_batches_is_no_reason_to_take_it_for_labels(value):
+    """It is refused as what it is."""
+    batches = [X[:3], X[3:].copy()]
+    batches[1][0, 0] = value
+    with pytest.raises(ValueError, match="NaN or infinity in input 'image'"):
+        list(samples.batches(batches, SHAPES, batch_size=2))
+
+
+def test_a_list_of_text_and_numbers_is_warned_of():
+    with pytest.warns(UserWarning, match="two arrays of other dtypes"):
+        samples.read([np.array([["a"], ["b"]]), np.float32([[0], [1]])], {"x": (1,)})
+
+
 @pytest.mark.parametrize("form", UNLABELED)
 def test_unlabeled_forms(form):
     inputs, labels = samples.read(UNLABELED[form], SHAPES)

@@ -64,6 +64,8 @@ def _mean(square, finite):
 
 #: The step of an output is wide where rounding alone is off by this share of its spread.
 _WIDE = 0.1
+#: The same for a unit of what may be logits: all of its values are in a few steps.
+_LOST = 12**-0.5
 #: Outputs of so many units may be several quantities, each with a spread of its own.
 _QUANTITIES = 16
 
@@ -71,7 +73,10 @@ _QUANTITIES = 16
 def narrow(expected: Any, step: float) -> dict[tuple, float]:
     """Which parts of an output vary too little for the step that they are rounded to.
 
-    Constant values and classifiers that are sure of their decisions are not among them.
+    Constant values and classifiers that are sure of their decisions are not among them. Units whose
+    largest one varies, and stays the same when it is rounded, may be logits of classes: one
+    quantity, of which units count only where they vary by less than a step. Probabilities over
+    classes count where rounding changes decisions.
 
     Args:
         expected: The student's output, of shape `(samples, ...)`.
@@ -86,12 +91,14 @@ def narrow(expected: Any, step: float) -> dict[tuple, float]:
     parts: list[tuple] = [(...,)]
     if expected.ndim > 1 and 1 < expected.shape[-1] <= _QUANTITIES:
         parts += [(..., unit) for unit in range(expected.shape[-1])]
+    least = _LOST if _is_decision(expected, step) else _WIDE
     found = {}
     for part in parts:
         values = expected[part][np.isfinite(expected[part])]
         spread = float(values.std()) if values.size else 0.0
         varies = bool(values.size) and spread > 1e-6 * float(np.abs(values).max())
-        if varies and step / 12**0.5 > _WIDE * spread:
+        share = least if len(part) > 1 else _WIDE
+        if varies and step / 12**0.5 > share * spread:
             found[part] = spread
     return found
 
@@ -126,9 +133,25 @@ def _is_decided(expected, step):
     if not are_probabilities(expected):
         return False
     if expected.ndim > 1 and expected.shape[-1] > 1 and np.allclose(expected.sum(-1), 1, atol=1e-3):
-        same = np.round(expected / step).argmax(-1) == expected.argmax(-1)
-        return bool(same.mean() >= 0.95)
+        return _outlives_rounding(expected, step)
     return bool(np.mean(np.minimum(expected, 1 - expected) < step / 4) > 0.5)
+
+
+def _is_decision(expected, step):
+    """Whether the largest unit varies between samples and outlives rounding, as classes' does.
+
+    Of several quantities, as 293 K beside 1000 hPa, it is mostly the same one.
+    """
+    several = expected.ndim > 1 and expected.shape[-1] > 1
+    return (
+        several and len(np.unique(expected.argmax(-1))) > 1 and _outlives_rounding(expected, step)
+    )
+
+
+def _outlives_rounding(expected, step):
+    """Whether rounding leaves 95 % of the decisions as they are."""
+    same = np.round(expected / step).argmax(-1) == expected.argmax(-1)
+    return bool(same.mean() >= 0.95)
 
 
 def input_ranges(found: Inspection) -> list[tuple[float, float] | None]:

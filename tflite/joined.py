@@ -1,7 +1,7 @@
 """Concatenations that join what has different ranges, in integers of one scale."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -19,7 +19,10 @@ _SAMPLES = 32
 
 
 def ranges_apart(
-    student: StudentFunction, found: Inspection, inputs: Mapping[str, np.ndarray]
+    student: StudentFunction,
+    found: Inspection,
+    inputs: Mapping[str, np.ndarray],
+    left: Collection[str] = (),
 ) -> list[str]:
     """Which concatenations join parts whose ranges are more than `APART` times apart.
 
@@ -30,6 +33,7 @@ def ranges_apart(
         student: The student.
         found: What is in its file.
         inputs: Samples by input name.
+        left: Names of the layers that were asked to stay float.
 
     Returns:
         A sentence for each, which names the layers and says what to do.
@@ -39,7 +43,7 @@ def ranges_apart(
         for op in found.operators
     ):
         return []
-    joins = {id(x): x for x in _concatenations(student.model)}
+    joins = {id(x): x for x in _concatenations(student.model, left)}
     with _widths(joins) as found_widths:
         few = {name: keras.ops.convert_to_tensor(x[:_SAMPLES]) for name, x in inputs.items()}
         student(few, check=False)
@@ -59,14 +63,19 @@ def ranges_apart(
     return notes
 
 
-def _concatenations(model: Any) -> list[Any]:
-    """The concatenating layers and operations of a model, inner models included."""
+def _concatenations(model: Any, left: Collection[str]) -> list[Any]:
+    """The concatenating layers and operations of a model, inner models included.
+
+    Without those that are `left` float, or are inside of what is.
+    """
     found = []
     for inner in taps.sublayers(model).values():
+        if inner.name in left:
+            continue
         if type(inner).__name__.removeprefix("Quantized") == "Concatenate":
             found.append(inner)
         elif isinstance(inner, keras.layers.Layer):
-            found += _concatenations(inner)
+            found += _concatenations(inner, left)
     return found
 
 

@@ -6,8 +6,18 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
-from keras_distill.tflite import child, closeness, faults, flatbuffer, joined, runtimes, targets
+from keras_distill.tflite import (
+    child,
+    closeness,
+    faults,
+    flatbuffer,
+    joined,
+    lowering,
+    runtimes,
+    targets,
+)
 from keras_distill.tflite.converters import Converted
 from keras_distill.tflite.inspect import Inspection, inspect
 from keras_distill.tflite.request import Request
@@ -183,14 +193,14 @@ def _errors(request, found, tflite, ports, runtime, arrays):
     got = runtimes.predict(tflite, ports, inputs, runtime)
     steps = dict(zip([p.name for p in ports.outputs], closeness.output_steps(found), strict=True))
     errors = {}
-    for name, wanted in expected.items():
-        wide = _wide(request, wanted, steps[name]) if wanted.dtype.kind == "f" else ""
+    for i, (name, wanted) in enumerate(expected.items()):
+        wide = _wide(request, i, wanted, steps[name]) if wanted.dtype.kind == "f" else ""
         if wanted.dtype.kind == "f" and not (made_up and wide):
             errors[name] = closeness.relative_error(wanted, got[name], steps[name]), wide
     return errors
 
 
-def _wide(request, expected, step):
+def _wide(request, index, expected, step):
     """What to do where an output varies too little for its step, "" where it doesn't."""
     reason = closeness.wide_step(expected, step)
     if not reason:
@@ -199,24 +209,31 @@ def _wide(request, expected, step):
     if closeness.are_probabilities(expected):
         fixes = ["end the student in logits and make them probabilities after the file"]
     if request.way != "trained" and request.quantization in ("int8", "int4"):
-        if request.target.accelerator is None:
-            last = _last_layer(request.student.model)
+        last = _layer_of_output(request, index)
+        if last and request.target.accelerator is None:
             io = f"({request.io[0]!r}, 'float32')".replace("uint8", "int8")
             fixes.append(f"compute it in float (`precision={{{last!r}: 'float32'}}, io={io}`)")
         fixes.append('take quantization="int16x8"')
     return f"{reason}: {', or '.join(fixes)}"
 
 
-def _last_layer(model):
-    """The name of the layer that makes a model's first output."""
-    outputs = getattr(model, "outputs", None)
-    return _keras.producer_of(outputs[0]).name if outputs else "its last layer"
+def _layer_of_output(request, index):
+    """The name of the layer that makes an output, by which `precision` knows it; "" without one."""
+    outputs = keras.tree.flatten(getattr(request.student.model, "outputs", None) or [])
+    if request.student.postprocessing is not None or index >= len(outputs):
+        return ""
+    name = _keras.producer_of(outputs[index]).name
+    layers = [layer for layer in lowering.all_layers(request.student.model) if layer.name == name]
+    return name if layers and not isinstance(layers[0], keras.Model) else ""
 
 
 def _joined(request, found, arrays):
-    """Warns of concatenations in which one part leaves few steps to another."""
-    given = arrays or request.student.made_up(_JUDGED, closeness.input_ranges(found))
-    notes = joined.ranges_apart(request.student, found, given)
+    """Warns of concatenations in which one part leaves few steps to another.
+
+    Made-up inputs don't tell: of other images, the parts may be as wide as each other.
+    """
+    left = {name for name, kind in request.precision.items() if kind == "float32"}
+    notes = joined.ranges_apart(request.student, found, arrays, left) if arrays else []
     for note in notes:
         warnings.warn(f"As {request.quantization}, {note}.", stacklevel=4)
     return notes

@@ -56,5 +56,23 @@ def test_parts_that_are_apart_or_alike_are_not():
 
 def test_a_quantize_aware_student_of_this_form_is_named():
     aware = keras_distill.quantization.quantize_aware(detector(True), X)
-    _, said = convert(aware)
+    _, said = convert(aware, calibration=X)
+    assert [text for text in said if "'both' joins" in text]
+
+
+def test_made_up_inputs_tell_nothing_about_ranges():
+    aware = keras_distill.quantization.quantize_aware(detector(True), X)
+    made, said = convert(aware)
+    assert not [text for text in said + made.report["warnings"] if "joins" in text]
+
+
+def test_a_concatenation_that_stays_float_is_not_named():
+    """Beside another one, in integers, that joins what is alike."""
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 1, name="stem")(image)
+    alike = layers.Concatenate(name="both_1")([x, layers.Conv2D(2, 1, name="other")(x)])
+    model = keras.Model(image, [detector(True)(image), layers.Conv2D(2, 1, name="last")(alike)])
+    _, said = convert(model, calibration=X, precision={"both": "float32"})
+    assert not [text for text in said if "joins" in text]
+    _, said = convert(model, calibration=X, precision={"stem": "float32"})
     assert [text for text in said if "'both' joins" in text]

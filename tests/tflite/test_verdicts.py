@@ -75,6 +75,71 @@ class TestWideSteps:
         assert closeness.wide_step(sure, 1 / 256) == ""
         assert closeness.relative_error(sure, got, 1 / 256) == 0
 
+    def test_logits_of_classes_are_one_quantity(self):
+        """A class of small spread is no reason, where decisions outlive rounding."""
+        logits = 5 * data(4).astype("float64")
+        logits[:, 2] = 0.1 * logits[:, 2]
+        step = 4 * np.abs(logits).max() / 255
+        got = np.round(logits / step) * step
+        assert 0.1 < step / 12**0.5 / logits[:, 2].std() < 0.2
+        assert closeness.wide_step(logits, step) == ""
+        assert closeness.relative_error(logits, got, step) < 0.01
+        # Unless rounding leaves a few values of it, as of an angle beside meters.
+        logits[:, 2] = 0.02 * data(4)[:, 2]
+        assert "of unit 2 of" in closeness.wide_step(logits, step)
+
+    def test_units_of_a_regression_are_several_quantities(self):
+        """Though now this one and now that one is the larger."""
+        rng = np.random.default_rng(0)
+        both = np.stack([rng.normal(293, 0.7, 64), rng.uniform(-100, 900, 64)], -1)
+        assert len(np.unique(both.argmax(-1))) == 2
+        assert "of unit 0 of" in closeness.wide_step(both, 1000 / 255)
+
+    def test_probabilities_of_which_rounding_changes_decisions(self):
+        """All about 1/10, of an untrained classifier: rounding makes ties of them."""
+        logits = 0.05 * np.random.default_rng(0).standard_normal((200, 10))
+        weak = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        agreement = np.mean(np.round(256 * weak).argmax(-1) == weak.argmax(-1))
+        assert agreement < 0.95
+        assert "wide against a spread" in closeness.wide_step(weak, 1 / 256)
+
+    def test_advice_names_the_layer_of_the_output_that_is_wide(self):
+        x = data(8)
+
+        def function(x):
+            hidden = layers.Dense(8, "relu")(x)
+            kelvin = layers.Dense(1, name="kelvin")(hidden)
+            return {"scores": layers.Dense(3, name="classes")(hidden), "warmth": kelvin}
+
+        student = model_of(function, 8)
+        student.get_layer("kelvin").bias.assign([293.0])
+        with pytest.warns(UserWarning, match="output 'warmth' is off") as found:
+            tflite.convert(student, "micro", "int8", calibration=x)
+        [text] = {str(w.message) for w in found if "wide against" in str(w.message)}
+        assert "precision={'kelvin': 'float32'}" in text
+
+    @pytest.mark.parametrize("kind", ["subclassed", "operation"])
+    def test_advice_without_a_layer_that_makes_the_output(self, kind):
+        x = data(8)
+
+        class Subclassed(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.dense = layers.Dense(1)
+
+            def call(self, x):
+                return 293.0 + self.dense(x)
+
+        student = Subclassed() if kind == "subclassed" else model_of(
+            lambda x: 293.0 + layers.Dense(1)(x), 8)  # fmt: skip
+        student(x)
+        signature = [keras.InputSpec(shape=(None, 8), dtype="float32")]
+        with pytest.warns(UserWarning, match="wide against a spread") as found:
+            tflite.convert(student, "micro", "int8", calibration=x, input_signature=signature)
+        text = next(str(w.message) for w in found if "wide against" in str(w.message))
+        assert "precision" not in text
+        assert 'take quantization="int16x8"' in text
+
     def test_of_a_regression_far_from_zero(self):
         """A float last layer, as the warning advises, is right."""
         x = data(8)
