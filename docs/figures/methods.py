@@ -33,8 +33,13 @@ PLACES = (
         "RelationalDistance   RelationalAngle\nContrastive (across the whole dataset)",
         RELATIONS,
     ),
-    (3, "SimilarityPreserving (across the batch)", RELATIONS),
-    (2.35, "ChannelWise   AttentionMap, ValueRelation (transformers)", FEATURES),
+    (3, "SimilarityPreserving   CIRKD (across the batch)", RELATIONS),
+    (
+        2.35,
+        "ChannelWise   PKD   MGD   AttentionMap, ValueRelation (transformers)\n"
+        "CrossKD (the teacher's head on the student's features)",
+        FEATURES,
+    ),
     (1.5, "Hint   VariationalInformation", FEATURES),
     (0.6, "AttentionTransfer   Review (several stages at once)", FEATURES),
 )
