@@ -26,8 +26,8 @@ LONG = {
     *("README", "command_line", "data", "evaluation", "keras_distillation", "language", "methods"),
     *("quantization", "streaming", "teachers"),
 } | {page.stem for page in PAGES if page.stem.startswith("on_")}
-#: What needs a board, or its log.
-OF_BOARDS = {"prove", "profile"}
+#: What needs a board.
+OF_BOARDS = {"prove"}
 BLOCK = re.compile(r"^([ ]*)```(\w+)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -114,7 +114,16 @@ def test_the_blocks_of_a_page_run(page, namespace, capsys):
             exec(compile("\n" * line + code, str(page), "exec"), namespace)
         elif language in ("bash", "console", "shell", "sh"):
             for command in commands(code):
+                if command[0] == "profile":
+                    log_of_a_board(*command[1:])
                 assert cli.main([*command, "--verbosity=-1"]) == 0, capsys.readouterr().err
+
+
+def log_of_a_board(log, file):
+    """Writes what a board prints that profiles `--file`."""
+    found = keras_distill.tflite.inspect(file.removeprefix("--file="))
+    lines = [f"{i},{op.name},{i + 1}" for i, op in enumerate(found.operators)]
+    pathlib.Path(log).write_text("\n".join(lines))
 
 
 def commands(code):

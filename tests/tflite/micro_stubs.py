@@ -53,7 +53,7 @@ class MicroProfilerInterface {
 namespace tflite {
 class MicroResourceVariables;
 // What a test lets the file compute, of its first input and output.
-inline void (*computed)(const char* in, char* out) = nullptr;
+__attribute__((weak)) void (*computed)(const char* in, char* out) = nullptr;
 class MicroInterpreter {
  public:
   MicroInterpreter(const Model*, const MicroOpResolver&, std::uint8_t* arena, std::size_t size,

@@ -72,7 +72,8 @@ def printed(detections):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
-def test_header_finds_what_python_finds(scores, tmp_path):
+@pytest.mark.parametrize("options", ["-std=c++17 -O2", "-std=gnu++14 -O0"])
+def test_header_finds_what_python_finds(options, scores, tmp_path):
     """All decisions in one program, which reads the scores' bits."""
     parts = ["#include <cstdio>", "#include <cstring>"]
     parts += [f'#include "{name}.h"' for name in DECISIONS]
@@ -95,7 +96,8 @@ def test_header_finds_what_python_finds(scores, tmp_path):
     (tmp_path / "main.cc").write_text("\n".join(parts) + "\n  return 0;\n}\n")
     (tmp_path / "scores").write_bytes(scores.tobytes())
     program = str(tmp_path / "main")
-    subprocess.run(["g++", *STRICT, "-O2", str(tmp_path / "main.cc"), "-o", program], check=True)
+    flags = [*STRICT, *options.split()]
+    subprocess.run(["g++", *flags, str(tmp_path / "main.cc"), "-o", program], check=True)
     done = subprocess.run([program, str(tmp_path / "scores")], capture_output=True, text=True)
     expected = [f"{printed(d.detections(scores))}-\n" for d in DECISIONS.values()]
     assert done.stdout == "".join(2 * text for text in expected)

@@ -1,6 +1,8 @@
 """What a model costs as firmware: linked and run where compiler, library and emulator are."""
 
 import cortex_m
+import keras
+import numpy as np
 import pytest
 from keras_distill.tflite.micro import firmware
 
@@ -12,10 +14,14 @@ def artifact(converted):
     return converted("micro", "int8")
 
 
-def test_firmware_is_linked_and_run(artifact):
+@pytest.fixture(scope="module")
+def report(artifact):
     root = cortex_m.root()
     cortex_m.needed(root)
-    report = firmware.measure(artifact, root)
+    return firmware.measure(artifact, root)
+
+
+def test_firmware_is_linked_and_run(artifact, report):
     assert artifact.report["firmware"] == report
     assert report["flash"] == report["text"] + report["rodata"] + report["data"]
     assert report["ram"] == report["data"] + report["bss"]
@@ -28,7 +34,16 @@ def test_firmware_is_linked_and_run(artifact):
     assert 0 < report["arena_used"] <= artifact.report["arena"]["total"]
     assert 100 < report["stack"] < 16_384
     with pytest.raises(tflite.BudgetError, match=r"flash: .* 1,024 allowed \(text .*, rodata "):
-        firmware.measure(artifact, root, max_flash="1KB")
+        firmware.measure(artifact, max_flash="1KB")
+
+
+def test_stack_is_that_of_the_deepest_operator(report):
+    """A mean's is a third of a convolution's or a dense layer's, beside which it doesn't show."""
+    inputs = keras.Input((4, 4, 2))
+    student = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    x = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype("float32")
+    mean = firmware.measure(tflite.convert(student, "micro", "int8", calibration=x))
+    assert 256 < mean["stack"] < report["stack"] / 2
 
 
 def test_what_is_missing_is_named(artifact, converted, tmp_path, monkeypatch):

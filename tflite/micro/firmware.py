@@ -49,7 +49,8 @@ def measure(
         Bytes: `text` (code), `rodata` (constants, the file among them), `data`, `bss` (the arena
         among them), `flash` (the first three) and `ram` (the last two); and, where
         `qemu-system-arm` is installed, `instructions` of an inference, to 40, and the bytes of
-        `stack` and `arena_used` that it takes. It is `artifact.report["firmware"]` from now on.
+        `stack` (of the operator that takes most, plus what calls it) and `arena_used` that it
+        takes. It is `artifact.report["firmware"]` from now on.
 
     Raises:
         ValueError: Compiler, source tree or library are missing, or the firmware doesn't build.

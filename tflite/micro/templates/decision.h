@@ -22,6 +22,9 @@ class Decision {
 
   // Takes the scores of a step, one a class. Returns the class that is detected, or -1.
   int Update(const float* scores) {
+    // Before C++17 an array in the class would have no place to be read from.
+    static constexpr int kWords[kWordCount] = {@WORDS@};
+    static constexpr double kThresholds[kWordCount] = {@THRESHOLDS@};
     const bool ready = step_ >= kWarmUp + kSmoothing - 1;
     for (int word = 0; word < kWordCount; ++word) {
       for (int i = 1; i < kSmoothing; ++i) recent_[word][i - 1] = recent_[word][i];
@@ -51,9 +54,6 @@ class Decision {
   }
 
  private:
-  static constexpr int kWords[kWordCount] = {@WORDS@};
-  static constexpr double kThresholds[kWordCount] = {@THRESHOLDS@};
-
   float recent_[kWordCount][kSmoothing] = {};
   int step_ = 0;
   int wait_ = 0;

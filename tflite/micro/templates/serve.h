@@ -41,10 +41,18 @@ class Server {
 
  private:
   static constexpr std::size_t kLine = 128;
-  static constexpr std::size_t kInputBytes[] = {@INPUT_BYTES@};
-  static constexpr std::size_t kOutputBytes[] = {@OUTPUT_BYTES@};
-  static constexpr std::size_t kInputs = sizeof(kInputBytes) / sizeof(kInputBytes[0]);
-  static constexpr std::size_t kOutputs = sizeof(kOutputBytes) / sizeof(kOutputBytes[0]);
+
+  // Bytes of an input or output, 0 where there is no such one. The tables are in functions, since
+  // before C++17 an array in a class has no place to be read from.
+  static std::size_t InputBytes(std::size_t index) {
+    static constexpr std::size_t kBytes[] = {@INPUT_BYTES@};
+    return index < sizeof(kBytes) / sizeof(kBytes[0]) ? kBytes[index] : 0;
+  }
+
+  static std::size_t OutputBytes(std::size_t index) {
+    static constexpr std::size_t kBytes[] = {@OUTPUT_BYTES@};
+    return index < sizeof(kBytes) / sizeof(kBytes[0]) ? kBytes[index] : 0;
+  }
 
   void Answer() {
     // What isn't for this program, such as noise while a port is opened, is left alone.
@@ -74,13 +82,13 @@ class Server {
 
   // input INDEX OFFSET BYTES CHECK
   void Input() {
-    const std::size_t index = Decimal(), offset = Decimal();
+    const std::size_t index = Decimal(), offset = Decimal(), size = InputBytes(index);
     char* const bytes =
-        index < kInputs ? reinterpret_cast<char*>(interpreter_.input(index)->data.raw) : nullptr;
+        size > 0 ? reinterpret_cast<char*>(interpreter_.input(index)->data.raw) : nullptr;
     std::uint32_t check = 0;
     std::size_t place = offset;
     for (; at_ + 1 < end_ && *at_ != ' '; at_ += 2, ++place) {
-      if (bytes == nullptr || place >= kInputBytes[index]) return Say("kd! error: no such place\n");
+      if (place >= size) return Say("kd! error: no such place\n");
       const int byte = 16 * Digit(at_[0]) + Digit(at_[1]);
       bytes[place] = static_cast<char>(byte);
       check = Checked(check, static_cast<unsigned char>(byte));
@@ -104,9 +112,8 @@ class Server {
   // output INDEX OFFSET COUNT
   void Output() {
     const std::size_t index = Decimal(), offset = Decimal(), count = Decimal();
-    if (index >= kOutputs || offset + count > kOutputBytes[index]) {
-      return Say("kd! error: no such place\n");
-    }
+    const std::size_t size = OutputBytes(index);
+    if (size == 0 || offset + count > size) return Say("kd! error: no such place\n");
     const char* const bytes = reinterpret_cast<const char*>(interpreter_.output(index)->data.raw);
     std::uint32_t check = 0;
     Say("kd! bytes ");
