@@ -172,8 +172,7 @@ def test_the_losses_of_labels():
 def detector(head, width, seed):
     keras.utils.set_random_seed(seed)
     x = image = keras.Input((*head.image_size, 3))
-    for _ in range(3):
-        x = layers.Conv2D(width, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.Conv2D(width, 8, strides=8, activation="relu")(x)
     x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
     classes = layers.Conv2D(1, 1, bias_initializer=keras.initializers.Constant(-3))(x)
     boxes = layers.Conv2D(4 * 6, 1)(x)
