@@ -322,7 +322,7 @@ def test_bytes_that_are_not_rescaled_are_told(tfds_dir, tmp_path, capsys):
         (["--match=Hint,hidden,hidden,x"], "--match must be"),
         (
             ["--loss=DistillationLoss"],
-            "there is no loss 'DistillationLoss', only CTKD, DIST",
+            "there is no loss 'DistillationLoss', only CIRKD, CTKD, DIST",
         ),
         (["--match=Hint,hiden,hidden"], "hiden"),
         (["--augment=spin"], "--augment must be of crop, flip, randaugment, not 'spin'"),
