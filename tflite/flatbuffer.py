@@ -114,6 +114,25 @@ class File:
         operator.outputs = [target]
         return operator
 
+    def clip(self, name: str, source: int, limit: float, target: int) -> Any:
+        """A new `MAXIMUM` or `MINIMUM` with a number, in the steps of what it computes.
+
+        The caller puts it into the list of operators.
+        """
+        result = self.graph.tensors[target]
+        value = np.float32([limit])
+        if scale_of(result):
+            kind = _INTEGERS[result.type]
+            steps = np.round(value / scale_of(result)) + result.quantization.zeroPoint[0]
+            value = np.clip(steps, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+        number = self.add_tensor(f"{limit}", [1], result.type, result.quantization, value.tobytes())
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(getattr(schema.BuiltinOperator, name))
+        operator.builtinOptionsType = schema.BuiltinOptions.MaximumMinimumOptions
+        operator.builtinOptions = schema.MaximumMinimumOptionsT()
+        operator.inputs, operator.outputs = [source, number], [target]
+        return operator
+
     def _code(self, builtin: int, version: int = 2) -> int:
         """Index of a built-in operator's code, added where the file doesn't have it.
 
@@ -314,6 +333,33 @@ def with_select_v2(tflite: bytes) -> bytes:
     for code in file.model.operatorCodes:
         if code.builtinCode == schema.BuiltinOperator.SELECT:
             code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.SELECT_V2
+    return file.to_bytes()
+
+
+def with_plain_clip(tflite: bytes) -> bytes:
+    """The file with `MAXIMUM` and `MINIMUM` in place of `RELU_N1_TO_1`, which TFLite Micro lacks.
+
+    Those in loops stay.
+    """
+    file = File(tflite)
+    graph = file.graph
+    found = [o for o in graph.operators if file.operator_name(o) == "RELU_N1_TO_1"]
+    if not found or len(file.model.subgraphs) > 1:
+        return tflite
+    for operator in found:
+        index = operator.outputs[0]
+        result = graph.tensors[index]
+        between = copy.copy(result)
+        between.name = result.name + b"/from_below"
+        graph.tensors.append(between)
+        middle = len(graph.tensors) - 1
+        low = file.clip("MAXIMUM", operator.inputs[0], -1.0, middle)
+        high = file.clip("MINIMUM", middle, 1.0, index)
+        place = graph.operators.index(operator)
+        graph.operators = [*graph.operators[:place], low, high, *graph.operators[place + 1 :]]
+        if scale_of(result):
+            _fix_move(file, low, slice(0, 1))
+    file.drop_unused()
     return file.to_bytes()
 
 

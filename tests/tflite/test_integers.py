@@ -241,7 +241,7 @@ def test_selections_in_tflite_micro(quantization):
     keras.utils.set_random_seed(0)
     inputs, x = keras.Input((6, 4)), data(6, 4)
     y, z = layers.Dense(4)(inputs), layers.Dense(4)(inputs)
-    student = keras.Model(inputs, [keras.ops.where(y > z, y, z), keras.ops.soft_shrink(y)])
+    student = keras.Model(inputs, [keras.ops.where(y > z, y, z), keras.ops.soft_shrink(y, 0.1)])
     files = {t: converted(student, x, t, quantization) for t in ("android", "micro")}
     assert "SELECT" in files["android"].report["operators"]
     assert "SELECT" not in files["micro"].report["operators"]
@@ -250,6 +250,24 @@ def test_selections_in_tflite_micro(quantization):
     most = np.maximum(*keras.Model(inputs, [y, z]).predict(x, verbose=0))
     steps = 2e-6 if quantization == "float32" else 0.05
     np.testing.assert_allclose(next(iter(files["micro"].predict(x).values())), most, atol=steps)
+
+
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+def test_hard_tanh_in_tflite_micro(quantization):
+    """It has MAXIMUM and MINIMUM alone; a phone's file keeps RELU_N1_TO_1."""
+    inputs, x = keras.Input((6,)), 2 * data(6)
+    y = layers.Activation("hard_tanh")(inputs)
+    student = keras.Model(inputs, [y, layers.Concatenate()([y, 3 * inputs])])
+    files = {t: converted(student, x, t, quantization) for t in ("android", "micro")}
+    assert "RELU_N1_TO_1" in files["android"].report["operators"]
+    assert {"MAXIMUM", "MINIMUM"} <= set(files["micro"].report["operators"])
+    assert files["micro"].verify(x, count=32)["runtimes"]["micro"]["verdict"] == "pass"
+    # In int8, it has the wide steps of what it is joined with, as on a phone.
+    atol = 1e-6 if quantization == "float32" else 3 * np.ptp(x) / 255
+    got, on_phone = (files[t].predict(x) for t in ("micro", "android"))
+    for name in got:
+        np.testing.assert_allclose(got[name], on_phone[name], atol=1e-6)
+        np.testing.assert_allclose(got[name][:, :6], np.clip(x, -1, 1), atol=atol)
 
 
 def test_one_hot_in_integers():

@@ -38,7 +38,8 @@ class Converted:
 
     def for_micro(self) -> "Converted":
         """The file with the operators that TFLite Micro has, as its kernels take them."""
-        tflite = flatbuffer.with_equal_relu6(flatbuffer.with_select_v2(self.tflite))
+        tflite = flatbuffer.with_plain_clip(flatbuffer.with_select_v2(self.tflite))
+        tflite = flatbuffer.with_equal_relu6(tflite)
         return dataclasses.replace(self, tflite=tflite)
 
     def within(self, met: Mapping[str, ranges.Range]) -> "Converted":
