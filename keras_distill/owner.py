@@ -79,6 +79,16 @@ class ObjectiveOwner:
         """The student's answer for a batch: its outputs and the tapped features."""
         return self.objective.run_student(x, training)
 
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As in Keras, which would ignore weights without labels: they are refused."""
+        if y is None and kwargs.get("sample_weight") is not None:
+            raise ValueError(
+                "Keras ignores `sample_weight` where there is no `y`. Give labels, too: with "
+                "`missing_label=-1`, -1 for each that isn't known. A dataset has elements "
+                "(x, y, sample_weight)."
+            )
+        return super().fit(x, y, *args, **kwargs)  # type: ignore[misc]
+
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """As in Keras, with a warning at the first NaN."""
         logs = super().train_on_batch(*args, **kwargs)  # type: ignore[misc]

@@ -225,3 +225,15 @@ def test_regularizers_and_added_losses_count_once(dense, batch, cross_entropy, a
     rest = alpha * logs["student_loss"]
     rest += (1 - alpha) * (logs["soft_targets"] + logs["mean_squared_error"])
     np.testing.assert_allclose(logs["loss"] - rest, own, rtol=1e-4)
+
+
+def test_weights_without_labels_are_refused(dense, batch, cross_entropy):
+    """Keras leaves them out in silence."""
+    x, y, weight = batch
+    distiller = keras_distill.Distiller(dense(), dense(9), alpha=0.0, missing_label=-1)
+    distiller.compile("sgd", cross_entropy)
+    with pytest.raises(ValueError, match="`sample_weight` where there is no `y`. Give labels"):
+        distiller.fit(x, sample_weight=weight, verbose=0)
+    unknown = np.full(len(y), -1)
+    with pytest.warns(UserWarning, match="missing"):
+        distiller.fit(x, unknown, sample_weight=weight, verbose=0)
