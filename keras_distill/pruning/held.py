@@ -133,8 +133,7 @@ class HoldsForms(keras.callbacks.Callback):
         if step < self.begin_step or last >= self.end_step:
             return
         if step // self.frequency > last // self.frequency or step >= self.end_step:
-            span = max(self.end_step - self.begin_step, 1)
-            self.advance(1 - (1 - min(1.0, (step - self.begin_step) / span)) ** 3)
+            self.advance(self._progress(step))
 
     def on_train_end(self, logs: dict | None = None) -> None:
         for form, before in zip(self._forms, self._before, strict=True):
@@ -142,6 +141,11 @@ class HoldsForms(keras.callbacks.Callback):
             form.apply()
             form.variable.constraint = before
         self.model.make_train_function(force=True)
+
+    def _progress(self, step: int) -> float:
+        if step >= self.end_step:  # Also where the schedule is a single step.
+            return 1.0
+        return 1 - (1 - (step - self.begin_step) / (self.end_step - self.begin_step)) ** 3
 
     @property
     def _step(self) -> int:

@@ -8,9 +8,18 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
+from keras_distill import _keras
 from keras_distill.pruning.held import Form, HoldsForms, Mask, kernels_of
+
+#: Layers that sum over no channels, or whose depthwise kernel doesn't.
+_DEPTHWISE = (
+    *(layers.DepthwiseConv1D, layers.DepthwiseConv2D),
+    *(layers.SeparableConv1D, layers.SeparableConv2D),
+)
+#: Layers whose kernels end with the input channels.
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 
 
 class Sparsity(HoldsForms):
@@ -70,19 +79,55 @@ class Sparsity(HoldsForms):
     def forms_of(self, student: keras.Model) -> Sequence[Form]:
         kernels = kernels_of(student)
         if self.pattern is not None:
-            kernels = [x for x in kernels if x.shape[-2] % self.pattern[1] == 0]
+            self._axes = _input_axes(student)
+            kernels = [x for x in kernels if self._has_blocks(x, self.pattern[1])]
+        if not kernels:
+            raise ValueError(
+                f"`Sparsity` finds nothing in the model {student.name!r} that it could make 0. "
+                "It must have trainable kernels"
+                + (
+                    f", with a number of input channels that is a multiple of {self.pattern[1]}. "
+                    f"Received: pattern={self.pattern!r}"
+                    if self.pattern is not None
+                    else "."
+                )
+            )
         return [Mask(x) for x in kernels]
 
     def advance(self, progress: float) -> None:
         for mask in self._forms:
             size = np.abs(ops.convert_to_numpy(mask.variable))
             if self.pattern is not None:
-                keeps = _largest_of_blocks(size, *self.pattern, progress)
+                axis = self._axes[id(mask.variable)]
+                keeps = _largest_of_blocks(size, axis, *self.pattern, progress)
             else:
                 share = 1 - progress * self.sparsity
                 keeps = _largest(size.ravel(), round(size.size * share)).reshape(size.shape)
-            mask.keeps.assign(keeps)
+            # What is 0 stays it, also where a schedule starts over.
+            mask.keeps.assign(keeps & ops.convert_to_numpy(mask.keeps))
             mask.apply()
+
+    def _has_blocks(self, kernel: Any, size: int) -> bool:
+        axis = self._axes.get(id(kernel))
+        return axis is not None and kernel.shape[axis] % size == 0
+
+
+def _input_axes(student: keras.Model) -> dict[int, int]:
+    """The axis along which a kernel sums, by the kernel's id, if it sums over channels."""
+    axes = {id(x): -2 for x in kernels_of(student)}
+    for layer in _keras.layers_of(student):
+        if isinstance(layer, _DEPTHWISE):
+            for x in layer.weights:
+                if "pointwise" not in x.name:
+                    axes.pop(id(x), None)
+        elif isinstance(layer, _TRANSPOSED):
+            axes[id(layer.kernel)] = -1
+        elif isinstance(layer, layers.EinsumDense):
+            operands, output = layer.equation.split("->")
+            names = operands.split(",")[1]
+            summed = [i for i, name in enumerate(names) if name not in output]
+            axes[id(layer.kernel)] = summed[-1]
+    return axes
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
@@ -93,12 +138,12 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     return keeps
 
 
-def _largest_of_blocks(size: np.ndarray, n: int, m: int, progress: float) -> np.ndarray:
-    """Likewise of each block of `m` along the axis before the last."""
-    rows = np.moveaxis(size, -2, -1)
+def _largest_of_blocks(size: np.ndarray, axis: int, n: int, m: int, progress: float) -> np.ndarray:
+    """Likewise of each block of `m` along an axis."""
+    rows = np.moveaxis(size, axis, -1)
     blocks = rows.reshape(*rows.shape[:-1], -1, m)
     keeps = _largest(blocks, math.ceil(m - progress * (m - n) - 1e-9))
-    return np.moveaxis(keeps.reshape(rows.shape), -1, -2)
+    return np.moveaxis(keeps.reshape(rows.shape), -1, axis)
 
 
 def sparsity_of(model: keras.Model) -> dict[str, Any]:

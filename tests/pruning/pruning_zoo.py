@@ -112,6 +112,15 @@ def siamese():
     return keras.Model({"left": left, "right": right}, outputs)
 
 
+def broadcast():
+    """One channel that is spread over several."""
+    inputs = keras.Input((8,))
+    x = layers.Dense(8, activation="relu")(inputs)
+    total = layers.Add()([layers.Dense(8)(x), layers.Dense(1)(x)])
+    product = layers.Multiply()([layers.Dense(8, activation="sigmoid")(x), layers.Dense(1)(x)])
+    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()([total, product])))
+
+
 def stack():
     return keras.Sequential(
         [
@@ -133,7 +142,7 @@ MODELS = {
     function.__name__: function
     for function in (
         *(residual, gated_depthwise, concatenated, grouped, autoencoder, recurrent, transformer),
-        *(attention_on_maps, siamese, stack),
+        *(attention_on_maps, siamese, broadcast, stack),
     )
 }
 

@@ -117,6 +117,69 @@ def test_two_of_four(batches):
     assert np.all((scores.reshape(4, 4, 10) == 0).sum(1) == 2)
 
 
+def trained_on_noise(model, *callbacks, epochs=1):
+    """A model after four steps an epoch."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((16, *t.shape[1:])) for t in (model.inputs[0], model.outputs[0]))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.fit(x, y, batch_size=4, epochs=epochs, verbose=0, callbacks=list(callbacks))
+    return model
+
+
+def dense_model(width=8):
+    return keras.Sequential([keras.Input((8,)), layers.Dense(width), layers.Dense(4)])
+
+
+def test_patterns_run_along_the_input_channels():
+    """Of transposed convolutions and attention, too; depthwise kernels sum over none."""
+    inputs = keras.Input((4, 4, 8))
+    depthwise = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)
+    transposed = layers.Conv2DTranspose(6, 3, padding="same")
+    attention = layers.MultiHeadAttention(2, 4)
+    x = layers.Reshape((16, 8))(layers.Dense(8)(transposed(depthwise(inputs))))
+    model = keras.Model(inputs, attention(x, x))
+    trained_on_noise(model, pruning.Sparsity(pattern=(2, 4), end_step=2, frequency=1))
+    depth, up = (keras.ops.convert_to_numpy(layer.kernel) for layer in (depthwise, transposed))
+    assert np.all(depth != 0)
+    assert np.all((up.reshape(3, 3, 6, 4, 4) == 0).sum(-1) == 2)
+    kernels = {x.path.split("/")[-2]: x.numpy() for x in attention.weights if x.name == "kernel"}
+    for name in ("query", "key", "value"):
+        assert np.all((kernels[name].reshape(2, 4, 2, 4) == 0).sum(1) == 2)
+    assert np.all((kernels["attention_output"] == 0).sum(1) == 2)
+
+
+@pytest.mark.parametrize("begin", [0, 3])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **steps: pruning.Sparsity(0.5, **steps),
+        lambda **steps: pruning.Sparsity(pattern=(2, 4), **steps),
+        lambda **steps: pruning.GradualPruning(macs=0.5, **steps),
+    ],
+    ids=["share", "pattern", "units"],
+)
+def test_a_schedule_of_one_step(make, begin):
+    model = trained_on_noise(dense_model(), make(begin_step=begin, end_step=begin))
+    first = keras.ops.convert_to_numpy(model.layers[0].kernel)
+    assert np.mean(first == 0) == 0.5
+
+
+@pytest.mark.parametrize("setting", [{"sparsity": 0.75}, {"pattern": (1, 4)}], ids=str)
+def test_zeros_stay_where_a_schedule_starts_over(setting):
+    model = trained_on_noise(dense_model(), pruning.Sparsity(**setting, end_step=2, frequency=1))
+    before = zeros(arrays(model))
+    # The optimizer is a fresh one, whose steps count from 0.
+    trained_on_noise(model, pruning.Sparsity(**setting, end_step=100, frequency=1))
+    for was, now in zip(before, zeros(arrays(model)), strict=True):
+        assert was.mean() == 0.75
+        np.testing.assert_array_equal(was, now)
+
+
+def test_nothing_that_could_become_sparse():
+    with pytest.raises(ValueError, match=r"multiple of 3. Received: pattern=\(1, 3\)"):
+        trained_on_noise(dense_model(), pruning.Sparsity(pattern=(1, 3)))
+
+
 class Stops(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 2:

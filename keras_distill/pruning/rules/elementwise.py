@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -88,9 +89,9 @@ def _tied(step: Step, combined: Callable) -> Channels:
         if len(x) != width:
             step.keep("spreads one channel over several", x)
     step.tie(*wide)
-    vanishes = np.broadcast_to(step.inputs[0].vanishes, width)
-    for x in step.inputs[1:]:
-        vanishes = combined(vanishes, x.vanishes)
+    # A narrow input stays, whatever leaves of the others.
+    vanish = [x.vanishes if len(x) == width else np.zeros(width, bool) for x in step.inputs]
+    vanishes = functools.reduce(combined, vanish)
     return wide[0].vanishing(vanishes)
 
 
