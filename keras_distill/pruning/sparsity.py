@@ -125,8 +125,8 @@ def _input_axes(student: keras.Model) -> dict[int, int]:
         elif isinstance(layer, layers.EinsumDense):
             operands, output = layer.equation.split("->")
             names = operands.split(",")[1]
-            summed = [i for i, name in enumerate(names) if name not in output]
-            axes[id(layer.kernel)] = summed[-1]
+            axes.pop(id(layer.kernel), None)
+            axes |= {id(layer.kernel): i for i, name in enumerate(names) if name not in output}
     return axes
 
 
