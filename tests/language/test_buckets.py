@@ -52,6 +52,25 @@ def test_labels_and_weights_are_cut_alike(tokens):
         np.testing.assert_array_equal(weight, y != 0)
 
 
+def test_no_other_input_loses_words(tokens):
+    """Beside a short source, a long target stays whole; of both, the longer one decides."""
+    source, target = tokens, tokens[::-1]
+    x = {"source": source, "target": target, "speaker": np.ones((30, 8), "float32")}
+    data = teachers.keyed(tf.data.Dataset.from_tensor_slices((x, target)))
+    for batch, _ in bucketed(data, [4], 5, tokens="source"):
+        np.testing.assert_array_equal(batch.inputs["target"], target[batch.keys.numpy()])
+    cut = 0
+    for batch, y in bucketed(data, [4], 5, tokens=["source", "target"]):
+        rows, length = batch.keys.numpy(), y.shape[1]
+        cut += length == 4
+        assert batch.inputs["speaker"].shape[1] == 8
+        for name, whole in (("source", source), ("target", target)):
+            np.testing.assert_array_equal(batch.inputs[name], whole[rows, :length])
+            assert not whole[rows, length:].any()
+        np.testing.assert_array_equal(y, target[rows, :length])
+    assert cut
+
+
 def test_elements_keep_their_form(tokens):
     """A tuple of one is one: Keras would take a `Keyed` for inputs, labels and weights."""
     data = tf.data.Dataset.from_tensor_slices(tokens)
@@ -69,3 +88,8 @@ def test_what_is_refused(tokens):
         bucketed(tf.data.Dataset.from_tensor_slices({"a": tokens, "b": tokens}), [3], 4)
     with pytest.raises(ValueError, match="padded to one length"):
         bucketed(data.batch(2).map(lambda x: x[0][: tf.shape(x)[0]]), [3], 4)
+    named = tf.data.Dataset.from_tensor_slices({"a": tokens, "b": tokens[:, :4]})
+    with pytest.raises(ValueError, match=r"tokens='text', inputs \['a', 'b'\]"):
+        bucketed(named, [3], 4, tokens="text")
+    with pytest.raises(ValueError, match=r"padded to one length .* \(8,\), \(4,\)"):
+        bucketed(named, [3], 4, tokens=("a", "b"))
