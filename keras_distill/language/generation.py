@@ -14,6 +14,7 @@ from keras_distill.checks import positive, whole_number
 from keras_distill.language.search import beam_search, reader, written
 from keras_distill.teachers import BaseTeacher, store
 from keras_distill.teachers.base import contents_of
+from keras_distill.teachers.rows import single_examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +187,8 @@ def write_targets(
 
     Raises:
         ValueError: If the folder holds what another teacher wrote, or from other inputs, or with
-            other settings, or a shard is damaged. Names the fix.
+            other settings, or a shard is damaged; or prompts aren't as in `generate`. Names the
+            fix.
 
     Example:
 
@@ -196,6 +198,10 @@ def write_targets(
     >>> student.fit({"source": x, "target": targets[:, :-1]}, targets[:, 1:])
     """
     writer = Writer(teacher, Writing(length, end, start, target, beams, length_penalty))
+    if target is None:
+        # Answers are stored with checksums: what is wrong must not get there.
+        for batch in single_examples(dataset).batch(1024):
+            _check_prompts(np.asarray(batch.inputs), length)
     stored = store(writer, dataset, path, dtype="float32", batch_size=batch_size, verbose=verbose)
     batches = stored.attach(dataset).batch(256)
     found = [np.asarray(stored.answer(batch[0])[0].values) for batch in batches]

@@ -23,13 +23,21 @@ def perplexity(
         x: Its inputs, an array or a dict of arrays.
         y: The tokens that come, integers, shape `(samples, length)`.
         weights: Weight of each token, shape `(samples, length)`. Defaults to `None`: 0 where `y`
-            is 0, which is padding, else 1.
+            is 0, which is padding, else 1. Negative labels (-100, say) and positions that the
+            model masks don't count.
         batch_size: Samples that are run at a time.
 
     Returns:
         The perplexity, 1 for a model that knows each token beforehand.
+
+    Raises:
+        ValueError: If no token counts, or one isn't of the model's vocabulary.
     """
     total, count = _surprise(model, x, y, weights, batch_size)
+    if count <= 0:
+        raise ValueError(
+            f"No token counts: all are padding, negative, masked, or of weight 0. Received: y={y!r}"
+        )
     return math.exp(total / count)
 
 
@@ -46,9 +54,22 @@ def bits_per_character(
         y: As in `perplexity`.
         texts: The text that each row of `y` stands for.
         batch_size: As in `perplexity`.
+
+    Returns:
+        Bits per character, 0 for a model that knows each token beforehand.
+
+    Raises:
+        ValueError: If there isn't one text for each row of `y`, all are empty, or a token isn't of
+            the model's vocabulary.
     """
+    characters = sum(map(len, texts))
+    if len(texts) != len(y) or not characters:
+        raise ValueError(
+            "There must be one text for each row of `y`, with at least one character in all. "
+            f"Received: {len(texts)} texts of {characters} characters, {len(y)} rows"
+        )
     total, _ = _surprise(model, x, y, None, batch_size)
-    return total / math.log(2) / sum(map(len, texts))
+    return total / math.log(2) / characters
 
 
 def exact_match(hypotheses: Sequence, references: Sequence) -> float:
@@ -99,17 +120,27 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 def _surprise(model, x, y, weights, batch_size):
     """The sum of `−log p` of tokens, and of their weights."""
     y = np.asarray(y)
-    weights = np.asarray(y != 0 if weights is None else weights, "float32")
+    weights = np.asarray(y != 0 if weights is None else weights, "float32") * (y >= 0)
     # The cross-entropy alone, in chunks of positions.
     loss = Chunked(label_weight=1.0, reduction="none")
-    total = 0.0
+    total = count = 0.0
     for first in range(0, len(y), batch_size):
         rows = slice(first, first + batch_size)
         inputs = keras.tree.map_structure(lambda a, at=rows: ops.convert_to_tensor(a[at]), x)
         output = Output.of(tapping.run(model, (), inputs, "model")[0])
+        if y[rows].max(initial=0) >= output.shape[-1]:
+            raise ValueError(
+                f"The model knows tokens below {output.shape[-1]}. Received: y with "
+                f"{y[rows].max()}. Give it the labels of its own tokenizer, and ones that don't "
+                "count a negative number."
+            )
+        counted = weights[rows]
+        if output.mask is not None:
+            counted = counted * np.asarray(output.mask)
         values = loss((output, ops.convert_to_tensor(y[rows])), output)
-        total += float(np.sum(np.asarray(values) * weights[rows], dtype="float64"))
-    return total, float(weights.sum(dtype="float64"))
+        total += float(np.sum(np.asarray(values) * counted, dtype="float64"))
+        count += float(counted.sum(dtype="float64"))
+    return total, count
 
 
 def _check_number(hypotheses, references):

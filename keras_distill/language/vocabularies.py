@@ -1,7 +1,6 @@
 """Whether two models read and write the same tokens."""
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,17 +20,21 @@ def fingerprint(tokenizer: Any) -> str:
     """A digest of a vocabulary, and of how a tokenizer splits a few sentences.
 
     Args:
-        tokenizer: A `keras.layers.TextVectorization`, a tokenizer of KerasHub, the dict from
-            tokens to numbers, or the list of tokens in the order of their numbers. Of dicts and
-            lists, the tokens alone count.
+        tokenizer: A `keras.layers.TextVectorization`, a tokenizer of KerasHub or Hugging Face, the
+            dict from tokens to numbers, or the list of tokens in the order of their numbers. Of
+            dicts and lists, tokens and their numbers alone count.
 
     Returns:
         64 hexadecimal digits, the same in each process.
 
     Raises:
         TypeError: If it is something else.
+        ValueError: If two tokens have one number.
     """
-    known = {"tokens": tokens_of(tokenizer), "probes": _probed(tokenizer)}
+    tokens = tokens_of(tokenizer)
+    is_whole = list(tokens) == list(range(len(tokens)))
+    listed = list(tokens.values()) if is_whole else list(tokens.items())
+    known = {"tokens": listed, "probes": _probed(tokenizer)}
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
@@ -47,7 +50,7 @@ def require_same_vocabulary(teacher: Any, student: Any) -> None:
 
     Raises:
         TypeError: If one is something else.
-        ValueError: If they differ. Says where, and what to do.
+        ValueError: If they differ, or two tokens have one number. Says where, and what to do.
     """
     ours, theirs = tokens_of(student), tokens_of(teacher)
     way_out = (
@@ -55,7 +58,8 @@ def require_same_vocabulary(teacher: Any, student: Any) -> None:
         "sequence level: have the teacher write text (`keras_distill.language.write_targets`), "
         "and split that by the student's tokenizer."
     )
-    for number, (a, b) in enumerate(itertools.zip_longest(theirs, ours)):
+    for number in sorted({*theirs, *ours}):
+        a, b = theirs.get(number), ours.get(number)
         if a != b:
             raise ValueError(
                 f"Teacher and student have different vocabularies, of {len(theirs)} and "
@@ -72,11 +76,12 @@ def require_same_vocabulary(teacher: Any, student: Any) -> None:
         )
 
 
-def tokens_of(tokenizer: Any) -> list[str]:
-    """The tokens of a vocabulary, in the order of their numbers.
+def tokens_of(tokenizer: Any) -> dict[int, str]:
+    """The tokens of a vocabulary by their numbers, ascending.
 
     Raises:
         TypeError: If there is none.
+        ValueError: If two tokens have one number.
     """
     for method in ("get_vocabulary", "get_vocab"):
         if hasattr(tokenizer, method):
@@ -84,19 +89,33 @@ def tokens_of(tokenizer: Any) -> list[str]:
             break
     else:
         if hasattr(tokenizer, "id_to_token") and hasattr(tokenizer, "vocabulary_size"):
-            return [tokenizer.id_to_token(i) for i in range(tokenizer.vocabulary_size())]
+            return {i: tokenizer.id_to_token(i) for i in range(tokenizer.vocabulary_size())}
     if isinstance(tokenizer, dict):
-        return [str(token) for token in sorted(tokenizer, key=tokenizer.__getitem__)]
+        numbered: dict[int, str] = {}
+        for token in sorted(tokenizer, key=tokenizer.__getitem__):
+            number = int(tokenizer[token])
+            if number in numbered:
+                raise ValueError(
+                    "Each token of a vocabulary needs a number of its own. Received: "
+                    f"{number} for {numbered[number]!r} and {token!r}"
+                )
+            numbered[number] = str(token)
+        return numbered
     if isinstance(tokenizer, Sequence) and not isinstance(tokenizer, str):
-        return [str(token) for token in tokenizer]
+        return {number: str(token) for number, token in enumerate(tokenizer)}
     raise TypeError(
-        "A tokenizer must be a `keras.layers.TextVectorization`, a tokenizer of KerasHub, a dict "
-        f"from tokens to numbers, or a list of tokens. Received: {type(tokenizer).__name__}"
+        "A tokenizer must be a `keras.layers.TextVectorization`, a tokenizer of KerasHub or "
+        "Hugging Face, a dict from tokens to numbers, or a list of tokens. Received: "
+        f"{type(tokenizer).__name__}"
     )
 
 
 def _probed(tokenizer: Any) -> list | None:
     """The numbers of the tokens of each probe, without padding; `None` of a list or dict."""
+    if hasattr(tokenizer, "get_vocab") and hasattr(tokenizer, "encode"):
+        # As Hugging Face has them: a list of numbers, or an object that has one.
+        found = map(tokenizer.encode, PROBES)
+        return [[int(number) for number in getattr(x, "ids", x)] for x in found]
     if not isinstance(tokenizer, Callable):  # type: ignore[arg-type]
         return None
     rows = []

@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import special
 
 from keras_distill.language import generate, search, write_targets
@@ -131,6 +132,23 @@ def test_targets_are_what_generate_writes(translating, sources, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ValueError, match="truncated or altered"):
         write_targets(model, x, tmp_path, batch_size=4, verbose=0, **options)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [(np.s_[:, 2::-1], "padded with 0"), (np.s_[:, 3:], "at least one token")],
+    ids=["left", "empty"],
+)
+def test_targets_of_wrong_prompts_are_never_written(causal, prompts, tmp_path, spoilt, message):
+    both = np.pad(prompts, ((0, 0), (0, 3)))
+    wrong = np.concatenate([both[:, :3], both[spoilt][:, :3]])
+    data = tf.data.Dataset.from_tensor_slices(wrong)
+    for x in (wrong, data):
+        with pytest.raises(ValueError, match=message):
+            write_targets(causal(), x, tmp_path / "x", length=LENGTH, end=END, verbose=0)
+    with pytest.raises(ValueError, match="fewer than `length`"):
+        write_targets(causal(), prompts, tmp_path / "x", length=3, end=END, verbose=0)
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.long

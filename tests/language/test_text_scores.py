@@ -26,6 +26,29 @@ def test_perplexity_and_bits(causal, activation):
     assert bits_per_character(model, x, y, texts) == pytest.approx(want, rel=1e-5)
 
 
+def test_only_tokens_that_count_are_divided_by(causal):
+    """Neither labels of no class nor masked positions make a model look better."""
+    x = np.array([[3, 4, 5, 6], [4, 6, 0, 0]], "int32")
+    y = np.array([[4, 5, -100, 2], [6, 2, 3, -1]], "int32")
+    log_p = special.log_softmax(np.float64(causal()(x)), -1)
+    surprise = -np.take_along_axis(log_p, np.maximum(y, 0)[..., None], -1)[..., 0]
+    counts = (y > 0) & (x != 0)
+    want = math.exp(surprise[counts].mean())
+    assert perplexity(causal(), x, y, batch_size=1) == pytest.approx(want, rel=1e-5)
+    assert perplexity(causal(), x, y, np.ones(y.shape)) == pytest.approx(want, rel=1e-5)
+
+
+def test_what_has_no_score(causal):
+    x = np.array([[3, 4]], "int32")
+    with pytest.raises(ValueError, match="knows tokens below 7. Received: y with 7"):
+        perplexity(causal(), x, np.array([[4, 7]]))
+    with pytest.raises(ValueError, match="No token counts"):
+        perplexity(causal(), x, np.zeros((1, 2), "int32"))
+    for texts, message in ((["a", "b"], "2 texts of 2 characters, 1 rows"), ([""], "0 characters")):
+        with pytest.raises(ValueError, match=message):
+            bits_per_character(causal(), x, x, texts)
+
+
 def test_exact_match():
     assert exact_match(["a", "b", "c"], ["a", "x", "c"]) == pytest.approx(2 / 3)
     assert exact_match(np.array([[1, 2], [3, 4]]), np.array([[1, 2], [3, 5]])) == 0.5

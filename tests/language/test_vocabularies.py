@@ -1,5 +1,7 @@
 """Tokens are checked, not assumed; another vocabulary is refused with the way out."""
 
+import types
+
 import keras
 import pytest
 
@@ -38,6 +40,42 @@ def test_the_same_tokens_split_in_another_way_are_refused():
     with pytest.raises(ValueError, match="split text in different ways, for example 'The quick"):
         require_same_vocabulary(lower, kept)
     assert fingerprint(lower) != fingerprint(kept)
+
+
+def test_the_numbers_of_a_dict_count():
+    one, other = {"a": 0, "b": 5}, {"b": 1, "a": 0}
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(other) == fingerprint(["a", "b"])
+    with pytest.raises(ValueError, match="1 is None for the teacher and 'b' for the student"):
+        require_same_vocabulary(one, other)
+    with pytest.raises(ValueError, match="Received: 0 for 'a' and 'b'"):
+        fingerprint({"a": 0, "b": 0})
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_tokenizers_that_encode(wrapped):
+    """As Hugging Face's two libraries have them; calling one gives a dict, not numbers."""
+
+    class Tokenizer:
+        def __init__(self, lower):
+            self.lower = lower
+
+        def get_vocab(self):
+            return {"the": 1, "[UNK]": 0}
+
+        def __call__(self, texts):
+            return {"input_ids": [self.encode(text) for text in texts]}
+
+        def encode(self, text):
+            words = (text.lower() if self.lower else text).split()
+            numbers = [self.get_vocab().get(word, 0) for word in words]
+            return types.SimpleNamespace(ids=numbers) if wrapped else numbers
+
+    require_same_vocabulary(Tokenizer(True), Tokenizer(True))
+    require_same_vocabulary(Tokenizer(True), ["[UNK]", "the"])
+    assert fingerprint(Tokenizer(True)) != fingerprint(Tokenizer(False))
+    with pytest.raises(ValueError, match="split text in different ways, for example 'The quick"):
+        require_same_vocabulary(Tokenizer(True), Tokenizer(False))
 
 
 def test_what_is_no_tokenizer():
