@@ -117,4 +117,4 @@ def _full_length(sequences: list) -> int:
             "Sequences must be padded to one length before they are put into buckets. Received "
             f"tokens of shape {', '.join(map(str, shapes))}"
         )
-    return lengths.pop()
+    return int(shapes[0][0])
