@@ -124,6 +124,11 @@ class Pair:
         theirs = as_tuple(_specs_at(teacher, self.teacher, "teacher"))
         if self.match.adapter == "auto":
             if self.adapters == ("auto",):
+                if len(ours) != len(theirs):
+                    raise ValueError(
+                        f'{self.match!r} compares {len(ours)} taps with {len(theirs)}, but "auto" '
+                        "builds an adapter for each two. Give `adapter` a layer, or `None`."
+                    )
                 self.adapters = tuple(
                     self._auto_adapter(s, t, dtype) for s, t in zip(ours, theirs, strict=True)
                 )

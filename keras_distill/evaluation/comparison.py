@@ -286,10 +286,12 @@ def compare(
     _check_names(teacher=teacher, baseline=baseline)
     if task == "stream":
         unused = {"missing_label": missing_label, "class_names": class_names}
-        if latency_runs or any(value is not None for value in unused.values()):
+        is_drawn = resamples not in (0, _RESAMPLES)
+        if latency_runs or is_drawn or any(value is not None for value in unused.values()):
             raise ValueError(
-                '`missing_label`, `class_names` and `latency_runs` are not for task="stream". '
-                f"Received: {unused | {'latency_runs': latency_runs}}"
+                "`missing_label`, `class_names`, `latency_runs` and `resamples` are not for "
+                'task="stream". '
+                f"Received: {unused | {'latency_runs': latency_runs, 'resamples': resamples}}"
             )
         return _of_streams(candidates, data, teacher, from_logits, batch_size, decision, step)
     if decision is not None or step is not None:

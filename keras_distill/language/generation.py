@@ -111,7 +111,7 @@ def generate(
         and 0 after it.
 
     Raises:
-        ValueError: If a number is out of range, or prompts leave no room.
+        ValueError: If a number is out of range, there are no inputs, or prompts leave no room.
 
     Example:
 
@@ -121,7 +121,10 @@ def generate(
     """
     writing = Writing(length, end, start, target, beams, length_penalty, temperature)
     whole_number("batch_size", batch_size, 1)
-    count = len(keras.tree.flatten(inputs)[0])
+    leaves = keras.tree.flatten(inputs)
+    count = len(leaves[0]) if leaves else 0
+    if not count:
+        raise ValueError("There must be at least one sample in `inputs`. Received: none")
     if target is None:
         _check_prompts(np.asarray(inputs), length)
 

@@ -24,7 +24,8 @@ class OnPolicyDistiller(Distiller):
     own mistakes, which it never meets in the data. No gradient flows through the drawing.
 
     A position counts if its token is neither padding nor `end`, from the last token of the prompt
-    on. Labels, if there are any, aren't used in training.
+    on. Sequences that end within the prompt, and rows of padding, aren't continued. Labels, if
+    there are any, aren't used in training.
 
     Source: Agarwal et al., "On-Policy Distillation of Language Models" (GKD, arXiv:2306.13649),
     algorithm 1, whose λ is `share`; Ko et al. (DistiLLM, arXiv:2402.03898) raise it in training
@@ -113,13 +114,21 @@ class OnPolicyDistiller(Distiller):
     def with_written(self, x: Any) -> Any:
         """The inputs of a batch, with the student's own tokens if it is drawn to write them."""
         tokens = ops.cast(self._tokens(x), "int32")
+        length = tokens.shape[1]
+        if length is not None and self.prompt >= length:
+            raise ValueError(
+                "`prompt` must leave room for tokens that the student writes. Received: "
+                f"prompt={self.prompt}, sequences of {length} tokens"
+            )
         share = self.share(self.optimizer.iterations) if callable(self.share) else self.share
         is_own = keras.random.uniform((), seed=self.draws) < share
         draws = keras.random.uniform(ops.shape(tokens), seed=self.draws)
 
         def write():
             others = None if self.target is None else x
-            given = ops.sum(ops.cast(tokens[:, : self.prompt] != 0, "int32"), axis=-1)
+            prompts = tokens[:, : self.prompt]
+            given = ops.sum(ops.cast(prompts != 0, "int32"), axis=-1)
+            has_end = ops.any(ops.equal(prompts, self.end), axis=-1)
             return written(
                 reader(self.student, others, self.target),
                 tokens,
@@ -127,6 +136,7 @@ class OnPolicyDistiller(Distiller):
                 self.end,
                 draws,
                 self.temperature,
+                ended=ops.logical_or(has_end, ops.equal(given, 0)),
             )
 
         tokens = ops.stop_gradient(ops.cond(is_own, write, lambda: tokens))
@@ -153,6 +163,11 @@ class OnPolicyDistiller(Distiller):
 
     def _tokens(self, x):
         if self.target is None:
+            if not hasattr(x, "shape"):
+                raise ValueError(
+                    "Name the input whose tokens are written: `target=...`, and give inputs as a "
+                    f"dict. Received: target=None, inputs of type {type(x).__name__}"
+                )
             return x
         if not isinstance(x, dict) or self.target not in x:
             raise ValueError(

@@ -43,6 +43,7 @@ def written(
     end: int,
     draws: Tensor | None = None,
     temperature: float = 1.0,
+    ended: Tensor | None = None,
 ) -> Tensor:
     """Completes sequences, each token the most likely one or drawn by its probability.
 
@@ -54,6 +55,8 @@ def written(
         draws: Numbers drawn evenly from 0 to 1, shape `(batch, length)`, or `None` for the most
             likely tokens.
         temperature: By which logits are divided before they are drawn from.
+        ended: Whether a sequence has ended before anything is written, bool, shape `(batch,)`, or
+            `None`: none has.
 
     Returns:
         The completed sequences, int32, shape `(batch, length)`.
@@ -63,7 +66,7 @@ def written(
     places = ops.arange(length, dtype="int32")
 
     def step(position, tokens, ended):
-        logits = next_logits(tokens, position)
+        logits = _without_padding(next_logits(tokens, position), end)
         if draws is None:
             chosen = ops.cast(ops.argmax(logits, axis=-1), "int32")
         else:
@@ -81,8 +84,18 @@ def written(
         return ops.logical_and(position < length, ops.logical_not(ops.all(ended)))
 
     tokens = ops.where(places[None] < given[:, None], tokens, 0)
-    ended = ops.zeros_like(given, dtype="bool")
+    ended = ops.zeros_like(given, dtype="bool") if ended is None else ended
     return ops.while_loop(is_open, step, (ops.min(given), tokens, ended))[1]
+
+
+def _without_padding(logits, end):
+    """Logits of which token 0 is never chosen: it would hide what comes after it."""
+    words = logits.shape[-1]
+    if end >= words:
+        raise ValueError(
+            f"`end` must be a token that the model can write, below {words}. Received: end={end}"
+        )
+    return ops.where(ops.equal(ops.arange(words), 0), -float("inf"), logits)
 
 
 def drawn(logits: Tensor, draws: Tensor) -> Tensor:
@@ -134,6 +147,7 @@ def beam_search(
 
     def step(position, tokens, scores, lengths, ended):
         logits = next_logits(ops.reshape(tokens, (-1, length)), position)
+        logits = _without_padding(logits, end)
         words = logits.shape[-1]
         log_p = ops.reshape(ops.log_softmax(logits), (-1, beams, words))
         # Sequences that have ended, and prompts, go on in one way.

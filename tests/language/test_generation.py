@@ -24,7 +24,7 @@ def logits(model, tokens):
 def greedily(next_logits, tokens):
     tokens = list(tokens)
     while len(tokens) < LENGTH:
-        tokens.append(int(np.argmax(next_logits(tokens))))
+        tokens.append(1 + int(np.argmax(next_logits(tokens)[1:])))
         if tokens[-1] == END:
             break
     return tokens + [0] * (LENGTH - len(tokens))
@@ -35,12 +35,14 @@ def best_of_all(next_logits, tokens, words, penalty):
     best = (-np.inf, None)
     room = LENGTH - len(tokens)
     for size in range(1, room + 1):
-        for rest in itertools.product(range(words), repeat=size):
+        for rest in itertools.product(range(1, words), repeat=size):
             if END in rest[:-1] or (size < room and rest[-1] != END):
                 continue
             total = 0.0
             for place, token in enumerate(rest):
-                total += special.log_softmax(next_logits([*tokens, *rest[:place]]))[token]
+                # Of all but padding.
+                given = next_logits([*tokens, *rest[:place]])[1:]
+                total += special.log_softmax(given)[token - 1]
             best = max(best, (total / size**penalty, [*tokens, *rest]))
     return best[1] + [0] * (LENGTH - len(best[1]))
 
@@ -188,3 +190,19 @@ def test_what_is_refused(causal, translating, prompts, sources):
         generate(causal(), prompts[:, ::-1], **options)
     with pytest.raises(ValueError, match="whole number of at least 1. Received: end=0"):
         generate(causal(), prompts, length=LENGTH, end=0)
+    with pytest.raises(ValueError, match="can write, below 7. Received: end=7"):
+        generate(causal(), prompts, length=LENGTH, end=7)
+    for empty in (prompts[:0], {}):
+        with pytest.raises(ValueError, match="at least one sample"):
+            generate(causal(), empty, **options)
+
+
+@pytest.mark.parametrize("way", [{}, {"beams": 9}, {"temperature": 5.0}], ids=str)
+def test_padding_is_never_written(causal, prompts, way):
+    """Not even by a model that expects little else, or with more beams than words."""
+    model = causal()
+    bias = model.layers[-1].bias
+    bias.assign(np.eye(7)[0] * 50)
+    got = generate(model, prompts, length=LENGTH, end=END, **way)
+    is_after = (np.cumsum(got == END, -1) - (got == END)) > 0
+    np.testing.assert_array_equal(got == 0, is_after)

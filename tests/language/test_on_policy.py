@@ -112,6 +112,29 @@ def test_a_loaded_one_goes_on(causal, tokens, tmp_path):
     assert_same(one, other)
 
 
+def test_what_has_ended_isnt_continued(causal, tokens):
+    """Neither a sequence that ends within the prompt nor a row of padding."""
+    some = tokens.copy()
+    some[0], some[4] = 0, [5, END, 0, 0, 0, 0]
+    own = OnPolicyDistiller(causal(0), causal(1), share=1.0, end=END, prompt=3)
+    own.compile("sgd")
+    written = np.asarray(own.with_written(some))
+    assert not written[0].any()
+    np.testing.assert_array_equal(written[4], some[4])
+    assert (written[[1, 2, 3, 5, 6, 7], 3] != 0).all()
+    assert not np.asarray(own.counted(written))[[0, 4]].any()
+
+
+def test_a_saved_schedule(causal, tmp_path):
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.0, 100, 0.5)
+    own = OnPolicyDistiller(causal(0), causal(1), share=schedule, end=END)
+    own.compile("sgd")
+    own.save(tmp_path / "own.keras")
+    loaded = keras.models.load_model(tmp_path / "own.keras")
+    assert loaded.share.get_config() == schedule.get_config()
+    assert float(loaded.share(50)) == 0.25
+
+
 def test_what_is_refused(causal, translating, tokens, tmp_path):
     options = {"end": END}
     with pytest.raises(ValueError, match="`alpha` must be 0. Received: alpha=0.1"):
@@ -129,3 +152,8 @@ def test_what_is_refused(causal, translating, tokens, tmp_path):
     named.compile("sgd")
     with pytest.raises(ValueError, match="a dict that has this name"):
         named.fit({"source": np.ones((4, 5)), "target": np.ones((4, 6))}, verbose=0)
+    long = OnPolicyDistiller(causal(0), causal(1), prompt=6, **options)
+    with pytest.raises(ValueError, match="prompt=6, sequences of 6 tokens"):
+        long.with_written(tokens)
+    with pytest.raises(ValueError, match="target=None, inputs of type dict"):
+        long.with_written({"tokens": tokens})

@@ -148,6 +148,15 @@ def detector(width, seed):
     return keras.Model(image, layers.Conv2D(2, 1, name="scores")(x))
 
 
+def test_an_adapter_for_two_taps_against_one_is_refused_with_the_fix():
+    teacher, student = detector(6, 0), detector(4, 1)
+    head = keras.Model(teacher.get_layer("tower_1").output, teacher.output)
+    taps = {"student": "tower_1", "teacher": ("tower_1", "scores")}
+    match = keras_distill.Match(losses.CrossKD(head), adapter="auto", **taps)
+    with pytest.raises(ValueError, match="compares 1 taps with 2.*Give `adapter` a layer"):
+        keras_distill.Distiller(student, teacher, match)
+
+
 def test_a_detector_is_distilled_across_heads(tmp_path):
     """The teacher stays what it was; its copy isn't trained, and comes back with the distiller."""
     teacher, student = detector(6, 0), detector(4, 1)
