@@ -72,10 +72,15 @@ class WeightClustering(HoldsForms):
 
     From `begin_step` on, the weights of each kernel are in clusters, found by k-means, and after
     each step of the optimizer each weight is the mean of its cluster: the values are trained, the
-    clusters stay (as in arXiv:1510.00149, section 3). Where many weights are 0, they are a cluster
-    of their own and stay exactly 0. In an interrupted run that goes on, the clusters are those that
+    clusters stay. (In arXiv:1510.00149, section 3, a value learns from the sum of its weights'
+    gradients; here from the mean of their updates, so that any optimizer may make them.) Where more
+    than a share of `1 / clusters` of the weights are 0, they are a cluster of their own and stay
+    exactly 0. In an interrupted run that goes on, the clusters are those that
     it had. In the file of a quantize-aware student, whose channels have scales of their own,
     each channel has as few different integers.
+
+    List it after callbacks that restore weights at the end, such as
+    `EarlyStopping(restore_best_weights=True)`: one behind it brings back what wasn't clustered yet.
 
     Args:
         clusters: How many different values each kernel has at most, at least 2.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -86,12 +87,13 @@ def goals(
     """The goals that were given, checked."""
     found = []
     if macs is not None:
-        if isinstance(macs, bool) or not isinstance(macs, (int, float)) or macs <= 0:
+        is_number = isinstance(macs, numbers.Real) and not isinstance(macs, bool)
+        if not is_number or not 0 < macs < math.inf:
             raise ValueError(
                 "`macs` must be a share of the model's multiply-accumulates, above 0 and up to 1, "
                 f"or a greater number of them. Received: macs={macs!r}"
             )
-        found.append(Goal("macs", macs))
+        found.append(Goal("macs", float(macs)))
     for name, value in (("flash", flash), ("arena", arena)):
         if value is None:
             continue
@@ -100,6 +102,12 @@ def goals(
                 f"`{name}` is measured in the exported file: give `export`, the arguments of "
                 '`keras_distill.tflite.convert`, such as `export={"target": "micro", '
                 '"quantization": "int8", "calibration": x_train[:200]}`.'
+            )
+        if name == "arena" and export.get("target") != "micro":
+            raise ValueError(
+                "`arena` is known of files for microcontrollers only: give "
+                f'`export={{"target": "micro", ...}}`. Received: {sorted(export)} with '
+                f"target={export.get('target')!r}"
             )
         limit = budget.size(name, value)
         assert limit is not None
@@ -146,7 +154,14 @@ def fewest(
     Raises:
         BudgetError: If a goal isn't met without any of them. Its message has the breakdown.
     """
-    return max(_Search(model, structure, order, goal).fewest() for goal in goals)
+    searches = [_Search(model, structure, order, goal) for goal in goals]
+    count = max(search.fewest() for search in searches)
+    # A goal that fewer units meet may be missed with more of them: files needn't shrink in step.
+    while len(goals) > 1 and (missed := [x for x in searches if not x.is_met(count)]):
+        if count >= len(order):
+            missed[0].fail()
+        count += 1
+    return count
 
 
 class _Search:
@@ -163,18 +178,29 @@ class _Search:
         high, needed_by_high = len(self._order) + 1, None
         if needed <= self._goal.limit:
             return 0
+        if not self._order:
+            self.fail()
         while high - low > 1:
             count = min(self._guess(low, needed, high, needed_by_high), len(self._order))
             found = self._goal.measured(self._smaller(count))
             if found > self._goal.limit:
                 low, needed = count, found
                 if count == len(self._order):
-                    raise budget.BudgetError(self._breakdown(found))
+                    self.fail()
             else:
                 high, needed_by_high = count, found
                 if found >= (1 - CLOSE_ENOUGH) * self._goal.limit:
                     break
         return high
+
+    def is_met(self, count: int) -> bool:
+        """Whether the goal is met without so many units."""
+        return self._goal.measured(self._smaller(count)) <= self._goal.limit
+
+    def fail(self) -> NoReturn:
+        """Raises the error that says what is left without all units that may leave."""
+        found = self._goal.measured(self._smaller(len(self._order)))
+        raise budget.BudgetError(self._breakdown(found))
 
     def _guess(self, low: int, needed: float, high: int, needed_by_high: float | None) -> int:
         """The count between two at which what is expected meets the goal."""
@@ -203,7 +229,7 @@ class _Search:
         widths = ", ".join(f"{x.name} {x.count_params():,}" for x in smallest.layers if x.weights)
         return (
             f"`{self._goal.name}` can't be met: {self._goal.limit:,g} allowed, {self._now:,g} "
-            f"needed now, and {found:,g} with one unit left of each layer that can be pruned. "
+            f"needed now, and {found:,g} without all units that may leave. "
             f"Parameters are left in {widths}. Of these layers all units stay: {kept}."
         )
 

@@ -27,6 +27,9 @@ class GradualPruning(HoldsForms):
     training is saved and resumed as ever; `remove_zeros` then makes the smaller one, whose outputs
     are the same.
 
+    List it after callbacks that restore weights at the end, such as
+    `EarlyStopping(restore_best_weights=True)`: one behind it brings back what wasn't pruned yet.
+
     Args:
         macs: As in `prune`.
         flash: As in `prune`.
@@ -41,6 +44,7 @@ class GradualPruning(HoldsForms):
 
     Raises:
         ValueError: As `prune`, when training begins; or if it is distributed over several devices.
+        BudgetError: As `prune`, while training: at the steps where units become 0.
 
     Example:
 

@@ -110,7 +110,7 @@ class HoldsForms(keras.callbacks.Callback):
             )
         student = self.model.student if isinstance(self.model, Distiller) else self.model
         self._forms = list(self.forms_of(student))
-        self._before = [form.variable.constraint for form in self._forms]
+        self._before = [_without(form.variable.constraint, type(form)) for form in self._forms]
         for form, before in zip(self._forms, self._before, strict=True):
             form.variable.constraint = form if before is None else _Both(before, form)
         # A step that was traced before doesn't know them.
@@ -156,10 +156,18 @@ class _Both:
     """One constraint after the other."""
 
     def __init__(self, first: Any, second: Any):
-        self._first, self._second = first, second
+        self.first, self.second = first, second
 
     def __call__(self, value: Any) -> Any:
-        return self._second(self._first(value))
+        return self.second(self.first(value))
+
+
+def _without(constraint: Any, form: type[Form]) -> Any:
+    """A constraint without the form that a run left on it that was interrupted."""
+    if isinstance(constraint, _Both):
+        first, second = _without(constraint.first, form), _without(constraint.second, form)
+        return _Both(first, second) if first and second else first or second
+    return None if type(constraint) is form else constraint
 
 
 def kernels_of(student: keras.Model) -> list:

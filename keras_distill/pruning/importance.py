@@ -31,13 +31,13 @@ def importances(structure: Structure, kind: str, model: keras.Model, data: Any) 
     """
     made = {
         "taylor": lambda: _taylor(structure, model, data),
-        "l1": lambda: _relative(structure, lambda w: len(w.axes) > 1, Role.MAKES),
-        "scale": lambda: _relative(structure, lambda w: w.is_scale, Role.MAKES),
+        "l1": lambda: _relative(structure, _is_kernel),
+        "scale": lambda: _relative(structure, lambda w: w.is_scale),
     }[kind]()
     stays = np.ones(len(structure.units), bool)
     stays[structure.removable] = False
     made[stays] = np.inf
-    if np.all(np.isinf(made[structure.removable])):
+    if len(structure.removable) and np.all(np.isinf(made[structure.removable])):
         raise ValueError(
             f"`importance={kind!r}` says nothing about this model: no unit that may leave has "
             'a BatchNormalization with a scale. Use "l1" or "taylor".'
@@ -45,12 +45,17 @@ def importances(structure: Structure, kind: str, model: keras.Model, data: Any) 
     return made
 
 
-def _relative(structure: Structure, counts: Callable[[Weight], bool], role: Role) -> np.ndarray:
+def _is_kernel(weight: Weight) -> bool:
+    # Biases of attention and of a GRU have two axes.
+    return len(weight.axes) > 1 and "bias" not in weight.variable.name
+
+
+def _relative(structure: Structure, counts: Callable[[Weight], bool]) -> np.ndarray:
     """Sums of magnitudes, divided by their mean over the units of the same weight."""
     sums, weights = np.zeros((2, len(structure.units)))
     for weight in filter(counts, structure.weights):
         magnitudes = np.abs(_array(weight.variable))
-        for units, values in _along(structure, weight, magnitudes, role):
+        for units, values in _along(structure, weight, magnitudes, Role.MAKES):
             total = np.bincount(units, values, len(sums))
             present = np.unique(units)
             sums[present] += total[present] / max(total[present].mean(), 1e-30)

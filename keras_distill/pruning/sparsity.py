@@ -31,6 +31,9 @@ class Sparsity(HoldsForms):
     of a quantize-aware student are the zeros of its file. Later training keeps them only with
     the callback.
 
+    List it after callbacks that restore weights at the end, such as
+    `EarlyStopping(restore_best_weights=True)`: one behind it brings back what wasn't 0 yet.
+
     Args:
         sparsity: Share of each kernel that is 0 at the end, from 0 to 1, both excluded.
         begin_step: Step of the optimizer at which zeros begin.
@@ -68,9 +71,11 @@ class Sparsity(HoldsForms):
                 "`sparsity` must be greater than 0 and less than 1. "
                 f"Received: sparsity={sparsity!r}"
             )
-        if pattern is not None and not 0 < pattern[0] < pattern[1]:
+        if pattern is not None and not (
+            all(isinstance(x, (int, np.integer)) for x in pattern) and 0 < pattern[0] < pattern[1]
+        ):
             raise ValueError(
-                "`pattern` must be a pair (n, m) with 0 < n < m, such as (2, 4). "
+                "`pattern` must be a pair (n, m) of integers with 0 < n < m, such as (2, 4). "
                 f"Received: pattern={pattern!r}"
             )
         self.sparsity: Any = sparsity

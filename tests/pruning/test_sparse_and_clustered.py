@@ -180,6 +180,26 @@ def test_nothing_that_could_become_sparse():
         trained_on_noise(dense_model(), pruning.Sparsity(pattern=(1, 3)))
 
 
+def test_weights_that_are_restored_at_the_end_are_sparse():
+    """By a callback that is listed before."""
+    stops = keras.callbacks.EarlyStopping("loss", mode="max", patience=2, restore_best_weights=True)
+    sparsity = pruning.Sparsity(0.75, begin_step=4, end_step=6, frequency=1)
+    model = trained_on_noise(dense_model(), stops, sparsity, epochs=4)
+    assert stops.best_epoch == 0  # Before the first zero.
+    assert set(pruning.sparsity_of(model).values()) == {0.75}
+
+
+def test_a_form_ends_with_the_next_run_after_an_interruption():
+    model = dense_model()
+    model.layers[0].kernel.constraint = constraint = keras.constraints.MaxNorm(1.0)
+    with pytest.raises(KeyboardInterrupt):
+        trained_on_noise(model, pruning.Sparsity(0.5, end_step=2, frequency=1), Stops(), epochs=4)
+    trained_on_noise(model, pruning.Sparsity(0.75, end_step=2, frequency=1))
+    assert set(pruning.sparsity_of(model).values()) == {0.75}
+    assert model.layers[0].kernel.constraint is constraint
+    assert model.layers[1].kernel.constraint is None
+
+
 class Stops(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 2:
@@ -279,6 +299,7 @@ def test_zeros_and_clusters_are_those_of_the_file(batches, digits):
         (lambda: pruning.Sparsity(), "Give either `sparsity` or `pattern`"),
         (lambda: pruning.Sparsity(1.0), "`sparsity` must be greater than 0 and less than 1"),
         (lambda: pruning.Sparsity(pattern=(4, 2)), r"`pattern` must be a pair \(n, m\)"),
+        (lambda: pruning.Sparsity(pattern=(1.5, 4)), r"`pattern` must be a pair \(n, m\)"),
         (lambda: pruning.Sparsity(0.5, 5, 2), "at most `end_step`. Received: begin_step=5"),
         (lambda: pruning.Sparsity(0.5, frequency=0), "`frequency` must be at least 1"),
         (lambda: pruning.WeightClustering(1), "`clusters` must be at least 2"),

@@ -302,6 +302,49 @@ def test_multiply_accumulates_that_cannot_be_met(models):
         pruning.prune(models["stack"], macs=10, importance="l1")
 
 
+def test_a_goal_of_a_model_in_which_nothing_may_leave():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="scores")])
+    for importance in ("l1", "scale"):
+        with pytest.raises(tflite.BudgetError, match=r"`macs` can't be met.*scores: it is an"):
+            pruning.prune(model, macs=np.float32(0.5), importance=importance)
+    assert pruning.prune(model, macs=1.0, importance="l1").count_params() == 10
+
+
+def test_all_goals_hold_for_the_same_model(monkeypatch):
+    """A goal that is met with fewer units may be missed with more."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, name="hidden"), layers.Dense(2)])
+    flash = {8: 100, 7: 80, 6: 40, 5: 40, 4: 60, 3: 40, 2: 40, 1: 40}
+    measured = Goal.measured
+
+    def fake(goal, model):
+        width = model.get_layer("hidden").units
+        return flash[width] if goal.name == "flash" else measured(goal, model)
+
+    monkeypatch.setattr(Goal, "measured", fake)
+    smaller = pruning.prune(model, macs=0.5, flash=50, export={}, importance="l1")
+    assert smaller.get_layer("hidden").units == 3
+
+
+def test_activations_that_only_know_other_shapes(network):
+    def of_pairs(x):
+        return keras.ops.reshape(keras.ops.reshape(x, (-1, 4, 2)), (-1, 8))
+
+    inputs = keras.Input((4,))
+    x = layers.Dense(8, activation=of_pairs, name="pairs")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, name="scores")(x))
+    assert "may look at several channels at once" in pruning.kept_whole(model)["pairs"]
+
+
+def test_l1_counts_no_biases(models):
+    structure = Structure(models["recurrent"])
+    before = importances(structure, "l1", None, None)
+    bias = next(x for x in models["recurrent"].get_layer("gru").weights if x.shape == (2, 18))
+    value = bias.numpy()
+    bias.assign(value + np.arange(18))
+    np.testing.assert_array_equal(importances(structure, "l1", None, None), before)
+    bias.assign(value)
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x
@@ -312,6 +355,8 @@ class Subclassed(keras.Model):
     [
         ({}, "Give a goal: `macs`, `flash` or `arena`"),
         ({"macs": 0}, "`macs` must be a share .* Received: macs=0"),
+        ({"macs": float("nan")}, "`macs` must be a share .* Received: macs=nan"),
+        ({"arena": 100, "export": {"quantization": "int8"}}, "for microcontrollers only"),
         ({"flash": "64KB"}, "`flash` is measured in the exported file: give `export`"),
         ({"macs": 0.5, "importance": "l2"}, "`importance` must be one of 'taylor', 'l1', 'scale'"),
         ({"macs": 0.5}, '`importance="taylor"` needs `data`'),

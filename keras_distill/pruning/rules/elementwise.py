@@ -35,6 +35,7 @@ def activated(step: Step, x: Channels, activation: Any) -> Channels:
     """Channels after an activation function."""
     if not is_elementwise(activation):
         step.keep("has an activation that may look at several channels at once", x)
+        return x.vanishing(False)
     if activation is None:
         return x
     return _through(x, activation)
