@@ -219,7 +219,7 @@ RESPONSE = [
         "chunked-tokens",
         partial(losses.Chunked, losses.SoftTargets(2.0), positions=4),
         partial(golden.soft_targets, temperature=2.0),
-        student=(3, 3, 5),
+        student=(2, 3, 4),
     ),
     Case(
         "chunked-labels",

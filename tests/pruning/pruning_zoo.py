@@ -77,9 +77,9 @@ def recurrent():
 def transformer():
     """Heads and the width between the two dense layers may leave, not what is normalized."""
     inputs = keras.Input((6,), dtype="int32")
-    x = layers.Embedding(20, 8)(inputs)
+    x = layers.Embedding(20, 8, name="words")(inputs)
     y = layers.MultiHeadAttention(4, 3, name="attention")(x, x)
-    x = layers.LayerNormalization()(x + y)
+    x = layers.LayerNormalization(name="norm")(x + y)
     y = layers.Dense(8)(layers.Dense(16, activation="gelu", name="wide")(x))
     x = layers.LayerNormalization()(layers.Add()([x, y]))
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))

@@ -147,8 +147,8 @@ def test_heads_leave(models):
 
 def test_what_stays_whole_is_named(models):
     reasons = pruning.kept_whole(models["transformer"])
-    assert reasons["embedding"] == (
-        "'layer_normalization' (LayerNormalization) computes its statistics over all channels"
+    assert reasons["words"] == (
+        "'norm' (LayerNormalization) computes its statistics over all channels"
     )
     assert "wide" not in reasons
 
