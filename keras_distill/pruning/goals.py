@@ -103,7 +103,7 @@ def goals(
                 '`keras_distill.tflite.convert`, such as `export={"target": "micro", '
                 '"quantization": "int8", "calibration": x_train[:200]}`.'
             )
-        if name == "arena" and export.get("target") != "micro":
+        if name == "arena" and export.get("target", "android") == "android":
             raise ValueError(
                 "`arena` is known of files for microcontrollers only: give "
                 f'`export={{"target": "micro", ...}}`. Received: {sorted(export)} with '
