@@ -79,7 +79,7 @@ def main(file, output=None, seed=0, count=400, marked=10, test=100, epochs=20, h
     sounds, spoken = clips(rng, heard, count, CLIP + 2)
     x, y = features(sounds), at_steps(spoken, LATENCY + LAG)
 
-    # Epochs, rate and dropout of either were chosen on a speaker held out of those that are heard.
+    # Epochs and rates, and dropout on labels, were chosen on a speaker held out of those heard.
     on_labels, student = detector(0.2), detector()
     fit(on_labels, x[:marked], y[:marked], marked, 5 * epochs, 3e-3)
     teacher = keras_distill.teachers.Arrays(at_steps(silero(sounds), LATENCY), name="Silero")

@@ -194,8 +194,10 @@ def _errors(request, found, tflite, ports, runtime, arrays):
     steps = dict(zip([p.name for p in ports.outputs], closeness.output_steps(found), strict=True))
     errors = {}
     for i, (name, wanted) in enumerate(expected.items()):
-        wide = _wide(request, i, wanted, steps[name]) if wanted.dtype.kind == "f" else ""
-        if wanted.dtype.kind == "f" and not (made_up and wide):
+        if wanted.dtype.kind != "f":
+            continue
+        wide = _wide(request, i, wanted, steps[name])
+        if not (made_up and wide):
             errors[name] = closeness.relative_error(wanted, got[name], steps[name]), wide
     return errors
 

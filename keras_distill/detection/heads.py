@@ -168,10 +168,12 @@ class Head:
                 f"{held}: name them by `classes=` and `boxes=`."
             ) from error
         places = self.places
-        last = 4 if self.boxes_as != "edges" else None
-        fits = classes.shape[1:] == (places, len(self.class_names))
-        fits = fits and boxes.shape[1:3] == (places, 4) and (boxes.ndim == 3) == (last == 4)
-        if not fits:
+        axes = 4 if self.boxes_as == "edges" else 3
+        if (
+            classes.shape[1:] != (places, len(self.class_names))
+            or boxes.shape[1:3] != (places, 4)
+            or boxes.ndim != axes
+        ):
             raise ValueError(
                 f"A head of {len(self.class_names)} classes with the strides {self.strides} on "
                 f"images of {self.image_size} has {places} places, and boxes as "

@@ -13,7 +13,7 @@ from keras_distill.checks import positive
 from keras_distill.detection.assignment import as_distances, with_class_logits
 from keras_distill.detection.heads import Head, checked_activation
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.cross_head import generalized_iou, quality_focal
+from keras_distill.losses.cross_head import generalized_iou, per_score, quality_focal
 from keras_distill.losses.dense import localization_distillation
 from keras_distill.match import Match
 
@@ -119,9 +119,9 @@ def _check_boxes(student: Head, teacher: Head, rows: list[list[int]]) -> None:
     if (student.boxes_as == "deltas") != (teacher.boxes_as == "deltas"):
         raise ValueError(
             f'The student gives boxes as "{student.boxes_as}", the teacher as '
-            f'"{teacher.boxes_as}". A box '
-            "relative to an anchor and one relative to a point can't be compared. Compare "
-            "features instead, for example by `keras_distill.losses.PKD`."
+            f'"{teacher.boxes_as}". A box relative to an anchor and one relative to a point '
+            "can't be compared. Compare features instead, for example by "
+            "`keras_distill.losses.PKD`."
         )
     if student.boxes_as != "deltas":
         return
@@ -209,9 +209,7 @@ class PlaceClasses(_Places):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         teacher = self._logits(y_true)
         scores = ops.max(ops.sigmoid(teacher), axis=-1)
-        total = ops.sum(scores, axis=1)
-        apart = ops.sum(quality_focal(teacher, self._ours(y_pred)), axis=1)
-        return apart / ops.where(total > 0, total, ops.ones_like(total))
+        return per_score(quality_focal(teacher, self._ours(y_pred)), scores)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -265,8 +263,7 @@ class PlaceBoxes(_Places):
             apart = ops.mean(ops.abs(ours - theirs), axis=-1)
         else:
             apart = 1 - generalized_iou(as_distances(theirs), as_distances(ours))
-        total = ops.sum(scores, axis=1)
-        return ops.sum(apart * scores, axis=1) / ops.where(total > 0, total, ops.ones_like(total))
+        return per_score(apart * scores, scores)
 
     def _compared(self, outputs: Any, temperature: Any = None) -> Any:
         """Boxes as they are, and the logits of classes that end in a sigmoid."""

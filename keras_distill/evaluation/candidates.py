@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -193,3 +193,34 @@ def _cost(weights: Sequence, call: Callable, x: Any) -> Cost:
     except ValueError as error:
         note = f"multiply-accumulates are unknown. {error}"
     return Cost(sum(count for count, _ in sizes), macs, sum(math.prod(s) for s in sizes), note=note)
+
+
+def of_each(
+    argument: str, given: Any, names: Iterable[str], is_right: Callable[[Any], bool], what: str
+) -> dict[str, Any]:
+    """What each candidate is given, where there is one for all or a dict of one for each.
+
+    Args:
+        argument: Name of the argument, for messages.
+        given: Its value.
+        names: Names of the candidates.
+        is_right: Whether a single value is what it must be.
+        what: What that is, in words.
+
+    Raises:
+        TypeError: A value is something else.
+        ValueError: A candidate has none, or there is one for what is no candidate.
+    """
+    names = list(names)
+    found = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
+    if not all(map(is_right, found.values())):
+        raise TypeError(
+            f"`{argument}` must be {what}, or a dict of one for each candidate. "
+            f"Received: {argument}={given!r}"
+        )
+    if set(found) != set(names):
+        raise ValueError(
+            f"`{argument}` must be {what} for all candidates, or have one for each candidate. "
+            f"Received: {list(found)} for {names}"
+        )
+    return found

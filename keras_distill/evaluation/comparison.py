@@ -17,7 +17,6 @@ from keras_distill.evaluation import (
     detection_scoring,
     disagreements,
     gains,
-    intervals,
     metrics,
     scoring,
     stream_scoring,
@@ -285,42 +284,54 @@ def compare(
     checked_missing(missing_label)
     _check_names(teacher=teacher, baseline=baseline)
     if task == "stream":
-        unused = {"missing_label": missing_label, "class_names": class_names}
-        is_drawn = resamples not in (0, _RESAMPLES)
-        if latency_runs or is_drawn or any(value is not None for value in unused.values()):
-            raise ValueError(
-                "`missing_label`, `class_names`, `latency_runs` and `resamples` are not for "
-                'task="stream". '
-                f"Received: {unused | {'latency_runs': latency_runs, 'resamples': resamples}}"
-            )
+        _check_unused(
+            task,
+            missing_label=missing_label,
+            class_names=class_names,
+            latency_runs=latency_runs or None,
+            resamples=_drawn(resamples),
+        )
         return _of_streams(candidates, data, teacher, from_logits, batch_size, decision, step)
     if decision is not None or step is not None:
         raise ValueError(
             '`decision` and `step` are for `task="stream"`. '
             f"Received: task={task!r}, decision={decision!r}, step={step!r}"
         )
-    if task == "detection":
-        _check_unused(missing_label=missing_label, from_logits=from_logits, resamples=resamples)
-        return _of_detections(
-            candidates, data, teacher, baseline, class_names, latency_runs, batch_size, decode
-        )
-    if decode is not None:
+    if decode is not None and task != "detection":
         raise ValueError(f'`decode` is for `task="detection"`. Received: task={task!r}')
-    x, y = samples.labeled(data)
-    tasks.check_labels(y)
     runs = {name: candidate_rows.runs_of(model, name) for name, model in candidates.items()}
     found_teacher = teacher if teacher in runs else None
-    scored = scoring.score(
-        runs,
-        x,
-        y,
-        task=task,
-        teacher=found_teacher,
-        from_logits=from_logits,
-        missing_label=missing_label,
-        class_names=class_names,
-        batch_size=batch_size,
-    )
+    if task == "detection":
+        _check_unused(
+            task,
+            missing_label=missing_label,
+            from_logits=from_logits,
+            resamples=_drawn(resamples),
+        )
+        resamples = 0
+        x, scored = detection_scoring.score(
+            runs,
+            data,
+            teacher=found_teacher,
+            class_names=class_names,
+            decode=decode,
+            batch_size=batch_size,
+        )
+    else:
+        x, y = samples.labeled(data)
+        tasks.check_labels(y)
+        scored = scoring.score(
+            runs,
+            x,
+            y,
+            task=task,
+            teacher=found_teacher,
+            from_logits=from_logits,
+            missing_label=missing_label,
+            class_names=class_names,
+            batch_size=batch_size,
+        )
+    count = samples.count(x)
     rows, notes = candidate_rows.rows_of(runs, scored.scores, x)
     notes = scored.notes + notes
     draws, few = candidate_rows.draws_of(scored.scores, resamples)
@@ -335,9 +346,9 @@ def compare(
         candidate_rows.add_latency(rows, runs, x, latency_runs, found_teacher)
     return Comparison(
         rows=rows,
-        notes=notes + candidate_rows.legend(runs, latency_runs, len(y) if draws else None),
+        notes=notes + candidate_rows.legend(runs, latency_runs, count if draws else None),
         task=scored.task,
-        samples=len(y),
+        samples=count,
         teacher=found_teacher,
         class_names=None if class_names is None else list(map(str, class_names)),
         scores={name: each[0] for name, each in scored.scores.items()},
@@ -373,17 +384,13 @@ def _of_streams(
 
     found = {name: [scored(name, each) for each in given] for name, given in outputs.items()}
     rows, notes = candidate_rows.rows_of(runs, found, recordings)
+    candidate_rows.add_intervals(rows, found, {})
     for row in rows:
-        row["intervals"] = {}
         if runs[row["name"]][0].runtime == "keras":
             row["multiply_accumulates"] = None  # It would be that of a whole recording.
-        if row["runs"] > 1:
-            row["run_values"] = candidate_rows.run_values(found[row["name"]])
-            each = row["run_values"].items()
-            row["run_intervals"] = {metric: intervals.over_runs(v) for metric, v in each}
-            silent = int(np.isnan(row["run_values"].get("mean_delay", [])).sum())
-            if silent:
-                notes.append(f"{row['name']}: {silent} of {row['runs']} runs detected nothing.")
+        silent = int(np.isnan(row.get("run_values", {}).get("mean_delay", [])).sum())
+        if silent:
+            notes.append(f"{row['name']}: {silent} of {row['runs']} runs detected nothing.")
     return Comparison(
         rows=rows,
         notes=[
@@ -401,52 +408,28 @@ def _of_streams(
     )
 
 
-def _of_detections(
-    candidates: Mapping[str, Any],
-    data: Any,
-    teacher: str,
-    baseline: str,
-    class_names: Sequence | None,
-    latency_runs: int,
-    batch_size: int,
-    decode: Callable | Mapping[str, Callable] | None,
-) -> Comparison:
-    """`compare` of detectors. Arguments are those of `compare`."""
-    runs = {name: candidate_rows.runs_of(model, name) for name, model in candidates.items()}
-    found_teacher = teacher if teacher in runs else None
-    x, scored = detection_scoring.score(
-        runs, data, teacher=found_teacher, class_names=class_names, decode=decode, size=batch_size
-    )
-    rows, notes = candidate_rows.rows_of(runs, scored.scores, x)
-    if found_teacher and baseline in runs:
-        notes += gains.add_recovered_gap(rows, {}, "map", found_teacher, baseline)
-        students = candidate_rows.students(runs, teacher, baseline)
-        notes += gains.notes_on_students(rows, {}, "map", baseline, students)
-    candidate_rows.add_intervals(rows, scored.scores, {})
-    if latency_runs:
-        candidate_rows.add_latency(rows, runs, x, latency_runs, found_teacher)
-    return Comparison(
-        rows=rows,
-        notes=[*scored.notes, *notes, *candidate_rows.legend(runs, latency_runs, None)],
-        task="detection",
-        samples=samples.count(x),
-        teacher=found_teacher,
-        class_names=None if class_names is None else list(map(str, class_names)),
-        scores={name: each[0] for name, each in scored.scores.items()},
-        disagreements=disagreements.largest(scored.scores, found_teacher, x, scored.labels),
-    )
+#: Why some tasks have no use for some arguments of `compare`.
+_UNUSED = {
+    "stream": "Streams are counted event by event or step by step.",
+    "detection": 'Boxes that don\'t count are `"ignored"` in `data`, `decode` knows what outputs '
+    "are, and mAP has no bootstrap interval.",
+}
 
 
-def _check_unused(missing_label: Any, from_logits: Any, resamples: int) -> None:
-    """Raises a `ValueError` where arguments are given that detectors have no use for."""
-    if missing_label is None and from_logits is None and resamples in (0, _RESAMPLES):
-        return
-    raise ValueError(
-        '`missing_label`, `from_logits` and `resamples` are not for task="detection": boxes that '
-        'don\'t count are `"ignored"` in `data`, `decode` knows what outputs are, and mAP has no '
-        f"bootstrap interval. Received: missing_label={missing_label!r}, "
-        f"from_logits={from_logits!r}, resamples={resamples!r}"
-    )
+def _check_unused(task: str, **given: Any) -> None:
+    """Raises a `ValueError` where arguments are given that a task has no use for."""
+    used = {name: value for name, value in given.items() if value is not None}
+    if used:
+        names = ", ".join(f"`{name}`" for name in given)
+        raise ValueError(
+            f'{names} are not for task="{task}". {_UNUSED[task]} Received: '
+            + ", ".join(f"{name}={value!r}" for name, value in used.items())
+        )
+
+
+def _drawn(resamples: int) -> int | None:
+    """How many test sets were asked for, `None` where nobody did."""
+    return None if resamples in (0, _RESAMPLES) else resamples
 
 
 def _check_names(**names: Any) -> None:

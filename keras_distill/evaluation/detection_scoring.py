@@ -1,7 +1,7 @@
 """Detectors run on the same images, and scored against the boxes on them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,23 +9,10 @@ import scipy.sparse
 
 from keras_distill import samples
 from keras_distill.evaluation import metrics, scoring
+from keras_distill.evaluation.candidates import of_each
 
 #: Detections less sure than this aren't drawn, nor compared with the teacher's.
 _SHOWN = 0.3
-
-
-class Scored(NamedTuple):
-    """The scores of all candidates.
-
-    Attributes:
-        scores: For each candidate, the `metrics.Scores` of its runs.
-        labels: Of each image, a dict of its true `"boxes"` and their `"labels"`.
-        notes: Sentences that a reader of the scores must know.
-    """
-
-    scores: dict[str, list[metrics.Scores]]
-    labels: list[dict[str, np.ndarray]]
-    notes: list[str]
 
 
 def score(
@@ -35,23 +22,24 @@ def score(
     teacher: str | None,
     class_names: Sequence | None,
     decode: Callable | Mapping[str, Callable] | None,
-    size: int,
-) -> tuple[Any, Scored]:
+    batch_size: int,
+) -> tuple[Any, scoring.Scored]:
     """Runs the candidates on images and scores what they find. Arguments are those of `compare`.
 
-    Args:
-        size: Images that a Keras model predicts at a time.
-
     Returns:
-        `(x, scored)`: the images, and the scores.
+        `(x, scored)`: the images, and the scores. Labels are, of each image, a dict of its true
+        `"boxes"` and their `"labels"`.
     """
     # Loaded here: those who compare classifiers don't need it.
     from keras_distill import detection
 
     x, truth = _images_and_boxes(data)
-    decoders = _decoder_of_each(decode, runs)
+    decoders = of_each(
+        "decode", decode, runs, lambda f: f is None or callable(f), "a function from outputs to "
+        "`Detections`",
+    )  # fmt: skip
     found = {
-        name: [_found(candidate, name, x, size, decoders[name]) for candidate in each]
+        name: [_found(candidate, name, x, batch_size, decoders[name]) for candidate in each]
         for name, each in runs.items()
     }
     classes = 1 + max(
@@ -89,24 +77,7 @@ def score(
     absent = [str(class_names[c] if class_names else c) for c in missing]
     if absent:
         notes.append(f"No test image has the class {', '.join(absent)}: means leave it out.")
-    return x, Scored(scored, _labels(truth), notes)
-
-
-def _decoder_of_each(decode: Any, names: Iterable[str]) -> dict[str, Callable | None]:
-    """The decoding function of each candidate, where one of all or a dict is given."""
-    names = list(names)
-    found = dict(decode) if isinstance(decode, Mapping) else dict.fromkeys(names, decode)
-    if not all(function is None or callable(function) for function in found.values()):
-        raise TypeError(
-            "`decode` must be a function from a candidate's outputs to `Detections`, or a dict of "
-            f"one for each candidate. Received: decode={decode!r}"
-        )
-    if set(found) != set(names):
-        raise ValueError(
-            "`decode` must be one function, or have one for each candidate (`None` for those that "
-            f"give detections). Received: {list(found)} for {names}"
-        )
-    return found
+    return x, scoring.Scored("detection", _labels(truth), scored, notes)
 
 
 def _images_and_boxes(data: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:

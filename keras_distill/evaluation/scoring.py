@@ -21,14 +21,14 @@ class Scored:
     """The scores of all candidates.
 
     Attributes:
-        task: One of `tasks.TASKS`.
-        labels: Labels in the form in which they were compared, of shape `(samples, ...)`.
+        task: One of `tasks.TASKS`, or `"detection"`.
+        labels: Labels in the form in which they were compared, one entry for each sample.
         scores: For each candidate, the `metrics.Scores` of its runs.
         notes: Sentences about the labels that a reader must know.
     """
 
     task: str
-    labels: np.ndarray
+    labels: np.ndarray | list
     scores: dict[str, list[metrics.Scores]]
     notes: list[str]
 

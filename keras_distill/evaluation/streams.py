@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_distill.checks import not_negative, positive
+from keras_distill.evaluation.candidates import of_each
 from keras_distill.tflite.streaming.decision import Decision, Detection
 
 #: Between how many thresholds a detection error tradeoff is drawn at most.
@@ -364,16 +365,7 @@ def decision_of_each(argument: str, given: Any, candidates: Iterable[str]) -> di
         TypeError: Something given is no `Decision`.
         ValueError: A candidate has none, or there is one for what is no candidate.
     """
-    names = list(candidates)
-    found = given if isinstance(given, Mapping) else dict.fromkeys(names, given)
-    if not all(isinstance(decision, Decision) for decision in found.values()):
-        raise TypeError(
-            f"`{argument}` must be a `keras_distill.tflite.Decision`, or a dict of one for each "
-            f"candidate. Received: {argument}={given!r}"
-        )
-    if set(found) != set(names):
-        raise ValueError(
-            f"`{argument}` must be one decision, or have one for each candidate. "
-            f"Received: {list(found)} for {names}"
-        )
-    return dict(found)
+    return of_each(
+        argument, given, candidates, lambda d: isinstance(d, Decision),
+        "a `keras_distill.tflite.Decision`",
+    )  # fmt: skip

@@ -54,6 +54,20 @@ def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
     return share(shared, union) + share(union, hull) - 1
 
 
+def per_score(values: Tensor, scores: Tensor) -> Tensor:
+    """The sum of values over places, divided by that of the scores.
+
+    Args:
+        values: Float, shape `(batch, places)`.
+        scores: At least 0, same shape.
+
+    Returns:
+        Shape `(batch,)`; the sum itself where all scores are 0.
+    """
+    total = ops.sum(scores, axis=1)
+    return ops.sum(values, axis=1) / ops.where(total > 0, total, ops.ones_like(total))
+
+
 def aligned(y_true: Tensor, y_pred: Tensor, counted: Tensor | None = None) -> Tensor:
     """The student's features with the mean and spread of each of the teacher's channels.
 
@@ -169,8 +183,7 @@ class CrossKD(DistillationLoss):
             edges = (*ops.shape(scores), 4, -1)
             theirs, ours = (ops.reshape(x, edges) for x in (*boxes, predicted))
             apart = scores * self._of_boxes(theirs, ours)
-        total = ops.sum(scores, axis=1)
-        return ops.sum(apart, axis=1) / ops.where(total > 0, total, ops.ones_like(total))
+        return per_score(apart, scores)
 
     def _of_boxes(self, theirs, ours):
         if self.compares == "distances":

@@ -80,7 +80,7 @@ class WeightClustering(HoldsForms):
     each channel has as few different integers.
 
     List it after callbacks that restore weights at the end, such as
-    `EarlyStopping(restore_best_weights=True)`: one behind it brings back what wasn't clustered yet.
+    `EarlyStopping(restore_best_weights=True)`: one after it brings back what wasn't clustered yet.
 
     Args:
         clusters: How many different values each kernel has at most, at least 2.

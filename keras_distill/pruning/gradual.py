@@ -8,15 +8,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_distill.pruning import goals
 from keras_distill.pruning.held import Form, HoldsForms, Mask
-from keras_distill.pruning.importance import importances
+from keras_distill.pruning.importance import along, as_array
 from keras_distill.pruning.removal import without
 from keras_distill.pruning.step import Role, Weight
 from keras_distill.pruning.structure import Structure
-from keras_distill.pruning.structured import check_importance, leaving_order, student_of
+from keras_distill.pruning.structured import check_importance, leaving_order, scores_of, student_of
 
 
 class GradualPruning(HoldsForms):
@@ -28,7 +27,7 @@ class GradualPruning(HoldsForms):
     are the same.
 
     List it after callbacks that restore weights at the end, such as
-    `EarlyStopping(restore_best_weights=True)`: one behind it brings back what wasn't pruned yet.
+    `EarlyStopping(restore_best_weights=True)`: one after it brings back what wasn't pruned yet.
 
     Args:
         macs: As in `prune`.
@@ -89,9 +88,7 @@ class GradualPruning(HoldsForms):
             smaller = without(self._student, structure, zeros)
             if goals.are_met(self._student, smaller, self._goals):
                 return
-        scores = importances(structure, self.importance, self.model, self.data)
-        if self.importance == "taylor":
-            scores = scores / goals.shares(structure, self._goals)
+        scores = scores_of(structure, self.importance, self.model, self.data, self._goals)
         # What is 0 already is the first that leaves.
         scores[zeros] = -1
         order = leaving_order(structure, scores)
@@ -130,12 +127,8 @@ def zero_units(structure: Structure) -> np.ndarray:
     """The units that may leave and whose weights, all that make them, are 0."""
     sums = np.zeros(len(structure.units))
     for weight in structure.weights:
-        size = np.abs(ops.convert_to_numpy(weight.variable)).astype("float64")
-        for place, axis in enumerate(weight.axes):
-            if axis is not None and axis.role is Role.MAKES:
-                others = tuple(i for i in range(size.ndim) if i != place)
-                units = structure.units.of(axis.channels)
-                sums += np.bincount(units, size.sum(axis=others), len(sums))
+        for units, sizes in along(structure, weight, np.abs(as_array(weight.variable)), Role.MAKES):
+            sums += np.bincount(units, sizes, len(sums))
     scores = np.where(sums == 0, 0.0, np.inf)
     # One unit of each layer stays, even if all are 0.
     return np.array(leaving_order(structure, scores), int)

@@ -54,8 +54,8 @@ def _relative(structure: Structure, counts: Callable[[Weight], bool]) -> np.ndar
     """Sums of magnitudes, divided by their mean over the units of the same weight."""
     sums, weights = np.zeros((2, len(structure.units)))
     for weight in filter(counts, structure.weights):
-        magnitudes = np.abs(_array(weight.variable))
-        for units, values in _along(structure, weight, magnitudes, Role.MAKES):
+        magnitudes = np.abs(as_array(weight.variable))
+        for units, values in along(structure, weight, magnitudes, Role.MAKES):
             total = np.bincount(units, values, len(sums))
             present = np.unique(units)
             sums[present] += total[present] / max(total[present].mean(), 1e-30)
@@ -75,8 +75,8 @@ def _taylor(structure: Structure, model: keras.Model, data: Any) -> np.ndarray:
     for gradients in _gradients(model, variables, data):
         change = np.zeros(len(structure.units))
         for weight, gradient in zip(weights, gradients, strict=True):
-            product = gradient * _array(weight.variable)
-            for units, values in _along(structure, weight, product, Role.READS):
+            product = gradient * as_array(weight.variable)
+            for units, values in along(structure, weight, product, Role.READS):
                 change += np.bincount(units, values, len(change))
         total += change**2
         batches += 1
@@ -87,17 +87,25 @@ def _taylor(structure: Structure, model: keras.Model, data: Any) -> np.ndarray:
     return total / batches
 
 
-def _along(
+def along(
     structure: Structure, weight: Weight, values: np.ndarray, role: Role
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Units along each axis of a role, and the sums of values over the other axes."""
+    """Units along each axis of a role, and the sums of values over the other axes.
+
+    Args:
+        structure: Structure of the model.
+        weight: One of its weights.
+        values: A number for each value of the weight.
+        role: Which of the axes count.
+    """
     for place, axis in enumerate(weight.axes):
         if isinstance(axis, Axis) and axis.role is role:
             others = tuple(i for i in range(values.ndim) if i != place)
             yield structure.units.of(axis.channels), values.sum(axis=others)
 
 
-def _array(variable: Any) -> np.ndarray:
+def as_array(variable: Any) -> np.ndarray:
+    """A variable in float64."""
     return np.asarray(keras.ops.convert_to_numpy(variable), "float64")
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_distill import _keras
-from keras_distill.pruning.structure import Structure
+from keras_distill.pruning.structure import Structure, is_graph
 from keras_distill.pruning.units import Channels
 
 
@@ -70,7 +70,7 @@ class _Removal:
         """Gives the new layers what the old ones' weights hold for the units that stay."""
         axes = {id(x.variable): x.axes for x in self._structure.weights}
         for old_layer, new_layer in self._new.items():
-            if isinstance(old_layer, keras.Model) and _keras.graph_of(old_layer) is not None:
+            if is_graph(old_layer):
                 continue
             for old, new in zip(old_layer.weights, new_layer.weights, strict=True):
                 value = keras.ops.convert_to_numpy(old)
@@ -83,8 +83,8 @@ class _Removal:
         if not isinstance(operation, keras.layers.Layer):
             return operation
         if operation not in self._new:
-            is_graph = isinstance(operation, keras.Model) and _keras.graph_of(operation) is not None
-            self._new[operation] = self._nested(operation) if is_graph else self._layer(operation)
+            made = self._nested if is_graph(operation) else self._layer
+            self._new[operation] = made(operation)
         return self._new[operation]
 
     def _nested(self, model: keras.Model) -> keras.Model:

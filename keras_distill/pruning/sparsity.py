@@ -32,7 +32,7 @@ class Sparsity(HoldsForms):
     the callback.
 
     List it after callbacks that restore weights at the end, such as
-    `EarlyStopping(restore_best_weights=True)`: one behind it brings back what wasn't 0 yet.
+    `EarlyStopping(restore_best_weights=True)`: one after it brings back what wasn't 0 yet.
 
     Args:
         sparsity: Share of each kernel that is 0 at the end, from 0 to 1, both excluded.

@@ -67,7 +67,7 @@ class Structure:
 
     def _visit(self, prefix: str, call: _keras.Call, inputs: list[Channels]) -> list[Channels]:
         step = Step(self, call, prefix + call.operation.name, inputs)
-        outputs = self._nested(step) if _is_graph(call.operation) else rules.follow(step)
+        outputs = self._nested(step) if is_graph(call.operation) else rules.follow(step)
         self.tensors += [
             (x, math.prod(sizes(tensor)[:-1]))
             for x, tensor in zip(outputs, call.outputs, strict=True)
@@ -91,5 +91,6 @@ class Structure:
                     self.units.tie(old.channels, new.channels)
 
 
-def _is_graph(operation: Any) -> bool:
+def is_graph(operation: Any) -> bool:
+    """Whether something in a model is a model of its own whose layers can be seen."""
     return isinstance(operation, keras.Model) and _keras.graph_of(operation) is not None

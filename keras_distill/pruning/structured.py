@@ -71,12 +71,22 @@ def prune(
     wanted = goals.goals(macs, flash, arena, export)
     check_importance(model, importance, data)
     structure = Structure(student)
-    scores = importances(structure, importance, model, data)
-    if importance == "taylor":
-        scores = scores / goals.shares(structure, wanted)
+    scores = scores_of(structure, importance, model, data, wanted)
     order = leaving_order(structure, scores)
     count = goals.fewest(student, structure, order, wanted)
     return without(student, structure, order[:count])
+
+
+def scores_of(
+    structure: Structure,
+    importance: str,
+    model: keras.Model,
+    data: Any,
+    wanted: Sequence[goals.Goal],
+) -> np.ndarray:
+    """How much each unit matters, of the change of a loss for what it costs of the goals."""
+    scores = importances(structure, importance, model, data)
+    return scores / goals.shares(structure, wanted) if importance == "taylor" else scores
 
 
 def kept_whole(model: keras.Model) -> dict[str, str]:

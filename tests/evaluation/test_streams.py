@@ -176,7 +176,7 @@ def test_streams_that_do_not_fit_are_refused():
         (ValueError, "must be a pair", good, events),
         (ValueError, "1 recordings and 2 of these", (good, [[], []]), events),
         (ValueError, "are not for task=", (good, [[]]), {**events, "missing_label": -1}),
-        (ValueError, "'resamples': 50", (good, [[]]), {**events, "resamples": 50}),
+        (ValueError, "resamples=50", (good, [[]]), {**events, "resamples": 50}),
         (TypeError, "Received: decision=0.5", (good, [[]]), {**events, "decision": 0.5}),
     ):
         with pytest.raises(error, match=message):
