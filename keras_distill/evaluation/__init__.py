@@ -1,6 +1,7 @@
 """Teacher, baseline, student and exported files side by side, on held-out data."""
 
-from keras_distill.evaluation.comparison import Comparison, compare
+from keras_distill.evaluation.comparing import compare
+from keras_distill.evaluation.comparison import Comparison
 from keras_distill.evaluation.macs import multiply_accumulates
 from keras_distill.evaluation.streams import (
     Event,
