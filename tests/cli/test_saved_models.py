@@ -51,6 +51,7 @@ def candidates(capsys, *arguments):
     return json.loads(capsys.readouterr().out)["candidates"]
 
 
+@pytest.mark.long
 def test_evaluate_reads_all_of_them(saved, trained, capsys):
     files = [f"teacher={trained / 'teacher.keras'}", f"student={trained / 'student.keras'}"]
     names = ("aware.keras", "distiller.keras", "teacher.h5", "soft", "soft.tflite")
@@ -174,6 +175,7 @@ def test_a_file_that_does_not_fit_the_data(saved, capsys):
     assert "doesn't read inputs of shape (9, 9, 1)" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_store_reads_a_file(saved, capsys):
     arguments = [*DATA, f"--teacher={saved / 'soft.tflite'}", "--output=answers_of_a_file"]
     assert cli.main(["store", *arguments, "--json"]) == 0, capsys.readouterr().err

@@ -40,6 +40,7 @@ def test_training_on_stored_answers_is_training_with_the_teacher(trained, answer
     np.testing.assert_allclose(stored["val_accuracy"], live["val_accuracy"], atol=0.02)
 
 
+@pytest.mark.long
 def test_views_are_stored_and_redrawn(trained):
     teacher = f"--teacher={trained / 'teacher.keras'}"
     views = ["--views=2", "--augment=crop,flip", "--answers=views"]

@@ -211,6 +211,7 @@ def test_a_table_is_regressed_and_layers_are_matched(tmp_path, rng):
     assert {"teacher_error", "hint"} <= set(header.split(","))
 
 
+@pytest.mark.long
 def test_models_that_read_text(tmp_path):
     texts = [f"{word} {i % 7}\t{word}" for i in range(60) for word in ("red", "green")]
     (tmp_path / "t.tsv").write_text("\n".join(["words\tcolour", *texts]))
@@ -240,6 +241,7 @@ def kinds(workplace):
     return [*arguments, "--batch_size=20", "--epochs=8", "--json"]
 
 
+@pytest.mark.long
 def test_several_labels_at_once(digits, workplace, capsys):
     x, y = digits
     tags = np.stack([y % 2 == 0, y > 4, np.isin(y, [0, 6, 8, 9])], axis=1).astype("uint8")

@@ -24,6 +24,7 @@ def searched(trained):
     return trained.parent / "search"
 
 
+@pytest.mark.long
 def test_tune_leaves_flags_for_train(searched, capsys):
     lines = (searched / "best.flags").read_text().split()
     flags = dict(line.split("=") for line in lines if "=" in line)

@@ -115,6 +115,7 @@ def test_batches_hold_at_least_one_example(examples):
         data.batches(examples, 0)
 
 
+@pytest.mark.long
 def test_function_matching_trains_a_distiller_on_views_and_mixtures(examples):
     def net(width, name):
         layers = [keras.layers.Flatten(), keras.layers.Dense(width, "relu"), keras.layers.Dense(10)]

@@ -183,6 +183,7 @@ def detector(head, width, seed):
     return keras.Model(image, outputs)
 
 
+@pytest.mark.long
 def test_a_detector_learns_from_labels_and_teacher():
     """Three lines, and what comes of them scores as detections do."""
     pytest.importorskip("pycocotools")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from sweeps import rest_is_long
 
 import keras_distill
 from keras_distill.losses import SoftTargets
@@ -178,7 +179,9 @@ def two_outputs(width):
     )
 
 
-@pytest.mark.parametrize("kind", ["learned weights", "several outputs"])
+@pytest.mark.parametrize(
+    "kind", rest_is_long(["learned weights", "several outputs"], ["several outputs"])
+)
 def test_what_depends_on_the_teacher_goes_on(dense, batch, tmp_path, kind):
     x = batch[0]
     if kind == "learned weights":

@@ -424,6 +424,7 @@ def distilled(candidates):
     return made
 
 
+@pytest.mark.long
 def test_whatever_was_saved_is_compared(candidates, held_out, distilled, tmp_path):
     x, y = held_out
     aware = keras_distill.quantization.quantize_aware(candidates["distilled"], x[:50])

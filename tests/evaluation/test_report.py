@@ -127,6 +127,7 @@ def test_an_image_keeps_its_values():
     np.testing.assert_allclose(stored[..., 0], x, atol=1 / 255)
 
 
+@pytest.mark.long
 def test_curves_have_the_colors_of_their_candidates(comparison, tmp_path, monkeypatch):
     drawn = []
     curve = pictures._curve

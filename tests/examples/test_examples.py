@@ -111,6 +111,7 @@ def test_transfer_learning(digits, tmp_path):
     check(result, ["teacher", *STUDENTS])
 
 
+@pytest.mark.long
 def test_a_tuned_backbone_keeps_the_statistics_it_was_pretrained_with(rng):
     import transfer_learning
 

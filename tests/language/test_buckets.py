@@ -17,6 +17,7 @@ def tokens():
     return tokens
 
 
+@pytest.mark.long
 def test_top_k_answers_stay_aligned(causal, tokens, tmp_path):
     """Each position of each batch has the teacher's own answer to it, with the tail's mass."""
     teacher = causal(mask_zero=False)

@@ -56,6 +56,7 @@ def test_greedy_continuations_of_prompts(causal, prompts):
     assert any(END not in row for row in want)
 
 
+@pytest.mark.long
 def test_one_beam_of_an_encoder_and_decoder(translating, sources):
     model = translating()
 
@@ -109,6 +110,7 @@ def test_tokens_are_drawn_by_their_probability():
     assert shares[3] == 0
 
 
+@pytest.mark.long
 def test_drawing_is_repeatable_and_cold_drawing_greedy(causal, prompts):
     model, options = causal(), {"length": LENGTH, "end": END}
     one, same = (generate(model, prompts, temperature=1.0, seed=5, **options) for _ in range(2))

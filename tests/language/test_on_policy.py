@@ -40,6 +40,7 @@ def assert_same(one, other):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_without_a_share_it_is_plain_training(causal, tokens):
     loss = losses.SkewedKL(0.1)
     plain = keras_distill.Distiller(causal(0), causal(1), loss, alpha=0.0)
@@ -58,6 +59,7 @@ def test_it_trains_on_what_the_student_writes(causal, tokens):
     assert_same(trained(own, tokens, epochs=1), want)
 
 
+@pytest.mark.long
 def test_a_decoder_and_chunks(translating, sources):
     """With an encoder, and a loss that computes logits in chunks of positions."""
     x = {"source": sources[:8], "target": np.full((8, 6), 1, "int32")}
@@ -79,6 +81,7 @@ def test_a_decoder_and_chunks(translating, sources):
     assert_same(trained(own, x, epochs=1), want)
 
 
+@pytest.mark.long
 def test_the_share_follows_a_schedule(causal, tokens):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([3], [0.0, 1.0])
     own = OnPolicyDistiller(causal(0), causal(1), share=schedule, end=END, prompt=2)
@@ -95,6 +98,7 @@ def test_the_share_follows_a_schedule(causal, tokens):
     assert 18 <= sum(own) <= 42
 
 
+@pytest.mark.long
 def test_a_loaded_one_goes_on(causal, tokens, tmp_path):
     own = OnPolicyDistiller(causal(0), causal(1), share=0.5, end=END, prompt=2, seed=3)
     trained(own, tokens)

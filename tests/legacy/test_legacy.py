@@ -117,6 +117,7 @@ def test_one_step_is_that_of_the_keras_3_distiller(trained, split):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.long
 def test_options_of_the_distiller(trained, split):
     x, y = split[0][0][:128], np.where(np.arange(128) < 64, -1, split[0][1][:128])
     model = legacy.to_tf_keras(student())
@@ -234,6 +235,7 @@ def test_what_goes_wrong_is_told_as_in_keras_3(split):
     assert sum("check_numerics" in str(w.message) for w in caught) == 1
 
 
+@pytest.mark.long
 def test_missing_labels_weigh_nothing(split):
     x, y = (part[:40] for part in split[0])
     known = np.arange(40) % 3 > 0
@@ -290,6 +292,7 @@ def test_subclassed_student(split):
         checking.compile("adam", LOSS, jit_compile=True)
 
 
+@pytest.mark.long
 def test_distilled_student_learns(trained, split, accuracy):
     keras.utils.set_random_seed(0)
     model = legacy.to_tf_keras(student())
@@ -349,6 +352,7 @@ def test_import_leaves_the_process_as_it_was():
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
+@pytest.mark.long
 def test_zeros_and_clusters_are_kept(split):
     """One after the other, in a moment's training, which says nothing of the accuracy."""
     few = [tuple(part[:64] for part in split[0])]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from sweeps import rest_is_long
 
 import keras_distill
 from keras_distill import losses, teachers
@@ -55,7 +56,7 @@ def assert_same_training(one, other):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tied", rest_is_long([False, True], [True]))
 def test_training_is_that_of_the_plain_loss(sentences, tied):
     """With padding, weights per position, and a teacher of another width."""
     teacher = language_model(16, 1)
@@ -174,6 +175,7 @@ def test_no_tensor_grows_with_positions_times_vocabulary():
     assert largest_tensor(Chunked(positions=8), 128) == 8 * 32000
 
 
+@pytest.mark.long
 def test_stored_answers_of_the_most_likely_words(tmp_path, sentences):
     """The rest of the vocabulary is filled in chunk by chunk, with the tail's mass."""
     teacher = language_model(16, 1, mask=False)

@@ -157,6 +157,7 @@ def test_an_adapter_for_two_taps_against_one_is_refused_with_the_fix():
         keras_distill.Distiller(student, teacher, match)
 
 
+@pytest.mark.long
 def test_a_detector_is_distilled_across_heads(tmp_path):
     """The teacher stays what it was; its copy isn't trained, and comes back with the distiller."""
     teacher, student = detector(6, 0), detector(4, 1)

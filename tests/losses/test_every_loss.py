@@ -12,10 +12,16 @@ from loss_cases import (
     rows,
     value_and_gradient,
 )
+from sweeps import rest_is_long
 
 import keras_distill
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+ONE_OF_A_CLASS = list({type(case.make()): case for case in CASES}.values())
+#: The losses that `make test` compiles; `make test-long` compiles the others.
+COMPILED = [
+    case for case in ONE_OF_A_CLASS if case.name in ("soft_targets", "attention", "contrastive")
+]
 
 
 def assert_structures_close(actual, desired, **tolerance):
@@ -109,7 +115,7 @@ def test_batch_of_one(case):
 
 
 @every_loss
-@pytest.mark.parametrize("fill", [0.0, 0.1, -3.0])
+@pytest.mark.parametrize("fill", rest_is_long([0.0, 0.1, -3.0], [0.1]))
 def test_all_equal_values_keep_the_gradient_finite_and_small(case, fill):
     teacher, student, labels = case.arrays()
     student = keras.tree.map_structure(lambda a: np.full_like(a, fill), student)
@@ -145,9 +151,7 @@ def test_float16(case):
         assert np.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize(
-    "case", {type(c.make()): c for c in CASES}.values(), ids=lambda case: case.name
-)
+@pytest.mark.parametrize("case", rest_is_long(ONE_OF_A_CLASS, COMPILED), ids=lambda case: case.name)
 def test_jit_compile(case):
     teacher, student, labels = case.arrays()
     loss = case.loss()

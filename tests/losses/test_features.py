@@ -113,6 +113,7 @@ def test_a_third_tap_brings_the_mask_to_attention_layers():
         np.testing.assert_allclose(got, golden.attention_map(t, s)[0], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_the_learnt_variance_approaches_the_squared_error():
     """The likelihood's maximum: σ_c² is the mean squared error of channel c."""
     teacher, student = RNG.standard_normal((2, 64, 3)) * [0.5, 1, 1.5]

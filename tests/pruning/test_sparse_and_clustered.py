@@ -85,7 +85,7 @@ def test_zeros_stay_at_each_step_of_adam(batches):
 @pytest.mark.parametrize(
     ("dtype", "optimizer", "options"),
     [
-        ("mixed_float16", keras.optimizers.Adam, {}),
+        pytest.param("mixed_float16", keras.optimizers.Adam, {}, marks=pytest.mark.long),
         (
             None,
             lambda: keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True),
@@ -206,6 +206,7 @@ class Stops(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "make",
     [
@@ -266,6 +267,7 @@ def integers(tflite_file):
     return [file.integers(x).reshape(flatbuffer.shape_of(x)) for x in tensors]
 
 
+@pytest.mark.long
 def test_zeros_and_clusters_are_those_of_the_file(batches, digits):
     """Sparse, then clustered, both while quantization is simulated."""
     student = quantization.quantize_aware(network(), digits[0][:64])

@@ -3,6 +3,7 @@ import numpy as np
 import pruning_zoo as zoo
 import pytest
 from keras import layers
+from sweeps import rest_is_long
 
 import keras_distill
 from keras_distill import pruning, quantization, tflite
@@ -54,7 +55,7 @@ def zeroed(structure, units):
         weight.variable.assign(value)
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("share", rest_is_long([0.25, 0.5, 0.75], [0.5]))
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_units_whose_weights_are_0_leave_without_a_trace(models, name, share, rng):
     structure = Structure(models[name])
@@ -278,6 +279,7 @@ def test_what_matters_little_to_the_loss_leaves_first(split):
 # Files.
 
 
+@pytest.mark.long
 def test_bytes_of_the_file_are_met(models):
     x = zoo.inputs(models["stack"], 8)
     export = {"target": "micro", "quantization": "int8", "calibration": x}
@@ -381,6 +383,7 @@ def test_wrong_models(network):
 # In steps.
 
 
+@pytest.mark.long
 def test_units_become_0_in_steps_and_leave_without_a_trace(split, tmp_path):
     """After an interruption, too: what is 0 says what has left."""
     (x, y), test = split

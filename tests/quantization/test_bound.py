@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from aware import steps_apart
 from keras_distill.tflite import runtimes
+from sweeps import rest_is_long
 
 from keras_distill import quantization, tflite
 from keras_distill.quantization.ranges import AnyRange
@@ -43,7 +44,7 @@ def normalized(kind, x):
     return quantization.quantize_aware(model, x)
 
 
-@pytest.fixture(scope="module", params=BEFORE)
+@pytest.fixture(scope="module", params=rest_is_long(list(BEFORE), ["a sum"]))
 def measured(request):
     """The bound for each channel, and the greatest difference in any runtime."""
     x = np.random.default_rng(0).normal(size=(200, 8, 8, 3)).astype("float32")

@@ -149,7 +149,10 @@ def test_a_file_with_a_float_tensor_is_refused(aware_student, artifact):
         pytest.param({"learned_steps": True}, marks=pytest.mark.long),
         pytest.param({"weight_bits": 4, "learned_steps": True}, marks=pytest.mark.nightly),
         {"activation_bits": 16},
-        {"layers": {"pointwise": {"weights": 4}, "logits": {"activations": 16}}},
+        pytest.param(
+            {"layers": {"pointwise": {"weights": 4}, "logits": {"activations": 16}}},
+            marks=pytest.mark.long,
+        ),
     ],
     ids=str,
 )
@@ -192,6 +195,7 @@ def test_a_layer_that_stays_float(float_student, split):
     assert steps_apart(model, made.tflite, [split[1][0]]).max() <= 1
 
 
+@pytest.mark.long
 def test_a_bias_that_would_overflow_raises_the_scale(split):
     """A channel whose kernel is all but zero."""
     model = convolutional()
@@ -231,6 +235,7 @@ def branches():
     )
 
 
+@pytest.mark.long
 def test_nested_and_shared_layers(tmp_path, split):
     x = split[0][0]
     inputs = {"left": x[:200], "right": x[200:400]}
@@ -254,6 +259,7 @@ def test_nested_and_shared_layers(tmp_path, split):
         np.testing.assert_array_equal(values, simulated[name])
 
 
+@pytest.mark.long
 def test_layers_with_the_same_constants(rng):
     """Each has its name in the file, though its factors are the very bytes of another's."""
     layers = keras.layers

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from aware import MICRO, operators, steps_apart
+from sweeps import rest_is_long
 
 from keras_distill import quantization, tflite
 
@@ -113,6 +114,11 @@ CHAINS = {
     ),
     "attention": ((6, 16), lambda x: layers.MultiHeadAttention(2, 8)(x, x), None),
 }
+#: One of each role, which `make test` runs.
+SHORT = (
+    *("conv", "depthwise", "transposed", "dense", "einsum", "rescaling", "add", "concatenate"),
+    *("mean", "pooling", "bilinear", "softmax", "sigmoid", "prelu", "layer norm"),
+)
 
 
 def build(shape, function, rng):
@@ -150,7 +156,7 @@ def files():
     return make
 
 
-@pytest.mark.parametrize("name", [*CASES, *CHAINS])
+@pytest.mark.parametrize("name", rest_is_long([*CASES, *CHAINS], SHORT))
 def test_the_file_holds_the_integer_operators(name, files):
     _, file, _ = files(name)
     expected = {**CASES, **CHAINS}[name][2]
@@ -159,7 +165,7 @@ def test_the_file_holds_the_integer_operators(name, files):
 
 
 @pytest.mark.parametrize("runtime", ["litert-reference", MICRO])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", rest_is_long(CASES, set(SHORT) & set(CASES)))
 def test_kernels_are_within_a_step_of_the_simulation(name, runtime, files):
     aware, file, x = files(name)
     apart = steps_apart(aware, file, [x], runtime)
@@ -171,7 +177,7 @@ def test_kernels_are_within_a_step_of_the_simulation(name, runtime, files):
 
 
 @pytest.mark.parametrize("runtime", ["litert-reference", MICRO])
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", rest_is_long(CHAINS, set(SHORT) & set(CHAINS)))
 def test_chains_of_kernels_are_close_to_the_simulation(name, runtime, files):
     aware, file, x = files(name)
     apart = steps_apart(aware, file, [x], runtime)
@@ -179,7 +185,10 @@ def test_chains_of_kernels_are_close_to_the_simulation(name, runtime, files):
     assert apart.mean() < 0.3
 
 
-@pytest.mark.parametrize("name", ["conv", "add", "concatenate", "mean", "softmax", "dense"])
+@pytest.mark.parametrize(
+    "name",
+    rest_is_long(["conv", "add", "concatenate", "mean", "softmax", "dense"], ["add", "dense"]),
+)
 def test_activations_of_16_bits(name, files):
     aware, file, x = files(name, 16)
     assert steps_apart(aware, file, [x]).max() <= 3

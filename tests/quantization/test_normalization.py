@@ -30,6 +30,7 @@ def rows(scale=1.0):
     return x
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "scale", "bits"),
     [

@@ -70,6 +70,7 @@ def test_names_and_outputs_are_kept(float_student):
     assert model.name == "student"
 
 
+@pytest.mark.long
 def test_distilled_like_any_student(float_student, split, tmp_path):
     """By the `Distiller`, its float self as teacher, with a tap by the original layer name."""
     (x, y), _ = split
@@ -109,6 +110,7 @@ def test_logits_behind_a_rounded_softmax_are_found(digits):
     assert float(got) == pytest.approx(float(loss(teacher, logits(x[:64]))), rel=1e-5)
 
 
+@pytest.mark.long
 def test_training_stops_and_goes_on(split, tmp_path):
     """Two epochs in a row and two with a save in between end in the same weights."""
     (x, y), _ = split
@@ -168,6 +170,7 @@ def test_fresh_student_learns_from_the_first_step(split):
     assert model.evaluate(*split[1], verbose=0)[1] > 0.8
 
 
+@pytest.mark.long
 def test_mixed_precision_keeps_rounding_in_float32(split):
     (x, y), _ = split
     keras.config.set_dtype_policy("mixed_float16")

@@ -144,6 +144,7 @@ def test_fit_reports_shares_and_runs_each_member_once(dense, x):
     assert history["q_share"] == [pytest.approx(0.75)]
 
 
+@pytest.mark.long
 def test_learned_weights_move_to_the_member_the_student_can_follow(dense, x, tmp_path):
     """And nothing of the members moves."""
     student = dense(seed=2)

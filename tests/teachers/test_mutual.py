@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from sweeps import rest_is_long
 
 import keras_distill
 from keras_distill.losses import LogitMSE, SoftTargets
@@ -13,7 +14,7 @@ def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", rest_is_long([2, 3], [3]))
 def test_loss_and_gradient_are_those_of_the_paper(dense, x, formulas, cross_entropy, count):
     students = [dense(seed=seed, name=f"s{seed}") for seed in range(count)]
     y = np.arange(16) % 3
@@ -74,7 +75,7 @@ def test_students_that_end_in_softmax(dense, x):
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("check_numerics", [False, True])
+@pytest.mark.parametrize("check_numerics", rest_is_long([False, True], [False]))
 @pytest.mark.parametrize("activation", [None, "sigmoid"])
 def test_sigmoid_losses_read_the_mean_of_sigmoids(dense, x, activation, check_numerics):
     students = [dense(activation=activation, seed=seed, name=f"s{seed}") for seed in (1, 2, 3)]

@@ -83,7 +83,10 @@ def everything_at_once(stored, dataset):
 
 
 @pytest.mark.parametrize(
-    "pipeline", [batched_then_attached, attached_then_batched, everything_at_once]
+    "pipeline",
+    rest_is_long(
+        [batched_then_attached, attached_then_batched, everything_at_once], [everything_at_once]
+    ),
 )
 def test_each_row_gets_its_own(written, model, examples, dataset, pipeline):
     stored = Stored(written)
@@ -159,7 +162,7 @@ def test_top_k_keeps_the_head_and_the_mass_of_the_tail(
     ("kind", "temperature"),
     rest_is_long(
         list(itertools.product(["sigmoid", "said", "ensemble"], [1.0, 4.0])),
-        [("sigmoid", 4.0), ("said", 1.0), ("ensemble", 4.0)],
+        [("sigmoid", 4.0)],
     ),
 )
 def test_top_k_of_a_sigmoid_keeps_the_sum_of_the_tail(rng, tmp_path, temperature, kind):
@@ -205,6 +208,7 @@ def test_top_k_of_many_classes_and_positions(rng, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_several_outputs_and_inputs(rng, tmp_path, formulas):
     """A dict in, a dict out; the names go with the arrays whatever their order."""
     first, second = keras.Input((3,), name="u"), keras.Input((2,), name="v")
@@ -249,6 +253,7 @@ def jitter(x, seed):
     return tf.image.stateless_random_crop(x, (6, 6, 1), seed)
 
 
+@pytest.mark.long
 def test_views_are_redrawn_with_their_answers(digits, tmp_path):
     """Crops and flips: the student sees the very view that the teacher answered."""
     images = digits[0][:40]
@@ -306,6 +311,7 @@ def test_views_follow_from_the_seed_of_an_epoch(digits, tmp_path):
     assert max(same) < 0.6, "each epoch must draw anew"
 
 
+@pytest.mark.long
 def test_mixup_goes_with_stored_answers(digits, tmp_path, formulas):
     """Pairs are made by the dataset; the share of each is drawn from the seed."""
     images = tf.data.Dataset.from_tensor_slices(digits[0][:32])

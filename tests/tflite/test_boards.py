@@ -175,7 +175,7 @@ def compiles(compiler, folder, name, options):
 @pytest.mark.parametrize(
     "which",
     [
-        pytest.param(name, marks=() if name in ("conv", "several") else pytest.mark.nightly)
+        pytest.param(name, marks=() if name == "several" else pytest.mark.nightly)
         for name in zoo.STUDENTS
     ],
 )

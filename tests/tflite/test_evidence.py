@@ -242,6 +242,7 @@ class TestPrecision:
         ]
         assert artifact.verify(*split[1])["runtimes"]["litert"]["accuracy"] > 0.85
 
+    @pytest.mark.long
     def test_layers_are_told_apart(self, rng):
         """The last one, too, and those whose name is another's scope, or like an operator's."""
         keras.backend.clear_session()
@@ -467,6 +468,7 @@ def test_damaged_files(converted, rng, damage):
             read(damaged)
 
 
+@pytest.mark.long
 def test_lstm_beside_another_keeps_its_own_scale(rng):
     """Concatenated outputs share a scale; the hidden state behind each must have it too."""
     inputs = keras.Input((6, 3))

@@ -411,6 +411,7 @@ def test_operators_at_which_vela_fails_are_named():
         tflite.convert(student, "ethos-u55-128", "int8", calibration=x)
 
 
+@pytest.mark.long
 def test_settings_of_vela(student, split, tmp_path):
     pytest.importorskip("ethosu", reason="Vela (keras-distill[ethos]) is not installed")
     options = {"quantization": "int8", "calibration": split[0][0][:20]}

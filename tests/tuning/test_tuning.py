@@ -50,6 +50,7 @@ SPACE = {"temperature": (1.0, 16.0), "learning_rate": (1e-4, 1e-1, "log")}
 START = {"temperature": 4.0, "learning_rate": 1e-4}
 
 
+@pytest.mark.long
 def test_search_finds_more_than_its_start_and_goes_on(build, data, tmp_path):
     journal = tmp_path / "search.journal"
     settings = {"epochs": 2, "start": START, "journal": journal, "batch_size": 200}
@@ -94,6 +95,7 @@ def test_a_search_that_was_cut_off_goes_on(build, data, tmp_path, error):
     assert search.start == search.value
 
 
+@pytest.mark.long
 def test_hopeless_trials_are_pruned(data):
     levels = iter([0.5, 0.6, 0.7, 0.8, 0.9, 0.1])
 
@@ -170,6 +172,7 @@ def test_a_metric_whose_name_says_nothing_needs_a_mode():
         tuning.training.direction("val_score")
 
 
+@pytest.mark.long
 def test_every_sample_is_held_out_once(teacher, data):
     (x, y), _ = data
     seen = []
@@ -199,6 +202,7 @@ def test_every_sample_is_held_out_once(teacher, data):
     assert "mean" in str(result)
 
 
+@pytest.mark.long
 def test_ablation_leaves_out_each_loss_in_turn(teacher, data):
     def build():
         distiller = keras_distill.Distiller(
