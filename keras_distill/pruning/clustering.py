@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill.checks import whole_number
 from keras_distill.pruning.held import Form, HoldsForms, kernels_of
 
 #: Rounds of k-means.
@@ -98,9 +99,7 @@ class WeightClustering(HoldsForms):
 
     def __init__(self, clusters: int = 16, begin_step: int = 0):
         super().__init__(begin_step, begin_step, 1)
-        if clusters < 2:
-            raise ValueError(f"`clusters` must be at least 2. Received: clusters={clusters!r}")
-        self.clusters = clusters
+        self.clusters = whole_number("clusters", clusters, 2)
 
     def forms_of(self, student: keras.Model) -> Sequence[Form]:
         return [Clusters(x, self.clusters) for x in kernels_of(student)]

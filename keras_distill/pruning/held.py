@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import backends
+from keras_distill.checks import whole_number
 from keras_distill.distiller import Distiller
 
 KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
@@ -24,6 +25,8 @@ class Form:
 
     def __init__(self, variable: Any):
         self.variable = variable
+        #: What identifies the call of `fit` that it is held in.
+        self.run: Any = None
 
     def __call__(self, value: Any) -> Any:
         """The nearest tensor that has the form."""
@@ -67,16 +70,14 @@ class HoldsForms(keras.callbacks.Callback):
 
     def __init__(self, begin_step: int, end_step: int, frequency: int):
         super().__init__()
-        if not 0 <= begin_step <= end_step:
+        self.begin_step = whole_number("begin_step", begin_step, 0)
+        self.end_step = whole_number("end_step", end_step, 0)
+        self.frequency = whole_number("frequency", frequency, 1)
+        if begin_step > end_step:
             raise ValueError(
-                "`begin_step` must be at least 0 and at most `end_step`. "
+                "`begin_step` must be at most `end_step`. "
                 f"Received: begin_step={begin_step!r}, end_step={end_step!r}"
             )
-        if frequency < 1:
-            raise ValueError(f"`frequency` must be at least 1. Received: frequency={frequency!r}")
-        self.begin_step = begin_step
-        self.end_step = end_step
-        self.frequency = frequency
         self._forms: list[Any] = []
         self._before: list[Any] = []
         self._is_set = False
@@ -110,8 +111,15 @@ class HoldsForms(keras.callbacks.Callback):
             )
         student = self.model.student if isinstance(self.model, Distiller) else self.model
         self._forms = list(self.forms_of(student))
-        self._before = [_without(form.variable.constraint, type(form)) for form in self._forms]
+        if not self._forms:
+            raise ValueError(
+                f"`{type(self).__name__}` finds nothing to hold in the model {student.name!r}. "
+                "It must have trainable kernels."
+            )
+        # Keras gives the callbacks of one `fit` one dict.
+        self._before = [_without_earlier(x.variable.constraint, self.params) for x in self._forms]
         for form, before in zip(self._forms, self._before, strict=True):
+            form.run = self.params
             form.variable.constraint = form if before is None else _Both(before, form)
         # A step that was traced before doesn't know them.
         self.model.make_train_function(force=True)
@@ -162,12 +170,12 @@ class _Both:
         return self.second(self.first(value))
 
 
-def _without(constraint: Any, form: type[Form]) -> Any:
-    """A constraint without the form that a run left on it that was interrupted."""
+def _without_earlier(constraint: Any, run: Any) -> Any:
+    """A constraint without the forms that an interrupted call of `fit` left on it."""
     if isinstance(constraint, _Both):
-        first, second = _without(constraint.first, form), _without(constraint.second, form)
+        first, second = (_without_earlier(x, run) for x in (constraint.first, constraint.second))
         return _Both(first, second) if first and second else first or second
-    return None if type(constraint) is form else constraint
+    return None if isinstance(constraint, Form) and constraint.run is not run else constraint
 
 
 def kernels_of(student: keras.Model) -> list:

@@ -86,17 +86,12 @@ class Sparsity(HoldsForms):
         if self.pattern is not None:
             self._axes = _input_axes(student)
             kernels = [x for x in kernels if self._has_blocks(x, self.pattern[1])]
-        if not kernels:
-            raise ValueError(
-                f"`Sparsity` finds nothing in the model {student.name!r} that it could make 0. "
-                "It must have trainable kernels"
-                + (
-                    f", with a number of input channels that is a multiple of {self.pattern[1]}. "
-                    f"Received: pattern={self.pattern!r}"
-                    if self.pattern is not None
-                    else "."
+            if not kernels:
+                raise ValueError(
+                    f"`Sparsity` finds nothing in the model {student.name!r} that it could make "
+                    "0. It must have trainable kernels with a number of input channels that is a "
+                    f"multiple of {self.pattern[1]}. Received: pattern={self.pattern!r}"
                 )
-            )
         return [Mask(x) for x in kernels]
 
     def advance(self, progress: float) -> None:

@@ -115,6 +115,7 @@ class Step:
     def whole(self, reason: str) -> list[Channels]:
         """The outputs of a layer of which nothing can leave, nor of its inputs."""
         self.keep(reason, *self.inputs)
+        self._structure.whole.setdefault(self.layer, f"{self._named} {reason}")
         new = self._structure.units.new
         return [new(width(x), f"{self._named} {reason}") for x in self.call.outputs]
 

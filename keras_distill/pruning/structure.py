@@ -29,6 +29,7 @@ class Structure:
         made: The units that each layer makes, by the layer's path. One of each stays.
         tensors: The units along the last axis of each tensor, and how many positions it has.
         inputs: The units of each input of the models inside, by model.
+        whole: Why layers stay as they are, by layer, where at least one of their calls needs it.
     """
 
     def __init__(self, model: keras.Model):
@@ -38,6 +39,7 @@ class Structure:
         self.made: dict[str, Channels] = {}
         self.tensors: list[tuple[Channels, int]] = []
         self.inputs: dict[Any, list[Channels]] = {}
+        self.whole: dict[Any, str] = {}
         graph = _keras.graph_of(model)
         if graph is None:
             raise ValueError(
@@ -48,6 +50,7 @@ class Structure:
         inputs = [self.units.new(width(x), "it is an input of the model") for x in graph.inputs]
         for x in self.run(model, inputs, ""):
             self.units.keep(x, "it is an output of the model")
+        self._keep_whole_layers()
 
     @property
     def weights(self) -> list[Weight]:
@@ -68,6 +71,12 @@ class Structure:
     def _visit(self, prefix: str, call: _keras.Call, inputs: list[Channels]) -> list[Channels]:
         step = Step(self, call, prefix + call.operation.name, inputs)
         outputs = self._nested(step) if is_graph(call.operation) else rules.follow(step)
+        widths = [len(x) for x in outputs]
+        if widths != [width(x) for x in call.outputs]:
+            raise RuntimeError(
+                f"The pruning rule of {type(step.layer).__name__} gives {widths} channels for "
+                f"the outputs of {step.path!r}, which have {[width(x) for x in call.outputs]}."
+            )
         self.tensors += [
             (x, math.prod(sizes(tensor)[:-1]))
             for x, tensor in zip(outputs, call.outputs, strict=True)
@@ -80,6 +89,15 @@ class Structure:
         for old, new in zip(known, step.inputs, strict=True):
             self.units.tie(old, new)
         return self.run(step.layer, step.inputs, f"{step.path}/")
+
+    def _keep_whole_layers(self) -> None:
+        """Makes all units of a shared layer stay that one of its calls needs whole."""
+        for layer, reason in self.whole.items():
+            for variable in getattr(layer, "weights", ()):
+                weight = self._weights.get(id(variable))
+                for axis in weight.axes if weight else ():
+                    if axis is not None:
+                        self.units.keep(axis.channels, reason)
 
     def add_weight(self, weight: Weight) -> None:
         """Notes a weight. What was noted of it in another call of its layer is tied to it."""

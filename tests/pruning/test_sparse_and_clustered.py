@@ -200,6 +200,33 @@ def test_a_form_ends_with_the_next_run_after_an_interruption():
     assert model.layers[1].kernel.constraint is None
 
 
+def test_another_form_after_an_interruption():
+    """What an interrupted run left on the kernels holds them no longer; both in one run do."""
+    distiller = distiller_of(network())
+    kernel = kernels_of(distiller.student)[0]
+
+    def begun(*callbacks):
+        run = keras.callbacks.CallbackList(callbacks, model=distiller, epochs=1)
+        run.on_train_begin()
+        return run
+
+    begun(pruning.Sparsity(0.5), pruning.WeightClustering(5))
+    both = kernel.constraint
+    assert [type(x).__name__ for x in (both.first, both.second)] == ["Mask", "Clusters"]
+    run = begun(pruning.WeightClustering(5))
+    assert type(kernel.constraint).__name__ == "Clusters"
+    run.on_train_end()
+    assert kernel.constraint is None
+
+
+@pytest.mark.parametrize("make", [lambda: pruning.Sparsity(0.5), pruning.WeightClustering])
+def test_a_model_without_kernels(make):
+    model = keras.Sequential([keras.Input((3,)), layers.BatchNormalization()])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="finds nothing to hold in the model 'sequential"):
+        model.fit(np.ones((4, 3)), np.ones((4, 3)), verbose=0, callbacks=[make()])
+
+
 class Stops(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 2:
@@ -303,8 +330,11 @@ def test_zeros_and_clusters_are_those_of_the_file(batches, digits):
         (lambda: pruning.Sparsity(pattern=(4, 2)), r"`pattern` must be a pair \(n, m\)"),
         (lambda: pruning.Sparsity(pattern=(1.5, 4)), r"`pattern` must be a pair \(n, m\)"),
         (lambda: pruning.Sparsity(0.5, 5, 2), "at most `end_step`. Received: begin_step=5"),
-        (lambda: pruning.Sparsity(0.5, frequency=0), "`frequency` must be at least 1"),
-        (lambda: pruning.WeightClustering(1), "`clusters` must be at least 2"),
+        (lambda: pruning.Sparsity(0.5, frequency=0), "`frequency` .* at least 1. Received"),
+        (lambda: pruning.Sparsity(0.5, frequency=2.5), "`frequency` must be a whole number"),
+        (lambda: pruning.Sparsity(0.5, end_step=float("nan")), "`end_step` must be a whole number"),
+        (lambda: pruning.WeightClustering(1), "`clusters` .* at least 2. Received: clusters=1"),
+        (lambda: pruning.WeightClustering(2.5), "`clusters` must be a whole number"),
     ],
 )
 def test_wrong_settings(make, message):

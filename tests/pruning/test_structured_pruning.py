@@ -411,3 +411,16 @@ def test_units_become_0_in_steps_and_leave_without_a_trace(split, tmp_path):
     np.testing.assert_allclose(
         smaller(test[0], training=False), student(test[0], training=False), atol=1e-5
     )
+
+
+def test_a_shared_layer_that_one_call_needs_whole_stays(rng):
+    """An LSTM reads two sequences; for the second one its states are given."""
+    first, second, states = keras.Input((4, 3)), keras.Input((4, 3)), keras.Input((6,))
+    lstm = layers.LSTM(6, name="shared")
+    joined = layers.Concatenate()([lstm(first), lstm(second, initial_state=[states, states])])
+    model = keras.Model([first, second, states], layers.Dense(2)(layers.Dense(8)(joined)))
+    smaller = pruning.prune(with_random_weights(model), macs=0.96, importance="l1")
+    assert smaller.get_layer("shared").units == 6
+    assert smaller.count_params() < model.count_params()
+    x = [rng.normal(size=(2, *y.shape[1:])).astype("float32") for y in model.inputs]
+    assert smaller(x).shape == (2, 2)
