@@ -8,6 +8,7 @@ from keras import ops
 from keras_distill import _keras
 from keras_distill._types import Tensor, Tensors
 from keras_distill.hyperparameters import hyperparameter_config, hyperparameters
+from keras_distill.losses.numerics import finite_logits
 from keras_distill.outputs import as_outputs, mask_of, values_of
 
 
@@ -58,6 +59,9 @@ class DistillationLoss(keras.losses.Loss):
         with keras.name_scope(self.name):
             y_pred = self._convert(y_pred)
             y_true = teacher = self._convert(teacher)
+            if self.takes_logits:
+                y_pred = keras.tree.map_structure(finite_logits, y_pred)
+                y_true = teacher = keras.tree.map_structure(finite_logits, teacher)
             if given is not None:
                 y_true = (teacher, self._convert(given, keep_integers=True))
             if self.same_shape:

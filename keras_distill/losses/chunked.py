@@ -11,6 +11,7 @@ from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import fraction, whole_number
 from keras_distill.hyperparameters import hyperparameters
 from keras_distill.losses.base import DistillationLoss, reduced
+from keras_distill.losses.numerics import finite_logits
 from keras_distill.losses.response import SoftTargets, check_logits
 from keras_distill.outputs import Factors, Output
 
@@ -196,7 +197,7 @@ class Chunked(DistillationLoss):
 
     def _of_positions(self, teacher, student, labels=None):
         """The values of some positions, whose logits have shape `(positions, classes)`."""
-        teacher, student = ops.cast(teacher, self.dtype), ops.cast(student, self.dtype)
+        teacher, student = (finite_logits(ops.cast(x, self.dtype)) for x in (teacher, student))
         y_true = (teacher, labels) if self.loss.needs_labels else teacher
         values = self.loss.call(y_true, student)
         if not self.label_weight:

@@ -61,6 +61,11 @@ def very_negative(dtype: Any) -> float:
     return -0.5 * float(_finfo(dtype).max)
 
 
+def finite_logits(x: Tensor) -> Tensor:
+    """Logits with -inf, that of a class which is ruled out, as a finite one of probability 0."""
+    return ops.maximum(x, -(float(_finfo(x.dtype).max) ** 0.75))
+
+
 def rounding(dtype: Any) -> float:
     """The relative error of a number of this dtype."""
     return float(_finfo(dtype).eps)

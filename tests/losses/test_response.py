@@ -343,3 +343,26 @@ def test_standardized_logits_of_the_authors_code():
     expected = 2**2 * (p * np.log(p / q)).sum(-1)
     loss = losses.SoftTargets(2 * (5 / 4) ** 0.5, standardize=True, dtype="float64", reduction=None)
     np.testing.assert_allclose(loss(t, s).numpy() * 4 / 5, expected, rtol=1e-6)
+
+
+RULED_OUT = {
+    **SOFTMAX_BASED,
+    "sigmoid": lambda: losses.SoftTargets(activation="sigmoid"),
+    "skewed_kl": losses.SkewedKL,
+    "chunked": lambda: losses.Chunked(losses.SoftTargets(0.4)),
+}
+
+
+@pytest.mark.parametrize("make", RULED_OUT.values(), ids=RULED_OUT)
+def test_classes_that_are_ruled_out(make):
+    """A logit of -inf is that of a class of probability 0, as one of -1000 is."""
+    at = np.arange(5) == LABELS[:, None] - 1
+    results = []
+    for low in (-np.inf, -1000.0):
+        teacher, student = np.where(at, low, TEACHER), np.where(at, low, STUDENT)
+        labels = LABELS if make().needs_labels else None
+        results.append(value_and_gradient(make(), teacher, labels, student))
+    (got, gradient), (expected, like) = results
+    assert got == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(gradient, like, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(gradient[at], 0)
