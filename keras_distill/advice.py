@@ -41,7 +41,16 @@ for _name in ("distillation_losses", "distillation_loss_weights", "student_loss_
     _OF_COMPILE[_name] = f"at construction, {_OF_CONSTRUCTOR[_name]}"
 
 #: Losses of labels that are each a decision of its own.
-_OF_DECISIONS = ("BinaryCrossentropy", "BinaryFocalCrossentropy")
+_OF_DECISIONS = ("binarycrossentropy", "binaryfocalcrossentropy")
+#: Losses of labels that are values.
+_OF_VALUES = (
+    "huber",
+    "logcosh",
+    "meanabsoluteerror",
+    "meanabsolutepercentageerror",
+    "meansquarederror",
+    "meansquaredlogarithmicerror",
+)
 _WITH_KERNELS = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
@@ -99,8 +108,12 @@ def warn_of_misread_outputs(objective: Objective, loss: Any) -> None:
     for i, (name, form, own) in enumerate(zip(names, forms, _of_each(loss, names), strict=True)):
         from_logits = _takes_logits(own)
         output = f"output {name!r}" if len(forms) > 1 else "output"
-        if from_logits and form == "logits" and type(own).__name__ in _OF_DECISIONS:
-            _warn_of_softmax(objective, i, output, own)
+        if from_logits and form == "logits" and _kind(own) in _OF_DECISIONS:
+            meant = "decisions of their own (sigmoid)", '`SoftTargets(activation="sigmoid")`'
+            _warn_of_softmax(objective, i, output, own, *meant)
+        if form == "logits" and _kind(own) in _OF_VALUES:
+            meant = "values", "a loss of values, such as `losses=keras.losses.MeanSquaredError()`"
+            _warn_of_softmax(objective, i, output, own, *meant)
         if from_logits and form == "probabilities":
             warnings.warn(
                 f"The student's {output} is probabilities, but the loss {_title(own)} takes "
@@ -118,17 +131,16 @@ def warn_of_misread_outputs(objective: Objective, loss: Any) -> None:
             )
 
 
-def _warn_of_softmax(objective, index, output, loss):
-    """Warns where logits whose labels are decisions of their own are compared by softmax."""
+def _warn_of_softmax(objective, index, output, loss, meaning, instead):
+    """Warns where what the labels' loss takes for something else is compared by softmax."""
     for pair in objective.pairs:
         chosen = "activation" in vars(pair.loss) and pair.loss.activation is not None
         by_softmax = isinstance(pair.loss, ClassLoss) and not chosen
         if by_softmax and are_read_as_logits([pair], objective.output_specs)[index]:
             warnings.warn(
-                f"The student's {output} is logits, which the loss {_title(loss)} takes for "
-                f"decisions of their own (sigmoid), but `{type(pair.loss).__name__}` compares them "
-                "as classes that exclude each other (softmax). Use "
-                '`SoftTargets(activation="sigmoid")`; if softmax is meant, '
+                f"The student's {output} is read as logits, which the loss {_title(loss)} takes "
+                f"for {meaning}, but `{type(pair.loss).__name__}` compares them as classes that "
+                f"exclude each other (softmax). Use {instead}; if softmax is meant, "
                 '`SoftTargets(activation="softmax")`.',
                 stacklevel=4,
             )
@@ -238,6 +250,12 @@ def _takes_logits(loss):
     except (TypeError, ValueError):
         return None
     return None if parameter is None else parameter.default
+
+
+def _kind(loss):
+    """What a loss of Keras is called, without regard to whether it is a class, function or name."""
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    return getattr(loss, "__name__", type(loss).__name__).replace("_", "").lower()
 
 
 def _title(loss):

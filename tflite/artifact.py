@@ -133,7 +133,8 @@ class Artifact:
         Args:
             data: Samples as `predict` takes them, a `tf.data.Dataset` or an iterable; elements
                 `(x, y)` give labels too.
-            y: Labels of shape `(samples,)`, for accuracies.
+            y: Labels of shape `(samples,)`, for accuracies of the first output; where there are
+                several, a list or dict of those of each.
             count: How many samples at most.
 
         Returns:
@@ -141,10 +142,11 @@ class Artifact:
             the largest and mean difference (also in steps of the output's quantization), the
             share of samples with the same argmax (`agreement`), the accuracies, and a `verdict`:
             `"pass"` where each output's `error` (root mean square, relative to the spread of the
-            student's) is within `limit`, which goes with the quantization
-            (`closeness.LIMITS`), else `"fail"`; `"not judged"` where a known fault of the runtime
-            explains it, `"not run"` where the runtime lacks an operator, with the reason. The
-            verdict of the target's own runtime is that of the report.
+            student's; of integers and booleans at most the share that differs) is within `limit`,
+            which goes with the quantization (`closeness.LIMITS`), else `"fail"`; `"not judged"`
+            where a known fault of the runtime explains it, `"not run"` where the runtime lacks an
+            operator, with the reason. The verdict of the target's own runtime is that of the
+            report.
 
         Raises:
             ValueError: The artifact was loaded from a file and has no student to compare with.
@@ -160,7 +162,10 @@ class Artifact:
                 "it out."
             )
         inputs, found = samples.read(data, self.ports.shapes(), count, argument="data")
-        y = found if y is None else np.asarray(y)[:count]
+        if y is not None:
+            y = judge.labels_of_first(self.student.model, y)[:count]
+        elif found is not None and self.stream is None:
+            y = judge.labels_of_first(self.student.model, found)
         report = judge.compare(
             self.student, self.tflite, self.ports, self.runtime, inputs, y, self.stream
         )

@@ -101,7 +101,7 @@ def read(function: StudentFunction, calibration: Calibration | None) -> Calibrat
     shapes = {i.name: i.shape for i in function.inputs}
     given, _ = samples.read(calibration.data, shapes, calibration.samples, argument="calibration")
     arrays = {i.name: given[i.name].astype(function.dtype(i)) for i in function.inputs}
-    notes = _unlike_training(function, arrays, calibration.training_range)
+    notes = _all_zero(arrays) + _unlike_training(function, arrays, calibration.training_range)
     for note in notes:
         warnings.warn(
             f"{note}. Calibrate with inputs like those that the file will meet, preprocessed "
@@ -109,6 +109,16 @@ def read(function: StudentFunction, calibration: Calibration | None) -> Calibrat
             stacklevel=3,
         )
     return Calibrated(arrays, all(a.dtype == "uint8" for a in given.values()), tuple(notes))
+
+
+def _all_zero(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Names the float inputs whose range would hold nothing else than 0."""
+    return [
+        f"calibration data of input {name!r} are 0 everywhere: in integers, it could hold nothing "
+        "else"
+        for name, array in arrays.items()
+        if keras.backend.is_float_dtype(str(array.dtype)) and not array.any()
+    ]
 
 
 def _unlike_training(

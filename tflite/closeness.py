@@ -58,6 +58,20 @@ def relative_error(expected: Any, got: Any, step: float = 0.0) -> float:
     return max(errors)
 
 
+def share_differing(expected: Any, got: Any) -> float:
+    """The share of integers or booleans, such as classes, that differ.
+
+    Where it is less, their root mean square error relative to their spread counts: numbers that
+    were rounded to integers may all be off by one, of thousands.
+
+    Args:
+        expected: The student's output, of shape `(samples, ...)`.
+        got: The file's.
+    """
+    expected, got = (np.asarray(x).astype("float64") for x in (expected, got))
+    return min(float(np.mean(expected != got)), relative_error(expected, got))
+
+
 def _mean(square, finite):
     return float(square[finite].mean())
 
@@ -68,6 +82,8 @@ _WIDE = 0.1
 _LOST = 12**-0.5
 #: Outputs of so many units may be several quantities, each with a spread of its own.
 _QUANTITIES = 16
+#: Logits of classes vary alike: a unit that varies so many times less is another quantity.
+_APART = 12
 
 
 def narrow(expected: Any, step: float) -> dict[tuple, float]:
@@ -75,8 +91,8 @@ def narrow(expected: Any, step: float) -> dict[tuple, float]:
 
     Constant values and classifiers that are sure of their decisions are not among them. Units whose
     largest one varies, and stays the same when it is rounded, may be logits of classes: one
-    quantity, of which units count only where they vary by less than a step. Probabilities over
-    classes count where rounding changes decisions.
+    quantity, of which units that vary alike count only where they vary by less than a step.
+    Probabilities over classes count where rounding changes decisions.
 
     Args:
         expected: The student's output, of shape `(samples, ...)`.
@@ -91,16 +107,21 @@ def narrow(expected: Any, step: float) -> dict[tuple, float]:
     parts: list[tuple] = [(...,)]
     if expected.ndim > 1 and 1 < expected.shape[-1] <= _QUANTITIES:
         parts += [(..., unit) for unit in range(expected.shape[-1])]
-    least = _LOST if _is_decision(expected, step) else _WIDE
+    varied = {part: _spread(expected[part]) for part in parts}
+    alike = max(varied.values()) / _APART if _is_decision(expected, step) else np.inf
     found = {}
-    for part in parts:
-        values = expected[part][np.isfinite(expected[part])]
-        spread = float(values.std()) if values.size else 0.0
-        varies = bool(values.size) and spread > 1e-6 * float(np.abs(values).max())
-        share = least if len(part) > 1 else _WIDE
-        if varies and step / 12**0.5 > share * spread:
+    for part, spread in varied.items():
+        share = _LOST if len(part) > 1 and spread >= alike else _WIDE
+        if spread and step / 12**0.5 > share * spread:
             found[part] = spread
     return found
+
+
+def _spread(values):
+    """The standard deviation of the finite ones of some values, 0.0 where they are constant."""
+    values = values[np.isfinite(values)]
+    spread = float(values.std()) if values.size else 0.0
+    return spread if spread > 1e-6 * float(np.abs(values).max(initial=0)) else 0.0
 
 
 def wide_step(expected: Any, step: float) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -181,8 +181,22 @@ def _left_float(found: Inspection, quantization: str, asked: frozenset[str]) -> 
     return [note]
 
 
+class _Error(NamedTuple):
+    """How far an output is off.
+
+    Attributes:
+        size: As `closeness` has it.
+        wide: What to do where it varies too little for its step, "" where it doesn't.
+        is_float: Whether it is float in the student; it may be a class or another integer.
+    """
+
+    size: float
+    wide: str
+    is_float: bool
+
+
 def _errors(request, found, tflite, ports, runtime, arrays):
-    """Of each float output by name, its `closeness.relative_error` and why its step is wide.
+    """The `_Error` of each output by name.
 
     On made-up inputs, outputs may vary less than on real ones: wide steps aren't judged by them.
     """
@@ -195,10 +209,12 @@ def _errors(request, found, tflite, ports, runtime, arrays):
     errors = {}
     for i, (name, wanted) in enumerate(expected.items()):
         if wanted.dtype.kind != "f":
+            errors[name] = _Error(closeness.share_differing(wanted, got[name]), "", False)
             continue
         wide = _wide(request, i, wanted, steps[name])
         if not (made_up and wide):
-            errors[name] = closeness.relative_error(wanted, got[name], steps[name]), wide
+            error = closeness.relative_error(wanted, got[name], steps[name])
+            errors[name] = _Error(error, wide, True)
     return errors
 
 
@@ -246,21 +262,24 @@ def _off(errors, request, found):
     quantization, notes = request.quantization, []
     mixed = "int4" if "int4" in request.precision.values() else quantization
     limit = closeness.LIMITS[mixed]
-    for name, (error, wide) in errors.items():
-        if error <= limit:
+    for name, error in errors.items():
+        if error.size <= limit:
             continue
-        note = (
-            f"output {name!r} is off: its root mean square error is {error:.1%} of the spread of "
-            f"the student's output (limit: {limit:.0%})"
+        how = (
+            f"its root mean square error is {error.size:.1%} of the spread of the student's output"
+            if error.is_float
+            else f"{error.size:.1%} of its values are not the student's"
         )
-        if quantization == "float32":
+        note = f"output {name!r} is off: {how} (limit: {limit:.0%})"
+        # A float that is off by a rounding may fall on the other side of a decision.
+        if quantization == "float32" and error.is_float:
             loops = request.target.runtime == "micro" and "WHILE" in found.counts
             advice = ' Give `recurrent="unroll"`: loops of TFLite Micro lose sequences.'
             raise child.ConverterError(
                 f"The float32 file computes something else: {note}.{advice if loops else ''}"
             )
-        note += f"; {wide}" if wide else ""
-        shown = "" if wide else "; `layers` shows where"
+        note += f"; {error.wide}" if error.wide else ""
+        shown = "" if error.wide else "; `layers` shows where"
         warnings.warn(f"As {quantization}, {note}{shown}.", stacklevel=4)
         notes.append(note)
     return notes
@@ -307,7 +326,7 @@ def compare(
         ports: Its inputs and outputs.
         runtime: The target's runtime.
         inputs: Arrays by input name.
-        y: Labels, or `None`.
+        y: Labels of the first output, an array, or `None`.
         stream: When the outputs come, where the file runs frame by frame. `inputs` are recordings
             then, and the student runs on all windows of them.
 
@@ -319,7 +338,8 @@ def compare(
     expected = {} if stream else student.predict(inputs)
     report: dict = {"samples": len(next(iter(inputs.values()))), "limit": limit}
     if y is not None:
-        report["student"] = _score(expected, y)
+        first = next(iter(expected))
+        report["student"] = _score(first, expected[first], y)
     report["runtimes"] = {}
     for name in runtimes.of_target(runtime):
         try:
@@ -340,7 +360,7 @@ def compare(
         report["runtimes"][name] = {
             **_verdict(rows, limit, faults.known(found, name), wide),
             "outputs": rows,
-            **(_score(got, y) if y is not None else {}),
+            **(_score(first, got[first], y) if y is not None else {}),
         }
     report["verdict"] = report["runtimes"][faults.judge_of(found, runtime)]["verdict"]
     return report
@@ -366,6 +386,8 @@ def _differences(port, expected, got, step):
     report = {}
     if expected.dtype.kind == "f":
         report["error"] = closeness.relative_error(expected, got, step)
+    else:
+        report["error"] = closeness.share_differing(expected, got)
     same = (expected == got) | (np.isnan(expected) & np.isnan(got))
     difference = np.where(same, 0.0, np.abs(got.astype("float64") - expected.astype("float64")))
     report.update(largest=float(difference.max()), mean=float(difference.mean()))
@@ -379,18 +401,43 @@ def _differences(port, expected, got, step):
     return report
 
 
-def _score(outputs, y):
-    """Accuracy of the first output against integer labels, mean absolute error against floats."""
-    output = next(iter(outputs.values()))
-    y = np.asarray(y)
-    if y.dtype.kind == "f" and y.shape == output.shape and output.ndim > 1 and _is_one_hot(y):
+def labels_of_first(model: keras.Model, y: Any) -> np.ndarray:
+    """The labels of a student's first output.
+
+    Args:
+        model: The student.
+        y: Labels in the container of its outputs, or of the only one.
+    """
+    outputs = getattr(model, "output", None)
+    names = list(getattr(model, "output_names", None) or [])
+    if isinstance(outputs, Mapping):
+        names = sorted(outputs)
+    if isinstance(y, Mapping):
+        if not names or names[0] not in y:
+            raise ValueError(
+                "`y` must have the labels of the student's first output, "
+                f"{names[0] if names else 'in an array'!r}. Received: {list(y)}"
+            )
+        return np.asarray(y[names[0]])
+    of_each = isinstance(y, (list, tuple)) and len(y) == len(names) > 1
+    return np.asarray(y[0] if of_each else y)
+
+
+def _score(name, output, y):
+    """Accuracy of an output against classes, mean absolute error against other numbers."""
+    rows = output.shape[:-1] if output.ndim > 1 else output.shape
+    several = output.ndim > 1 and output.shape[-1] > 1
+    if y.shape == output.shape and several and _is_one_hot(y):
         y = y.argmax(-1)
-    if y.dtype.kind in "iub":
-        y = y.reshape(output.shape[:-1]) if y.size == output[..., 0].size else y
-        if output.dtype.kind in "iu":
-            return {"accuracy": float(np.mean(output.reshape(y.shape) == y))}
-        if output.ndim > 1 and output.shape[-1] > 1:
-            return {"accuracy": float(np.mean(output.argmax(-1) == y))}
+    if y.size not in (output.size, int(np.prod(rows))):
+        raise ValueError(
+            f"`y` must have a label for each of {len(output)} samples, or the shape of output "
+            f"{name!r}, {output.shape}. Received: an array of shape {y.shape}"
+        )
+    if y.dtype.kind in "iub" and output.dtype.kind in "iub":
+        return {"accuracy": float(np.mean(output.reshape(y.shape) == y))}
+    if y.dtype.kind in "iub" and several and y.size != output.size:
+        return {"accuracy": float(np.mean(output.argmax(-1) == y.reshape(rows)))}
     error = np.abs(output.astype("float64").reshape(y.shape) - y)
     return {"mean_absolute_error": float(error.mean())}
 

@@ -110,8 +110,26 @@ def test_logits_of_decisions_that_are_compared_by_softmax(loss):
     student, teacher = two_outputs("dict"), two_outputs("dict")
     losses = {"kind": SoftTargets(), "size": SoftTargets()}
     distiller = keras_distill.Distiller(student, teacher, losses, alpha=0.5)
-    with pytest.warns(UserWarning, match=f"student's output 'kind' is logits.*{message}"):
+    with pytest.warns(UserWarning, match=f"student's output 'kind' is read as logits.*{message}"):
         distiller.compile("sgd", {"kind": loss(from_logits=True), "size": "binary_crossentropy"})
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["mse", "huber", "mean_absolute_error", "MeanSquaredError", keras.losses.LogCosh()],
+)
+def test_values_that_are_compared_by_softmax(loss):
+    """The default loss is for classes."""
+    distiller = keras_distill.Distiller(dense(), dense(seed=2), alpha=0.5)
+    message = r"takes for values, but `SoftTargets` .*\(softmax\).*`losses=keras.losses.MeanSquared"
+    with pytest.warns(UserWarning, match=message):
+        distiller.compile("sgd", loss)
+    values = keras_distill.Distiller(
+        dense(), dense(seed=2), keras.losses.MeanSquaredError(), alpha=0.5
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        values.compile("sgd", loss)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

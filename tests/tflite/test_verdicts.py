@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras_distill.tflite import closeness, runtimes
 
 from keras_distill import quantization, tflite
@@ -37,6 +38,73 @@ class TestErrors:
         assert closeness.relative_error(nan, np.float32([0, 1, 2, np.inf])) == np.inf
         assert closeness.relative_error(np.float32([0, 1, 2, np.inf]), nan) == np.inf
         assert closeness.relative_error(nan, np.float32([np.nan, 1, 2, -np.inf])) == np.inf
+
+
+class TestDecisions:
+    """Outputs of integers and booleans are judged, too."""
+
+    def test_errors_of_known_values(self):
+        classes = np.int32([0, 1, 2, 3, 0, 1, 2, 3])
+        assert closeness.share_differing(classes, np.where(classes == 3, 0, classes)) == 0.25
+        assert closeness.share_differing(classes > 1, classes > 2) == 0.25
+        # Numbers that were rounded: all are off, by little.
+        numbers = np.arange(1000)
+        assert closeness.share_differing(numbers, numbers + 1) == pytest.approx(1 / numbers.std())
+
+    @pytest.mark.parametrize("kind", ["argmax", "comparison"])
+    def test_that_rounding_changes(self, kind):
+        x = data(8)
+        student = model_of(lambda x: 5 + 1e-3 * layers.Dense(5)(x), 8)
+        if kind == "comparison":
+            student = keras.Model(student.inputs, student.outputs[0] > 5)
+        options = {"postprocessing": kind} if kind == "argmax" else {}
+        with pytest.warns(UserWarning, match=r"off: [\d.]+% of its values are not .*limit: 10%"):
+            artifact = tflite.convert(student, quantization="int8", calibration=x, **options)
+        report = artifact.verify(x)
+        assert report["verdict"] == "fail"
+        [row] = report["runtimes"]["litert"]["outputs"]
+        assert row["error"] <= 1 - row["agreement"]
+
+    def test_that_hold(self):
+        x = data(8)
+        student = model_of(lambda x: layers.Dense(5)(x), 8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            artifact = tflite.convert(
+                student, quantization="int8", calibration=x, postprocessing="argmax"
+            )
+        y = student.predict(x, verbose=0).argmax(-1)
+        report = artifact.verify(x, y)
+        assert report["verdict"] == "pass"
+        assert report["student"] == {"accuracy": 1.0}
+
+
+class TestLabels:
+    """What `verify` compares the first output with."""
+
+    @pytest.fixture(scope="class")
+    def artifact(self):
+        def function(x):
+            return [layers.Dense(3, name="zebra")(x), layers.Dense(2, name="ape")(x)]
+
+        return tflite.convert(model_of(function, 6))
+
+    def test_of_several_outputs(self, artifact):
+        x = data(6)
+        y = artifact.student.model.predict(x, verbose=0)[0].argmax(-1)
+        other = np.zeros(64, int)
+        for given in (y, list(y), [y, other], {"zebra": y, "ape": other}, np.eye(3, dtype=int)[y]):
+            report = artifact.verify(x, given)
+            assert report["student"] == {"accuracy": 1.0}
+            assert report["runtimes"]["litert"]["accuracy"] == 1.0
+        dataset = tf.data.Dataset.from_tensor_slices((x, {"zebra": y, "ape": other})).batch(8)
+        assert artifact.verify(dataset)["student"] == {"accuracy": 1.0}
+        assert artifact.verify(x, y, count=10)["samples"] == 10
+
+    @pytest.mark.parametrize("y", [np.zeros(3, int), np.zeros((64, 5)), {"ape": np.zeros(64, int)}])
+    def test_that_do_not_fit(self, artifact, y):
+        with pytest.raises(ValueError, match=r"`y` must have .*'zebra'.*Received"):
+            artifact.verify(data(6), y)
 
 
 class TestWideSteps:
@@ -88,12 +156,14 @@ class TestWideSteps:
         logits[:, 2] = 0.02 * data(4)[:, 2]
         assert "of unit 2 of" in closeness.wide_step(logits, step)
 
-    def test_units_of_a_regression_are_several_quantities(self):
+    @pytest.mark.parametrize("steps", [0.2, 1.5, 2.5])
+    def test_units_of_a_regression_are_several_quantities(self, steps):
         """Though now this one and now that one is the larger."""
         rng = np.random.default_rng(0)
-        both = np.stack([rng.normal(293, 0.7, 64), rng.uniform(-100, 900, 64)], -1)
+        step = 1000 / 255
+        both = np.stack([rng.normal(293, steps * step, 64), rng.uniform(-100, 900, 64)], -1)
         assert len(np.unique(both.argmax(-1))) == 2
-        assert "of unit 0 of" in closeness.wide_step(both, 1000 / 255)
+        assert "of unit 0 of" in closeness.wide_step(both, step)
 
     def test_probabilities_of_which_rounding_changes_decisions(self):
         """All about 1/10, of an untrained classifier: rounding makes ties of them."""
@@ -214,6 +284,13 @@ class TestConversion:
         student = model_of(lambda x: layers.Dense(3)(layers.Dense(8, "tanh")(x)), 6)
         with pytest.warns(UserWarning, match=r"'output' is off: .* of the spread.*limit: 10%"):
             tflite.convert(student, quantization="int8", calibration=x)
+
+    def test_calibration_that_is_zero_everywhere(self):
+        """The file's input would hold a millionth at most."""
+        student = model_of(lambda x: layers.Dense(3)(x), 6)
+        with pytest.warns(UserWarning, match="input 'x' are 0 everywhere.*Calibrate with inputs"):
+            artifact = tflite.convert(student, quantization="int8", calibration=0 * data(6))
+        assert "0 everywhere" in artifact.report["warnings"][0]
 
     def test_aware_students_are_judged_on_their_trained_range(self):
         x = (np.random.default_rng(0).random((64, 8, 8, 1)) * 80 - 60).astype("float32")

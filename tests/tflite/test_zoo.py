@@ -168,7 +168,7 @@ def test_crash_of_the_converter_names_the_layer(students):
     inputs = keras.Input((4, 3))
     model = keras.Model(inputs, keras.layers.Dense(2)(Loop(name="spin")(inputs)))
     with pytest.raises(tflite.ConverterCrash, match=r"crashed on model .*'[^']*spin[^']*/while'"):
-        tflite.convert(model, quantization="int8", calibration=np.zeros((8, 4, 3), "float32"))
+        tflite.convert(model, quantization="int8", calibration=np.ones((8, 4, 3), "float32"))
     # The next conversion starts a new child.
     student, x = students["several"]
     assert tflite.convert(student).predict(x).keys() == {"scores", "angle"}
