@@ -24,8 +24,8 @@ RESPONSE, FEATURES, RELATIONS = "#2f6db3", "#2e8b57", "#b5532f"
 PLACES = (
     (
         5,
-        "SoftTargets   CTKD   DKD   RLD   MLKD   LogitMSE   JensenShannon\n"
-        "SkewedKL   TeacherBoundedRegression (values)   DIST (also across the batch)",
+        "SoftTargets   CTKD   DKD   RLD   MLKD   LogitMSE   JensenShannon   SkewedKL\n"
+        "TeacherBoundedRegression (values)   MarginMSE (scores)   DIST (also across the batch)",
         RESPONSE,
     ),
     (

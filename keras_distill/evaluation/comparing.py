@@ -54,18 +54,21 @@ def compare(
         data: Held-out inputs and labels: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`
             or another iterable of batches. Labels are class indices or one-hot rows, rows of 0
             and 1 (several labels at once), class indices for each position (segmentation), or
-            values (regression). For `task="detection"`, images and the boxes on them, as
-            `keras_distill.detection.dataset(...).batch(...)` gives them. For `task="stream"`,
+            values (regression). For `task="ranking"`, outputs are scores of shape
+            `(queries, candidates)`, and labels the number of the relevant candidate of each query
+            or a relevance for each candidate. For `task="detection"`, images and the boxes on them,
+            as `keras_distill.detection.dataset(...).batch(...)` gives them. For `task="stream"`,
             recordings and the `Event`s of each, or recordings and a label for each step (voice
             activity), of shape `(recordings, steps)`.
         teacher: Name of the candidate to which the others are compared. If there is none of
             this name, agreement and divergence are left out.
         baseline: Name of the candidate trained on the labels alone, from which the recovered gap
             is measured: (candidate - baseline) / (teacher - baseline), of the accuracy, the
-            mean average precision, the mean IoU or R². Left out where there is none of this name.
+            mean average precision, the mean IoU, nDCG or R². Left out where there is none of this
+            name.
         task: `"classification"`, `"multilabel"` (several labels at once), `"segmentation"`,
-            `"regression"`, `"detection"` or `"stream"`. Defaults to `None`: inferred from labels
-            and outputs, but for the last two.
+            `"regression"`, `"ranking"`, `"detection"` or `"stream"`. Defaults to `None`: inferred
+            from labels and outputs, but for the last three.
         from_logits: Whether the outputs of classifiers are logits. Defaults to `None`: they are
             unless they look like probabilities, decided for each candidate.
         missing_label: Label that stands for "not known", for example `-1` or `255`. Such samples,

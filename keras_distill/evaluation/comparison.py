@@ -16,8 +16,9 @@ class ComparisonDict(TypedDict):
     """What `Comparison.to_dict` returns, all of it plain types for JSON.
 
     Attributes:
-        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"detection"`,
-            `"stream"` (events in recordings) or `"frames"` (a label for each step of a recording).
+        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"ranking"`,
+            `"detection"`, `"stream"` (events in recordings) or `"frames"` (a label for each step of
+            a recording).
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.
@@ -56,8 +57,9 @@ class Comparison:
             `"intervals"` (95 %, bootstrap over the test set) and, for several runs,
             `"run_values"` of each metric and `"run_intervals"` (95 %, Student's t).
         notes: Sentences that a reader of the table must know.
-        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"detection"`,
-            `"stream"` (events in recordings) or `"frames"` (a label for each step of a recording).
+        task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"ranking"`,
+            `"detection"`, `"stream"` (events in recordings) or `"frames"` (a label for each step of
+            a recording).
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.

@@ -28,7 +28,8 @@ class Scores:
             regression and for several labels at once.
         reliability: Arrays by bin of confidence: `"confidence"`, `"accuracy"` and `"share"`.
             `None` for regression.
-        predicted: The class of each sample, 1 for each of its labels, or its values.
+        predicted: The class of each sample, 1 for each of its labels, its values, or the numbers
+            of its first candidates.
         confidence: Probability of that class, or of each decision. `None` for regression.
     """
 

@@ -11,6 +11,7 @@ from keras_distill import samples
 from keras_distill.evaluation import metrics, tasks
 from keras_distill.evaluation.candidates import Candidate
 from keras_distill.evaluation.multilabel import multilabel
+from keras_distill.evaluation.ranking import ranking
 
 #: The runs of each candidate by its name.
 Runs: TypeAlias = Mapping[str, Sequence[Candidate]]
@@ -52,7 +53,8 @@ def score(
     labels = tasks.labels_of(task, y, first, missing_label)
     form, compute = _scorer(task, from_logits)
     reference = None if teacher is None else form(outputs[teacher][0])
-    notes = [] if task == "regression" else _absent_classes(task, labels, first, class_names)
+    has_classes = task not in ("regression", "ranking")
+    notes = _absent_classes(task, labels, first, class_names) if has_classes else []
     scores = {
         name: [compute(form(given), labels, reference) for given in each]
         for name, each in outputs.items()
@@ -64,6 +66,8 @@ def _scorer(task: str, from_logits: bool | None) -> tuple[Callable, Callable]:
     """What brings outputs into the form that is scored, and what scores them by the labels."""
     if task == "regression":
         return lambda outputs: outputs, metrics.regression
+    if task == "ranking":
+        return lambda outputs: outputs, ranking
     if task == "multilabel":
         return lambda outputs: tasks.label_probabilities(outputs, from_logits), multilabel
     score = functools.partial(metrics.classification, dense=task == "segmentation")

@@ -46,11 +46,15 @@ class Row(TypedDict, total=False):
         mae: Mean absolute error.
         mse: Mean squared error.
         r2: Coefficient of determination, R².
+        ndcg_10: Only for rankings, as is the following one. Normalized discounted cumulative gain
+            of the first ten candidates.
+        recall_10: Share of the relevant candidates that are among the first ten.
         miss_rate: Only for events in streams, as are the following two. Share that is missed.
         false_accepts_per_hour: Detections of what isn't there, an hour.
         mean_delay: Seconds from the end of an event to its detection.
         auc: Only for steps of streams. Area under the receiver operating characteristic.
-        agreement: Share of the samples (or labels of samples) that are decided as by the teacher.
+        agreement: Share of the samples (or labels of samples) that are decided as by the teacher;
+            for rankings, of the teacher's first ten that are among the candidate's.
         kl: Kullback-Leibler divergence from the teacher's probabilities, in nats; of several labels
             at once, the mean over the labels.
         difference: Mean absolute difference to the teacher's values.
@@ -89,6 +93,8 @@ class Row(TypedDict, total=False):
     mae: float
     mse: float
     r2: float
+    ndcg_10: float
+    recall_10: float
     miss_rate: float
     false_accepts_per_hour: float
     mean_delay: float
@@ -148,6 +154,8 @@ METRICS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "mae": ("mean absolute error", _number),
     "mse": ("mean squared error", _number),
     "r2": ("R²", _number),
+    "ndcg_10": ("nDCG, first 10", _share),
+    "recall_10": ("recall, first 10", _share),
     "miss_rate": ("misses", _share),
     "false_accepts_per_hour": ("false accepts an hour", _number),
     "mean_delay": ("delay, mean s", _number),

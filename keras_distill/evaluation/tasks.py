@@ -8,13 +8,14 @@ from scipy import special
 
 from keras_distill.samples import are_decisions, is_one_hot
 
-TASKS = ("classification", "multilabel", "segmentation", "regression")
+TASKS = ("classification", "multilabel", "segmentation", "regression", "ranking")
 #: The metric of each task by which the gap between baseline and teacher is measured.
 MAIN_METRICS = {
     "classification": "accuracy",
     "multilabel": "mean_average_precision",
     "segmentation": "mean_iou",
     "regression": "r2",
+    "ranking": "ndcg_10",
     "detection": "map",
     "stream": "miss_rate",
     "frames": "auc",
@@ -97,14 +98,16 @@ def labels_of(
 
     Returns:
         For regression, values of the shape of `outputs`. For several labels at once, 0 and 1 of
-        this shape. Otherwise class indices of shape `outputs.shape[:-1]`. A label that is missing
-        is -1.
+        this shape; for rankings, relevances of this shape. Otherwise class indices of shape
+        `outputs.shape[:-1]`. A label that is missing is -1.
 
     Raises:
         ValueError: If the labels don't fit the outputs.
     """
     if task == "multilabel":
         return _several_labels(y, outputs, missing_label)
+    if task == "ranking":
+        return _relevances(y, outputs, missing_label)
     if task != "regression":
         return _class_labels(y, outputs, missing_label)
     if missing_label is not None:
@@ -137,6 +140,43 @@ def _several_labels(y: np.ndarray, outputs: np.ndarray, missing_label: float | N
     if not (y[~missing] == 1).any():
         raise ValueError("No sample has any label: all are 0, of which nothing can be measured.")
     return np.where(missing, -1, y == 1)
+
+
+def _relevances(y: np.ndarray, outputs: np.ndarray, missing_label: float | None) -> np.ndarray:
+    if missing_label is not None:
+        raise ValueError(
+            "`missing_label` is for classes. For rankings, the relevance of a candidate of which "
+            f"nothing is known is 0. Received: missing_label={missing_label!r}"
+        )
+    if outputs.ndim != 2:
+        raise ValueError(
+            'For task="ranking", outputs must have the shape (queries, candidates). '
+            f"Received: outputs of shape {outputs.shape}"
+        )
+    if y.shape in (outputs.shape[:1], (len(outputs), 1)):  # The relevant candidate's number.
+        y = y.reshape(-1)
+        if not np.isin(y, np.arange(outputs.shape[1])).all():
+            raise ValueError(
+                "The number of the relevant candidate must be a whole number from 0 to "
+                f"{outputs.shape[1] - 1}. Received labels from {y.min()} to {y.max()}."
+            )
+        return (np.arange(outputs.shape[1]) == y[:, None]).astype("float64")
+    if y.shape != outputs.shape:
+        raise ValueError(
+            'For task="ranking", labels are the number of the relevant candidate of each query, '
+            "or the relevance of each candidate, of the outputs' shape. "
+            f"Received: labels of shape {y.shape}, outputs of shape {outputs.shape}"
+        )
+    y = y.astype("float64")
+    if not (y >= 0).all() or not np.isfinite(y).all():
+        raise ValueError("Relevances must be at least 0 and finite.")
+    if not (y > 0).any(1).all():
+        query = int(np.flatnonzero(~(y > 0).any(1))[0])
+        raise ValueError(
+            f"No candidate of query {query} is relevant, so that its ranking can't be measured: "
+            "leave such queries out of `data`."
+        )
+    return y
 
 
 def _are_missing(y: np.ndarray, missing_label: float | None) -> np.ndarray:

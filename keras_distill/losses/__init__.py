@@ -19,6 +19,7 @@ from keras_distill.losses.dense import (
 )
 from keras_distill.losses.features import Hint, VariationalInformation
 from keras_distill.losses.generation import MGD
+from keras_distill.losses.margins import MarginMSE
 from keras_distill.losses.multilevel import MLKD
 from keras_distill.losses.pixels import CIRKD
 from keras_distill.losses.refined import RLD
@@ -52,6 +53,7 @@ __all__ = [
     "Hint",
     "JensenShannon",
     "LogitMSE",
+    "MarginMSE",
     "RelationalAngle",
     "RelationalDistance",
     "Review",

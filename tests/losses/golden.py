@@ -144,6 +144,11 @@ def with_labels(t, s, labels, temperature, label_weight):
     return (1 - label_weight) * soft_targets(t, s, temperature) - label_weight * log_q
 
 
+def margin_mse(t, s):
+    ours, theirs = (x[..., :1] - x[..., 1:] for x in (s, t))
+    return ((ours - theirs) ** 2).mean(-1)
+
+
 def teacher_bounded_regression(t, s, labels, margin):
     error_s, error_t = ((s - labels) ** 2).sum(-1), ((t - labels) ** 2).sum(-1)
     return np.where(error_s + margin > error_t, error_s, 0.0)

@@ -236,6 +236,7 @@ RESPONSE = [
         partial(golden.ctkd, start=0.5, span=2.0),
         student=(2, 3, 4),
     ),
+    Case("margin_mse", losses.MarginMSE, golden.margin_mse, student=(5, 4)),
     Case("logit_mse", losses.LogitMSE, golden.logit_mse, student=(5, 4)),
     Case(
         "teacher_bounded_regression",
