@@ -3,6 +3,7 @@
 from keras_distill.language.buckets import bucketed
 from keras_distill.language.generation import generate, write_targets
 from keras_distill.language.on_policy import OnPolicyDistiller
+from keras_distill.language.recognition import decode_ctc, word_error_rate
 from keras_distill.language.scores import (
     bits_per_character,
     bleu,
@@ -18,10 +19,12 @@ __all__ = [
     "bleu",
     "bucketed",
     "chrf",
+    "decode_ctc",
     "exact_match",
     "fingerprint",
     "generate",
     "perplexity",
     "require_same_vocabulary",
+    "word_error_rate",
     "write_targets",
 ]

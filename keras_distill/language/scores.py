@@ -82,7 +82,7 @@ def exact_match(hypotheses: Sequence, references: Sequence) -> float:
     Raises:
         ValueError: If there are none, or not as many of both.
     """
-    _check_number(hypotheses, references)
+    check_number(hypotheses, references)
     pairs = zip(hypotheses, references, strict=True)
     return sum(bool(np.array_equal(a, b)) for a, b in pairs) / len(references)
 
@@ -98,7 +98,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
         ImportError: If `sacrebleu` isn't installed.
         ValueError: If there are no texts, or not as many of both.
     """
-    _check_number(hypotheses, references)
+    check_number(hypotheses, references)
     return _sacrebleu().corpus_bleu(list(hypotheses), [list(references)]).score
 
 
@@ -113,7 +113,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
         ImportError: As in `bleu`.
         ValueError: As in `bleu`.
     """
-    _check_number(hypotheses, references)
+    check_number(hypotheses, references)
     return _sacrebleu().corpus_chrf(list(hypotheses), [list(references)]).score
 
 
@@ -143,7 +143,8 @@ def _surprise(model, x, y, weights, batch_size):
     return total, count
 
 
-def _check_number(hypotheses, references):
+def check_number(hypotheses: Sequence, references: Sequence) -> None:
+    """Raises a `ValueError` unless there is a reference for each text, and one at least."""
     if len(hypotheses) != len(references) or not len(references):
         raise ValueError(
             "There must be one reference for each text, and at least one. "
