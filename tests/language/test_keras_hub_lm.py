@@ -1,0 +1,80 @@
+"""KerasHub's language models, small and without weights, as teachers and students."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_distill
+from keras_distill import language, losses
+
+hub = pytest.importorskip("keras_hub")
+
+
+def language_model(width, layers):
+    backbone = hub.models.GPT2Backbone(
+        vocabulary_size=50,
+        num_layers=layers,
+        num_heads=2,
+        hidden_dim=width,
+        intermediate_dim=2 * width,
+        max_sequence_length=16,
+        dropout=0.0,
+    )
+    return hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+
+
+def of_tokens(model):
+    """The model with its tokens as the only input: padding is token 0."""
+    tokens = keras.Input((None,), dtype="int32")
+    padding_mask = keras.ops.cast(keras.ops.not_equal(tokens, 0), "int32")
+    return keras.Model(tokens, model({"token_ids": tokens, "padding_mask": padding_mask}))
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    keras.utils.set_random_seed(0)
+    model = language_model(16, 2)
+    for weight in model.trainable_variables:  # Else its logits hardly differ.
+        weight.assign(8 * weight)
+    return model
+
+
+@pytest.fixture
+def batch(rng):
+    tokens = rng.integers(1, 50, (8, 12)).astype("int32")
+    return {"token_ids": tokens, "padding_mask": np.ones_like(tokens)}, np.roll(tokens, -1, 1)
+
+
+@pytest.mark.long
+def test_a_causal_model_is_distilled_by_word_and_in_chunks(teacher, batch):
+    """The embedding is shared with the output: its gradient comes from both."""
+    results = []
+    for loss, alpha, labels in (
+        (losses.SoftTargets(2.0), 0.5, "sparse_categorical_crossentropy"),
+        (losses.Chunked(losses.SoftTargets(2.0), positions=16, label_weight=0.5), 0.0, None),
+    ):
+        keras.utils.set_random_seed(1)
+        student = language_model(8, 1)
+        distiller = keras_distill.Distiller(student, teacher, loss, alpha=alpha)
+        compiled = labels and keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        distiller.compile(keras.optimizers.SGD(0.5), compiled)
+        history = distiller.fit(*batch, batch_size=8, epochs=3, verbose=0).history
+        results.append((history["loss"], student.get_weights()))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
+    for plain, chunked in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(plain, chunked, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.long
+def test_what_it_writes_is_what_keras_hub_writes(teacher, batch):
+    prompts = np.array(batch[0]["token_ids"][:, :3])
+    padded = np.pad(prompts, [(0, 0), (0, 9)])
+    given = {"token_ids": padded, "padding_mask": (padded != 0).astype("int32")}
+    teacher.compile(sampler="greedy")
+    theirs = teacher.generate(given, stop_token_ids=None)["token_ids"]
+    ours = language.generate(of_tokens(teacher), prompts, length=12, end=49)
+    # Token 0 is padding, which only KerasHub's writes; the end is the end.
+    stops = np.isin(theirs[:, 3:], [0, 49])
+    before = np.cumsum(stops, axis=1) == 0
+    assert before.mean() > 0.5
+    np.testing.assert_array_equal(ours[:, 3:][before], theirs[:, 3:][before])
