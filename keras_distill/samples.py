@@ -117,6 +117,12 @@ def labeled(data: Any, *, argument: str = "data") -> tuple[Any, np.ndarray]:
             f"`{argument}` must be inputs and labels, `(x, y)`. Received {len(data)} parts"
             + (": evaluation takes no sample weights." if len(data) == 3 else ".")
         )
+    if isinstance(data[1], Mapping):
+        raise ValueError(
+            f"The labels in `{argument}` must be those of a single output. Received a dict: "
+            f"{list(data[1])}. Give models of one output, such as `keras.Model(model.input, "
+            "model.output[name])`, and its labels."
+        )
     x, y = keras.tree.map_structure(_array, data[0]), np.asarray(data[1])
     _check_lengths([*keras.tree.flatten(x), y], argument)
     if not len(y):

@@ -146,9 +146,15 @@ def _with_layers(message, found):
 
 def _advice_on(message):
     """What to do about what a runtime says, "" where that isn't known."""
+    if "UINT8 (3)" in message:
+        return f" {_BYTES}"
     return f" {_DIVISORS}" if "div.cc" in message or "(DIV)" in message else ""
 
 
+_BYTES = (
+    'Build the student with a float input (`keras.Input(..., dtype="float32")`), and give '
+    '`io="uint8"`: the file takes the same bytes.'
+)
 _DIVISORS = "Keep divisors away from 0, as in `total / ops.maximum(count, 1)`."
 
 

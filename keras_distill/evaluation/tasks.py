@@ -116,7 +116,11 @@ def labels_of(
             f"Received: missing_label={missing_label!r}"
         )
     if y.size != outputs.size:
-        raise ValueError(f"Labels of shape {y.shape} don't fit outputs of shape {outputs.shape}.")
+        are_classes = y.size * outputs.shape[-1] == outputs.size
+        fix = " If they are classes, give task='classification'." if are_classes else ""
+        raise ValueError(
+            f"Labels of shape {y.shape} don't fit outputs of shape {outputs.shape}.{fix}"
+        )
     if not np.isfinite(y.astype("float64")).all():
         raise ValueError("The labels hold NaN or infinity: leave such samples out of `data`.")
     return y.reshape(outputs.shape)

@@ -218,6 +218,7 @@ def constant(*shape):
         ({"a": Constant([[0, np.nan]] * 4)}, [0] * 4, {}, "NaN or infinity, first for sample 0"),
         ({"a": constant(4, 3)}, [[0, 1]] * 4, {"task": "classification"}, "don't fit outputs"),
         ({"a": constant(4, 3)}, [0.5, 1, 1, 0], {"task": "classification"}, "class indices"),
+        ({"a": constant(4, 3)}, [0.0, 1, 1, 0], {}, "If they are classes, give task='class"),
         ({"a": constant(4, 1)}, [0.5, np.nan, 1, 0], {}, "labels hold NaN"),
         ({"a": constant(4, 3)}, [0, 1, 2], {}, "same number of samples"),
         ({"a": constant(4, 3)}, [0] * 4, {"task": "ranking"}, "`task` must be one of"),
@@ -232,6 +233,12 @@ def constant(*shape):
 def test_what_does_not_fit_is_refused(candidates, y, arguments, message):
     with pytest.raises(ValueError, match=message):
         compare(candidates, (np.zeros((4, 2), "float32"), np.array(y)), **arguments)
+
+
+def test_labels_of_several_outputs_are_refused():
+    labels = {"kind": np.zeros(4, int), "size": np.zeros(4)}
+    with pytest.raises(ValueError, match=r"labels in `data` .*single output.*\['kind', 'size'\]"):
+        compare({"a": constant(4, 3)}, (np.zeros((4, 2), "float32"), labels))
 
 
 def test_a_file_that_is_not_tflite_is_refused(tmp_path, held_out):

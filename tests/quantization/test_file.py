@@ -277,3 +277,24 @@ def test_layers_with_the_same_constants(rng):
     assert {"before_epsilon", "after_epsilon", "gate", "second_gate", "slope"} <= names
     assert "second_slope" in names
     assert steps_apart(model, made.tflite, [data]).max() <= 2
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_channels_that_a_normalization_multiplies_by_0(bits):
+    """As of a pruned unit: the offset is left, in a scale that isn't 0."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((6, 6, 2)), layers.Conv2D(3, 3, name="maps")])
+    model.add(layers.BatchNormalization(name="norm"))
+    model.get_layer("norm").gamma.assign([0, 1, 0])
+    model.get_layer("norm").beta.assign([0.75, 0.5, 0])
+    x = np.random.default_rng(0).normal(size=(32, 6, 6, 2)).astype("float32")
+    aware = quantization.quantize_aware(model, x, activation_bits=bits)
+    artifact = tflite.convert(aware, "micro")
+    scales = by_name(artifact.named)["maps/kernel"].quantization.scale
+    assert np.min(scales) > 0
+    found = artifact.predict(x)
+    step = artifact.report["outputs"][0]["scale"]
+    np.testing.assert_allclose(found[..., 0], 0.75, atol=step / 2 + 1e-6)
+    np.testing.assert_array_equal(found[..., 2], 0)
+    np.testing.assert_allclose(found, aware.predict(x, verbose=0), atol=2 * step)

@@ -285,6 +285,22 @@ class TestConversion:
         with pytest.warns(UserWarning, match=r"'output' is off: .* of the spread.*limit: 10%"):
             tflite.convert(student, quantization="int8", calibration=x)
 
+    def test_bytes_that_tflite_micro_does_not_cast(self):
+        def function(x):
+            return layers.Dense(3)(layers.Flatten()(layers.Rescaling(1 / 255)(x)))
+
+        x = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1)).astype("uint8")
+        with (
+            pytest.warns(UserWarning, match="stayed float: CAST"),
+            pytest.raises(ValueError, match=r'UINT8.*Build the student with a float input.*io="ui'),
+        ):
+            tflite.convert(model_of(function, 4, 4, 1, dtype="uint8"), "micro", "int8",
+                           calibration=x)  # fmt: skip
+        student = model_of(function, 4, 4, 1)
+        right = tflite.convert(student, "micro", "int8", calibration=x, io="uint8")
+        assert right.verify(x)["verdict"] == "pass"
+        assert right.report["inputs"][0]["scale"] == 1.0
+
     def test_calibration_that_is_zero_everywhere(self):
         """The file's input would hold a millionth at most."""
         student = model_of(lambda x: layers.Dense(3)(x), 6)

@@ -253,11 +253,17 @@ class IntegerFile(File):
                 operator.inputs[_BIAS[name]] = self._add_bias(bias, kernel, data, scales)
 
     def _kernel_scales(self, kernel: Kernel, data: Marker, bias: int) -> np.ndarray:
-        """Scales per channel, raised where the bias would not fit into 32 bits."""
-        if bias < 0 or data.bits == 16:
-            return kernel.scales
-        least = np.abs(np.float64(self.floats(bias))) / (data.scale * GREATEST_BIAS)  # type: ignore[arg-type]
-        return np.maximum(kernel.scales, least).astype("float32")
+        """Scales per channel, raised where the bias would not fit into 32 bits.
+
+        A channel that a normalization multiplies by 0 has no scale of its own.
+        """
+        scales = np.float64(kernel.scales)
+        is_empty = scales == 0
+        if bias >= 0:
+            least = np.abs(np.float64(self.floats(bias))) / (data.scale * GREATEST_BIAS)  # type: ignore[arg-type]
+            raised = is_empty if data.bits == 16 else np.ones_like(is_empty)
+            scales = np.where(raised, np.maximum(scales, least), scales)
+        return np.where(scales == 0, 1.0, scales).astype("float32")
 
     def _add_kernel(self, like: int, kernel: Kernel, scales: np.ndarray) -> int:
         """Adds a kernel's integers in the place of a constant float tensor."""

@@ -106,6 +106,8 @@ def _check_kernel(kernel: Kernel, tensor: Any, bias: Any, file: File) -> None:
     integers = file.integers(tensor)
     scales = np.asarray(tensor.quantization.scale, "float32")
     wanted, steps = kernel.integers, kernel.scales
+    if scales.shape == steps.shape:
+        steps = np.where(steps == 0, scales, steps)  # Of channels that are 0 throughout.
     if bias is not None and scales.shape == steps.shape:
         # Scales are raised where the bias would overflow; the integers shrink with them.
         full = np.abs(file.data(bias, "int32")) >= GREATEST_BIAS * 0.999  # type: ignore[arg-type]
