@@ -211,6 +211,8 @@ def _errors(request, found, tflite, ports, runtime, arrays):
     inputs = {name: array[:_JUDGED] for name, array in given.items()}
     expected = request.student.predict(inputs)
     got = runtimes.predict(tflite, ports, inputs, runtime)
+    if own := request.student.own_errors(expected, got):
+        return {name: _Error(error, "", False) for name, error in own.items()}
     steps = dict(zip([p.name for p in ports.outputs], closeness.output_steps(found), strict=True))
     errors = {}
     for i, (name, wanted) in enumerate(expected.items()):
@@ -357,8 +359,10 @@ def compare(
         except runtimes.Refusal as error:
             report["runtimes"][name] = {"verdict": "not run", "reason": str(error)}
             continue
-        rows, wide = [], {}
-        for i in ports.results:
+        own = {} if stream else student.own_errors(expected, got)
+        rows: list[dict] = [{"name": output, "error": error} for output, error in own.items()]
+        wide = dict.fromkeys(own, "")
+        for i in () if own else ports.results:
             port = ports.outputs[i]
             difference = _differences(port, expected[port.name], got[port.name], steps[i])
             rows.append({"name": port.name, **difference})

@@ -265,6 +265,30 @@ class StudentFunction:
             parts.append(self._function(block))
         return {n: np.concatenate([np.asarray(part[n]) for part in parts]) for n in parts[0]}
 
+    def own_errors(
+        self, expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """How far a file is off by the measure of the layer that makes the outputs, if it has one.
+
+        Such a layer has a method `errors`: its results, for example, are in an order that means
+        little. Of all other students, outputs are compared element by element.
+
+        Args:
+            expected: The student's outputs by name.
+            got: The file's.
+
+        Returns:
+            Errors by what they are of, in the unit of `closeness.LIMITS`; empty without a measure.
+        """
+        structure = getattr(self.model, "output", None) if self._is_graph() else None
+        layers = {id(x): x for x in map(_keras.producer_of, keras.tree.flatten(structure))}
+        measure = getattr(next(iter(layers.values()), None), "errors", None)
+        if len(layers) != 1 or measure is None or self.postprocessing is not None:
+            return {}
+        names = sorted(structure) if isinstance(structure, dict) else range(len(expected))
+        own = [{n: x[e] for n, e in zip(names, expected, strict=True)} for x in (expected, got)]
+        return measure(*own)
+
 
 def beside_file(model: keras.Model, ports: runtimes.Ports) -> StudentFunction:
     """A student under the names of a file's inputs and outputs, to be compared with it.

@@ -8,13 +8,16 @@ from keras_distill.detection.annotations import AnnotatedImage, Annotations, rea
 from keras_distill.detection.assignment import TargetBoxes, TargetClasses, targets
 from keras_distill.detection.boxes import Detections, chosen, overlaps
 from keras_distill.detection.heads import Head
+from keras_distill.detection.inside import Decoded, Found, detector
 from keras_distill.detection.related_heads import PlaceBoxes, PlaceClasses, matches
 from keras_distill.detection.scores import average_precision, disagreement
 
 __all__ = [
     "AnnotatedImage",
     "Annotations",
+    "Decoded",
     "Detections",
+    "Found",
     "Head",
     "PlaceBoxes",
     "PlaceClasses",
@@ -24,6 +27,7 @@ __all__ = [
     "average_precision",
     "chosen",
     "dataset",
+    "detector",
     "disagreement",
     "letterbox",
     "letterbox_scale",

@@ -148,6 +148,38 @@ class Head:
             found.append(np.repeat(cells.reshape(-1, 3), self.per_cell, axis=0))
         return np.concatenate(found).astype("float32")
 
+    def picked(self, outputs: Any) -> tuple[Any, Any]:
+        """The outputs of classes and boxes, arrays or tensors, their shapes checked.
+
+        Args:
+            outputs: A model's or a file's outputs: a dict, a list or a tuple.
+
+        Raises:
+            ValueError: If they aren't those of this head.
+        """
+        try:
+            classes, boxes = outputs[self.classes], outputs[self.boxes]
+        except (KeyError, IndexError, TypeError) as error:
+            held = list(outputs) if isinstance(outputs, dict) else type(outputs).__name__
+            raise ValueError(
+                f"The head's outputs are {self.classes!r} and {self.boxes!r}, but the model gives "
+                f"{held}: name them by `classes=` and `boxes=`."
+            ) from error
+        shapes = tuple(tuple(getattr(x, "shape", np.shape(x))) for x in (classes, boxes))
+        axes = 4 if self.boxes_as == "edges" else 3
+        if (
+            shapes[0][1:] != (self.places, len(self.class_names))
+            or shapes[1][1:3] != (self.places, 4)
+            or len(shapes[1]) != axes
+        ):
+            raise ValueError(
+                f"A head of {len(self.class_names)} classes with the strides {self.strides} on "
+                f"images of {self.image_size} has {self.places} places, and boxes as "
+                f'"{self.boxes_as}". Received: classes of shape {shapes[0]}, boxes of shape '
+                f"{shapes[1]}"
+            )
+        return classes, boxes
+
     def of(self, outputs: Any) -> tuple[np.ndarray, np.ndarray]:
         """The outputs of classes and boxes, as float32 arrays, their shapes checked.
 
@@ -157,29 +189,7 @@ class Head:
         Raises:
             ValueError: If they aren't those of this head.
         """
-        try:
-            classes, boxes = (
-                np.asarray(outputs[name], "float32") for name in (self.classes, self.boxes)
-            )
-        except (KeyError, IndexError, TypeError) as error:
-            held = list(outputs) if isinstance(outputs, dict) else type(outputs).__name__
-            raise ValueError(
-                f"The head's outputs are {self.classes!r} and {self.boxes!r}, but the model gives "
-                f"{held}: name them by `classes=` and `boxes=`."
-            ) from error
-        places = self.places
-        axes = 4 if self.boxes_as == "edges" else 3
-        if (
-            classes.shape[1:] != (places, len(self.class_names))
-            or boxes.shape[1:3] != (places, 4)
-            or boxes.ndim != axes
-        ):
-            raise ValueError(
-                f"A head of {len(self.class_names)} classes with the strides {self.strides} on "
-                f"images of {self.image_size} has {places} places, and boxes as "
-                f'"{self.boxes_as}". Received: classes of shape {classes.shape}, boxes of shape '
-                f"{boxes.shape}"
-            )
+        classes, boxes = (np.asarray(x, "float32") for x in self.picked(outputs))
         return classes, boxes
 
     def decode(self, outputs: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -126,6 +125,25 @@ def _mean(precision: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
+def unshared(a: Detections, b: Detections) -> float:
+    """The share of two sets of detections that has no counterpart in the other.
+
+    Args:
+        a: `Detections`.
+        b: Likewise, of the same images.
+
+    Returns:
+        From 0 to 1: 1 less the share of detections of the same class that overlap by at least 0.5.
+        Detections count by the square of their scores, pairs by twice the product.
+    """
+    total = float((a.scores**2).sum() + (b.scores**2).sum())
+    shared = 0.0
+    for i in range(len(a.labels)):
+        pairs = _pairs(a.boxes[i], a.labels[i], b.boxes[i], b.labels[i])
+        shared += sum(2.0 * a.scores[i, j] * b.scores[i, k] for j, k in pairs)
+    return float(1 - shared / total) if total else 0.0
+
+
 def disagreement(a: Detections, b: Detections, score: float = 0.3) -> np.ndarray:
     """How much of two sets of detections has no counterpart in the other, for each image.
 
@@ -147,18 +165,19 @@ def disagreement(a: Detections, b: Detections, score: float = 0.3) -> np.ndarray
         ]
         total = sum(len(labels) for _, labels in sets)
         if total:
-            values[i] = 1 - 2 * _pairs(*sets[0], *sets[1]) / total
+            values[i] = 1 - 2 * len(_pairs(*sets[0], *sets[1])) / total
     return values
 
 
 def _pairs(
-    boxes: np.ndarray, labels: np.ndarray, others: np.ndarray, their_labels: Sequence[int]
-) -> int:
-    """How many boxes of one set can be paired, the best overlaps first."""
-    alike = overlaps(boxes, others) * (labels[:, None] == np.asarray(their_labels)[None])
-    count = 0
+    boxes: np.ndarray, labels: np.ndarray, others: np.ndarray, their_labels: np.ndarray
+) -> list[tuple[int, int]]:
+    """Which boxes of one set can be paired with which of the other, the best overlaps first."""
+    alike = overlaps(boxes, others) * (labels[:, None] == their_labels[None])
+    alike[labels < 0] = 0
+    found: list[tuple[int, int]] = []
     while alike.size and alike.max() >= 0.5:
         row, column = np.unravel_index(alike.argmax(), alike.shape)
         alike[row], alike[:, column] = 0, 0
-        count += 1
-    return count
+        found.append((int(row), int(column)))
+    return found
