@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from conftest import HEAD, rectangles, small_detector
 from keras_distill.tflite.inspect import inspect
+from small_detectors import HEAD, rectangles, small_detector
 
 import keras_distill
 from keras_distill import detection, tflite
