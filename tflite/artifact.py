@@ -35,6 +35,7 @@ from keras_distill.tflite.student_function import StudentFunction
 from keras_distill import _files, samples
 
 if TYPE_CHECKING:
+    from keras_distill.tflite.micro.sources import Sources
     from keras_distill.tflite.micro.stream import FrontEnd
 
 
@@ -259,6 +260,7 @@ class Artifact:
         decision: Decision | None = None,
         recording: np.ndarray | None = None,
         front_end: "FrontEnd | None" = None,
+        sources: "Sources | None" = None,
     ) -> pathlib.Path:
         """Writes the file and what the target needs besides it.
 
@@ -283,6 +285,8 @@ class Artifact:
                 the decision, and prints what is detected.
             front_end: Microcontrollers: what the frames were computed by, a
                 `keras_distill.data.MicroFeatures`, to be configured in C++.
+            sources: Microcontrollers: what makes further sources, such as a
+                `keras_distill.detection.BoxSources`, which decodes boxes in C++.
 
         Returns:
             Path of the folder.
@@ -298,14 +302,14 @@ class Artifact:
             files: dict[str, str | bytes] = {f"{names.cpp_identifier(name)}.tflite": self.tflite}
             if self.compiled is not None:
                 files[f"{names.cpp_identifier(name)}_vela.tflite"] = self.compiled
-            files |= micro.files(self, name, decision, recording, front_end)
+            files |= micro.files(self, name, decision, recording, front_end, sources)
         else:
             from keras_distill.tflite import android
 
-            if recording is not None or front_end is not None:
+            if recording is not None or front_end is not None or sources is not None:
                 raise ValueError(
-                    "`recording` and `front_end` are for microcontrollers: the sources of an app "
-                    "have neither. Leave them out."
+                    "`recording`, `front_end` and `sources` are for microcontrollers: the sources "
+                    "of an app have none of them. Leave them out."
                 )
             files = android.files(
                 self, name, package, description, normalization, variants, decision

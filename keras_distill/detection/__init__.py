@@ -5,6 +5,7 @@ Loaded on use: `import keras_distill.detection`.
 
 from keras_distill.detection.annotated import augmented, dataset, letterbox, letterbox_scale
 from keras_distill.detection.annotations import AnnotatedImage, Annotations, read_coco, read_voc
+from keras_distill.detection.app_sources import BoxSources
 from keras_distill.detection.assignment import TargetBoxes, TargetClasses, targets
 from keras_distill.detection.boxes import Detections, chosen, overlaps
 from keras_distill.detection.heads import Head
@@ -15,6 +16,7 @@ from keras_distill.detection.scores import average_precision, disagreement
 __all__ = [
     "AnnotatedImage",
     "Annotations",
+    "BoxSources",
     "Decoded",
     "Detections",
     "Found",

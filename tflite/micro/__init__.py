@@ -30,6 +30,7 @@ def files(
     decision: Decision | None = None,
     recording: np.ndarray | None = None,
     front_end: stream.FrontEnd | None = None,
+    more: sources.Sources | None = None,
 ) -> dict[str, str | bytes]:
     """Files of the kit, by relative path.
 
@@ -40,6 +41,7 @@ def files(
         recording: Frames, or samples for the front end, that a program plays through stream and
             decision, or `None`.
         front_end: What computes frames from a sound, or `None`.
+        more: What makes further sources, or `None`.
 
     Raises:
         ValueError: The recording doesn't fit the artifact, or has no decision.
@@ -53,6 +55,8 @@ def files(
         f"{kit.name}_serve.h": kit.filled("serve.h"),
         f"{kit.name}_profile.h": kit.filled("profile.h"),
     }
+    further = {} if more is None else dict(more.cpp(kit.name, artifact))
+    main |= {path: text for path, text in further.items() if path.endswith(".h")}
     sketches = {kit.name: kit.filled("sketch.ino"), f"{kit.name}_serve": kit.filled("serve.ino")}
     return {
         **main,
@@ -63,6 +67,7 @@ def files(
         "profile_main.cc": kit.filled("profile_main.cc"),
         "test_vectors.json": kit.stored,
         **streamed,
+        **further,
         "CMakeLists.txt": kit.filled("CMakeLists.txt"),
         "Makefile": kit.filled("Makefile"),
         "README.md": kit.filled("README.md"),

@@ -3,10 +3,13 @@
 import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from keras_distill.tflite import names, runtimes
+
+if TYPE_CHECKING:
+    from keras_distill.tflite.artifact import Artifact
 
 _TYPES = {
     "int8": "std::int8_t",
@@ -17,6 +20,13 @@ _TYPES = {
     "float32": "float",
     "bool": "bool",
 }
+
+
+class Sources(Protocol):
+    """What makes further sources of a kit, of which this package knows nothing."""
+
+    def cpp(self, name: str, artifact: "Artifact") -> Mapping[str, str]:
+        """Files by path, for a kit of that namespace. Headers become part of its library."""
 
 
 class Port:
