@@ -146,6 +146,8 @@ def _with_layers(message, found):
 
 def _advice_on(message):
     """What to do about what a runtime says, "" where that isn't known."""
+    if "INT64 (4)" in message:
+        return ' Build the student with an input of int32: `keras.Input(..., dtype="int32")`.'
     if "UINT8 (3)" in message:
         return f" {_BYTES}"
     return f" {_DIVISORS}" if "div.cc" in message or "(DIV)" in message else ""

@@ -179,13 +179,15 @@ def random_scale(low: float, high: float) -> Step:
 
     Raises:
         TypeError: If `low` or `high` isn't a number.
-        ValueError: If one isn't finite, or `low` is above `high`.
+        ValueError: If one isn't finite, or `low` is above `high`; the step if examples aren't
+            floats.
     """
 
     if number("low", low) > number("high", high):
         raise ValueError(f"`low` must be at most `high`. Received: low={low!r}, high={high!r}")
 
     def scale(x: Any, seed: Any) -> Any:
+        _check_floats(x, "random_scale")
         return x * tf.random.stateless_uniform([x.shape[-1]], seed, low, high, dtype=x.dtype)
 
     return scale
@@ -202,12 +204,13 @@ def random_noise(stddev: float) -> Step:
 
     Raises:
         TypeError: If `stddev` isn't a number.
-        ValueError: If it is below 0 or not finite.
+        ValueError: If it is below 0 or not finite; the step if examples aren't floats.
     """
 
     not_negative("stddev", stddev)
 
     def noise(x: Any, seed: Any) -> Any:
+        _check_floats(x, "random_noise")
         return x + tf.random.stateless_normal(tf.shape(x), seed, 0.0, stddev, dtype=x.dtype)
 
     return noise
@@ -236,6 +239,14 @@ def random_unknown(rate: float, unknown: int = 1) -> Step:
         return tf.where(hit & (x != 0), tf.cast(unknown, x.dtype), x)
 
     return replace
+
+
+def _check_floats(x, step):
+    if not x.dtype.is_floating:
+        raise ValueError(
+            f"`{step}` is for examples of floats: cast them first, as in "
+            f"`lambda x, seed: tf.cast(x, tf.float32)`. Received: dtype {x.dtype.name}"
+        )
 
 
 class _Draws(keras.random.SeedGenerator):

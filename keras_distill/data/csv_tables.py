@@ -141,6 +141,9 @@ def _lines(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
         raise ValueError(f"{path} can't be read as a table: {error}") from error
     if not rows:
         raise ValueError(f"{path} holds no examples.")
+    for name in header:
+        if header.count(name) > 1:
+            raise ValueError(f"{path} has two columns of the name {name!r}: rename one.")
     return header, rows
 
 
@@ -200,6 +203,11 @@ def _encode(columns: dict[str, np.ndarray], training: np.ndarray, path: pathlib.
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     numbers = [i for i, x in enumerate(columns.values()) if x.dtype.kind == "f"]
+    for name, values in columns.items():
+        if values.dtype.kind == "f" and np.isinf(values).any():
+            raise ValueError(
+                f"{path}: the column {name!r} holds infinity: leave such values blank."
+            )
     texts = [i for i in range(len(columns)) if i not in numbers]
     for i in texts:
         name, values = list(columns.items())[i]

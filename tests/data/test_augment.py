@@ -167,3 +167,10 @@ def test_shifts_are_filled_with_silence():
     assert whole.dtype == "int16"
     with pytest.raises(ValueError, match=r"`fill` must be an integer.*int16.*fill=0\.5"):
         data.Augmentation(data.random_shift(2, fill=0.5))(np.zeros(9, "int16"), 1)
+
+
+@pytest.mark.parametrize("step", [data.random_noise(0.1), data.random_scale(0.5, 2.0)])
+def test_steps_for_floats_say_so(step):
+    name = "random_noise" if "noise" in step.__qualname__ else "random_scale"
+    with pytest.raises(ValueError, match=f"`{name}` is for examples of floats.*dtype int16"):
+        data.Augmentation(step)(np.zeros(8, "int16"), 1)

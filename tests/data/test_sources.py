@@ -444,6 +444,15 @@ def test_a_table_in_three_files(tmp_path):
     assert [len(y) for _, y in read_all(only_test)] == [32, 8, 20]
 
 
+def test_columns_of_one_name_or_with_infinity_are_refused(tmp_path):
+    path = write_table(tmp_path / "t.csv", ("a", "a", "b"), [(1, 2, 3)] * 20)
+    with pytest.raises(ValueError, match="two columns of the name 'a'"):
+        data.load(path, target="b")
+    path = write_table(tmp_path / "t.csv", ("a", "c", "b"), [(1, 2, 3)] * 20 + [(1, "inf", 3)])
+    with pytest.raises(ValueError, match="column 'c' holds infinity"):
+        data.load(path, target="b", task="regression")
+
+
 def test_a_table_in_several_files_says_what_is_wrong(tmp_path):
     train = write_table(tmp_path / "t.csv", ("a", "y"), [(i, "xy"[i % 2]) for i in range(20)])
     for header, line, says in [

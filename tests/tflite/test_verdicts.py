@@ -301,6 +301,14 @@ class TestConversion:
         assert right.verify(x)["verdict"] == "pass"
         assert right.report["inputs"][0]["scale"] == 1.0
 
+    def test_ids_of_64_bits_that_tflite_micro_does_not_cast(self):
+        def function(ids):
+            return layers.Dense(3)(layers.Flatten()(layers.Embedding(9, 2)(ids)))
+
+        ids = np.random.default_rng(0).integers(0, 9, (32, 4))
+        with pytest.raises(ValueError, match=r"INT64.*an input of int32.*dtype=.int32"):
+            tflite.convert(model_of(function, 4, dtype="int64"), "micro", "int8", calibration=ids)
+
     def test_calibration_that_is_zero_everywhere(self):
         """The file's input would hold a millionth at most."""
         student = model_of(lambda x: layers.Dense(3)(x), 6)
