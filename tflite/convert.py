@@ -11,6 +11,7 @@ from keras_distill.tflite import artifact, budget, converters, judge, rebuild, t
 from keras_distill.tflite import calibration as calibration_data
 from keras_distill.tflite.calibration import Calibration
 from keras_distill.tflite.given_states import GivenStates
+from keras_distill.tflite.micro import firmware as whole
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.streaming import LateError, Stream, conversion
 from keras_distill.tflite.targets import EthosU
@@ -35,6 +36,7 @@ def convert(
     input_signature: Any = None,
     max_flash: int | str | None = None,
     max_arena: int | str | None = None,
+    firmware: str | None = None,
 ) -> artifact.Artifact:
     """Converts a student to a TFLite file for a target.
 
@@ -79,8 +81,13 @@ def convert(
         batch_size: Static batch size, or `None` for a dynamic one (phones only).
         input_signature: `keras.InputSpec`s with a batch axis, for models whose inputs aren't
             known or not fixed in size.
-        max_flash: Bytes that the file may have, as a number or as `"64KB"`.
+        max_flash: Bytes that the file may have, as a number or as `"64KB"`; with `firmware`, bytes
+            of flash that the whole may take.
         max_arena: Bytes of tensor arena that it may need on microcontrollers.
+        firmware: `"reference"` or `"cmsis_nn"`, for target `"micro"`: kernels of TFLite Micro with
+            which the least firmware that runs the file is linked for a Cortex-M4, and run in QEMU.
+            What it takes is `report["firmware"]`; `micro.firmware.measure` says what this needs.
+            `None` links nothing.
 
     Returns:
         An `Artifact`.
@@ -88,7 +95,7 @@ def convert(
     Raises:
         TypeError: `student` is not a Keras model.
         ValueError: An argument is wrong, or the target can't run what is asked for.
-        BudgetError: The file is over `max_flash` or `max_arena`.
+        BudgetError: The file, or the firmware, is over `max_flash` or `max_arena`.
         ConverterError: The converter refused the model, or crashed.
 
     Example:
@@ -114,9 +121,25 @@ def convert(
         "max_arena": max_arena,
     }
     request = Request.of(student, target, quantization, **arguments)
-    if keras.backend.backend() != "tensorflow":
-        return rebuild.convert(request, target, quantization, arguments)
-    return _converted(request)
+    if firmware is not None:
+        _check_firmware(request, firmware)
+    if keras.backend.backend() == "tensorflow":
+        made = _converted(request)
+    else:
+        made = rebuild.convert(request, target, quantization, arguments)
+    if firmware is not None:
+        whole.measure(made, kernels=firmware, max_flash=max_flash)
+    return made
+
+
+def _check_firmware(request, firmware):
+    """Refuses what can't be linked, before the minutes that a conversion can take."""
+    if request.target.name != "micro" or firmware not in whole.KERNELS:
+        raise ValueError(
+            f'`firmware` must be one of {list(whole.KERNELS)}, for target "micro", or `None`. '
+            f"Received: firmware={firmware!r}, target={request.target.name!r}"
+        )
+    whole.find(kernels=firmware)
 
 
 def _converted(request: Request) -> artifact.Artifact:

@@ -239,7 +239,18 @@ def _kit(flags: absl_flags.FlagValues) -> None:
     """Limits of an exported file, and what the files beside it are called."""
     to = {"flag_values": flags}
     absl_flags.DEFINE_string(
-        "max_flash", None, "Bytes that the file may have, such as 65536 or 64KB.", **to
+        "max_flash",
+        None,
+        "Bytes that the file, or with --firmware the whole, may have, such as 65536 or 64KB.",
+        **to,
+    )
+    absl_flags.DEFINE_enum(
+        "firmware",
+        None,
+        ["reference", "cmsis_nn"],
+        "Kernels of TFLite Micro (its source tree in TFLITE_MICRO_ROOT) with which the file is "
+        "linked for a Cortex-M4 and run in QEMU, for what it takes as a whole.",
+        **to,
     )
     absl_flags.DEFINE_string(
         "max_arena", None, "Bytes of tensor arena that it may need on a microcontroller.", **to

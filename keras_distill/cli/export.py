@@ -47,6 +47,7 @@ def main(
         labels=_labels(flags.labels) or loaded.class_names,
         max_flash=flags.max_flash,
         max_arena=flags.max_arena,
+        firmware=flags.firmware,
     )
     verified = artifact.verify(loaded.test.batch(64), count=flags.samples)
     package = {} if flags.package is None else {"package": flags.package}

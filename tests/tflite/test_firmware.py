@@ -46,6 +46,47 @@ def test_stack_is_that_of_the_deepest_operator(report):
     assert 256 < mean["stack"] < report["stack"] / 2
 
 
+def test_max_flash_counts_the_whole(converted, report):
+    """The file alone is less than half of it."""
+    limit = report["flash"]
+    fits = converted("micro", "int8", firmware="reference", max_flash=limit)
+    assert fits.report["firmware"] == report
+    assert len(fits.tflite) < limit / 2
+    with pytest.raises(tflite.BudgetError, match=f"flash: {limit:,} bytes needed"):
+        converted("micro", "int8", firmware="reference", max_flash=limit - 1)
+
+
+def test_kernels_are_those_asked_for(artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(firmware.shutil, "which", lambda tool: tool)
+    built = {}
+    for kernels, end in {"cmsis_nn": "cmsis_nn_gcc", "reference": "gcc"}.items():
+        folder = tmp_path / f"gen/cortex_m_generic_cortex-m4+fp_default_{end}/lib"
+        folder.mkdir(parents=True)
+        built[kernels] = folder / "libtensorflow-microlite.a"
+        built[kernels].touch()
+        assert firmware.find(tmp_path) == (tmp_path, built[kernels])
+    for kernels, library in built.items():
+        assert firmware.find(tmp_path, kernels) == (tmp_path, library)
+    built["cmsis_nn"].unlink()
+    with pytest.raises(ValueError, match=r"OPTIMIZED_KERNEL_DIR=cmsis_nn microlite"):
+        firmware.find(tmp_path, "cmsis_nn")
+    with pytest.raises(ValueError, match=r"`kernels` must be one of \['reference', 'cmsis_nn'\]"):
+        firmware.measure(artifact, tmp_path, kernels="esp_nn")
+
+
+def test_firmware_is_refused_before_the_conversion(student, monkeypatch):
+    def unread():
+        yield pytest.fail("the calibration data are read")
+
+    options = {"quantization": "int8", "calibration": unread()}
+    for target, kernels in (("android", "reference"), ("ethos-u55-128", "reference"), ("micro", 4)):
+        with pytest.raises(ValueError, match='`firmware` must be one of .*, for target "micro"'):
+            tflite.convert(student, target, firmware=kernels, **options)
+    monkeypatch.setattr(firmware.shutil, "which", lambda tool: None)
+    with pytest.raises(ValueError, match="arm-none-eabi-g\\+\\+ is not installed"):
+        tflite.convert(student, "micro", firmware="cmsis_nn", **options)
+
+
 def test_what_is_missing_is_named(artifact, converted, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='Only artifacts for "micro"'):
         firmware.measure(converted("android", "int8"))

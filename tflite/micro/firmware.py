@@ -28,21 +28,28 @@ _MACHINE = [
 ]  # fmt: skip
 
 
+#: Kernels that TFLite Micro's library may hold.
+KERNELS = ("reference", "cmsis_nn")
+
+
 def measure(
     artifact: "Artifact",
     root: str | os.PathLike | None = None,
     *,
+    kernels: str | None = None,
     max_flash: int | str | None = None,
 ) -> dict[str, Any]:
     """Links the least firmware that runs an artifact on a Cortex-M4, and runs it in QEMU.
 
     It needs `arm-none-eabi-g++`, and TFLite Micro's library, built with
-    `TARGET=cortex_m_generic TARGET_ARCH=cortex-m4+fp`, whose kernels (reference, or CMSIS-NN with
-    `OPTIMIZED_KERNEL_DIR=cmsis_nn`) are those counted.
+    `TARGET=cortex_m_generic TARGET_ARCH=cortex-m4+fp`, for CMSIS-NN's kernels with
+    `OPTIMIZED_KERNEL_DIR=cmsis_nn` too. `convert(..., firmware=...)` does this for a new artifact.
 
     Args:
         artifact: An `Artifact` for microcontrollers.
         root: Source tree of TFLite Micro. Defaults to the environment's `TFLITE_MICRO_ROOT`.
+        kernels: `"reference"` or `"cmsis_nn"`. Defaults to those that the tree has a library of,
+            the reference ones where it has both.
         max_flash: Bytes, or a text such as `"128KB"`, that `flash` may be at most.
 
     Returns:
@@ -53,7 +60,8 @@ def measure(
         takes. It is `artifact.report["firmware"]` from now on.
 
     Raises:
-        ValueError: Compiler, source tree or library are missing, or the firmware doesn't build.
+        ValueError: Unknown kernels; compiler, source tree or library are missing, or the firmware
+            doesn't build.
         BudgetError: The firmware takes more than `max_flash`.
 
     Example:
@@ -61,7 +69,11 @@ def measure(
     >>> keras_distill.tflite.micro.firmware.measure(artifact, max_flash="128KB")
     """
     limit = budget.size("max_flash", max_flash)
-    tree, library = _library(artifact, root)
+    if artifact.runtime != "micro" or artifact.compiled is not None:
+        raise ValueError(
+            f'Only artifacts for "micro" are linked and run. Received one for {artifact.target!r}.'
+        )
+    tree, library = find(root, kernels)
     with tempfile.TemporaryDirectory() as folder:
         build = _Build(pathlib.Path(folder), artifact, tree, library)
         report: dict[str, Any] = {"library": library.parents[1].name, **build.sections()}
@@ -77,12 +89,16 @@ def measure(
     return report
 
 
-def _library(artifact, root):
-    """The source tree, and its library for a Cortex-M4."""
-    if artifact.runtime != "micro" or artifact.compiled is not None:
-        raise ValueError(
-            f'Only artifacts for "micro" are linked and run. Received one for {artifact.target!r}.'
-        )
+def find(
+    root: str | os.PathLike | None = None, kernels: str | None = None
+) -> tuple[pathlib.Path, pathlib.Path]:
+    """The source tree of TFLite Micro and its library for a Cortex-M4; both as in `measure`.
+
+    Raises:
+        ValueError: Unknown kernels, or the compiler, the tree or its library are missing.
+    """
+    if kernels is not None and kernels not in KERNELS:
+        raise ValueError(f"`kernels` must be one of {list(KERNELS)}. Received: {kernels!r}")
     if shutil.which("arm-none-eabi-g++") is None:
         raise ValueError(
             "arm-none-eabi-g++ is not installed (Debian: gcc-arm-none-eabi and "
@@ -93,14 +109,18 @@ def _library(artifact, root):
         raise ValueError(
             "Name the source tree of TFLite Micro in `root` or the environment's TFLITE_MICRO_ROOT."
         )
-    found = sorted(pathlib.Path(tree).glob("gen/*cortex-m4*/lib/libtensorflow-microlite.a"))
-    if not found:
-        raise ValueError(
-            f"{tree} has no library for the Cortex-M4: build it there with `make -f "
-            "tensorflow/lite/micro/tools/make/Makefile TARGET=cortex_m_generic "
-            "TARGET_ARCH=cortex-m4+fp microlite`."
-        )
-    return pathlib.Path(tree), found[0]
+    built = sorted(pathlib.Path(tree).glob("gen/*cortex-m4*/lib/libtensorflow-microlite.a"))
+    of = {"cmsis_nn" if "cmsis_nn" in path.parents[1].name else "reference": path for path in built}
+    for kind in KERNELS if kernels is None else (kernels,):
+        if kind in of:
+            return pathlib.Path(tree), of[kind]
+    option = " OPTIMIZED_KERNEL_DIR=cmsis_nn" if kernels == "cmsis_nn" else ""
+    wanted = "" if kernels is None else f" with the kernels {kernels!r}"
+    raise ValueError(
+        f"{tree} has no library for the Cortex-M4{wanted}: build it there with `make -f "
+        "tensorflow/lite/micro/tools/make/Makefile TARGET=cortex_m_generic "
+        f"TARGET_ARCH=cortex-m4+fp{option} microlite`."
+    )
 
 
 class _Build:
