@@ -11,10 +11,10 @@ import numpy as np
 from keras_distill.tflite import flatbuffer, names
 from keras_distill.tflite.android import kotlin_port
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
-from keras_distill.tflite.android.npu import compile_for_npu
+from keras_distill.tflite.android.npu import compile_for_npu, save_ai_pack
 from keras_distill.tflite.streaming.decision import Decision
 
-__all__ = ["compile_for_npu", "files"]
+__all__ = ["compile_for_npu", "files", "save_ai_pack"]
 
 if TYPE_CHECKING:
     from keras_distill.tflite.artifact import Artifact

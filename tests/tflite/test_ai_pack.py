@@ -1,0 +1,78 @@
+"""AI packs for the NPUs of phones, with a compiler that is made up: no vendor's SDK is at hand."""
+
+import itertools
+import pathlib
+import re
+import xml.etree.ElementTree
+
+import keras
+import pytest
+from ai_edge_litert.aot import aot_compile, prepare_for_npu
+from ai_edge_litert.aot.core import aot_types
+from keras_distill.tflite import android
+
+from keras_distill import tflite
+
+CHIPS = {"qualcomm": ["SM8650", "SM8750"], "mediatek": ["MT6991"], "google_tensor": ["Tensor_G5"],
+         "samsung": ["E9965"]}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def artifact():
+    inputs = keras.Input((3,))
+    return tflite.convert(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """What is compiled is the chip's name, in front of the file."""
+
+    def compiled(path, output_dir, target, keep_going):
+        result = aot_types.CompilationResult()
+        for each in target:
+            made = pathlib.Path(output_dir, f"{each}.tflite")
+            made.write_bytes(str(each.soc_model).encode() + pathlib.Path(path).read_bytes())
+            config = aot_types.CompilationConfig(each).to_dict()
+            backend = prepare_for_npu.resolve_backend(config).create(config)
+            model = aot_types.Model.create_from_path(made)
+            result.models_with_backend.append((backend, model))
+        return result
+
+    monkeypatch.setattr(aot_compile, "aot_compile", compiled)
+
+
+def test_pack_has_a_file_for_each_chip_and_one_for_others(artifact, compiler, tmp_path):
+    folder = android.save_ai_pack(artifact, CHIPS, tmp_path / "ai_packs", "my digits")
+    xml_file = xml.etree.ElementTree.parse(folder / "device_targeting_configuration.xml")
+    assets = folder / "my_digits/src/main/assets"
+    files = {path.parent.name: path.read_bytes() for path in assets.glob("*/my_digits.tflite")}
+    assert files.pop("model#group_other") == artifact.tflite
+    compiled = {name: file.removesuffix(artifact.tflite).decode() for name, file in files.items()}
+    assert sorted(compiled.values()) == sorted(itertools.chain(*CHIPS.values()))
+    # Each folder is a group of the configuration, which tells phones apart by such a chip.
+    groups = {group.get("name"): group for group in xml_file.getroot()}
+    assert {f"model#group_{name}" for name in groups} == set(files)
+    for name, group in groups.items():
+        models = {chip.get("model").replace(" ", "_") for chip in group.iter() if chip.get("model")}
+        assert models == {compiled[f"model#group_{name}"]}
+    assert 'packName = "my_digits"' in (folder / "my_digits/build.gradle.kts").read_text()
+    readme = (folder / "README.md").read_text()
+    assert '":ai_packs:my_digits"' in readme
+    assert not re.search(r"@[A-Z]+@", readme)
+
+
+def test_chips_that_google_play_cannot_tell(artifact, compiler, tmp_path):
+    for chips in ({"qualcomm": ["SM8750", "SA8295"]}, {"mediatek": ["MT8188"]}):
+        with pytest.raises(ValueError, match="AI packs are for the chips of phones"):
+            android.save_ai_pack(artifact, chips, tmp_path / "packs")
+    with pytest.raises(ValueError, match="`chips` must name at least one chip"):
+        android.save_ai_pack(artifact, {}, tmp_path / "packs")
+    assert not (tmp_path / "packs").exists()
+
+
+def test_pack_of_an_sdk_that_is_not_installed(artifact, tmp_path):
+    packages = "ai-edge-litert-sdk-qualcomm ai-edge-litert-sdk-google-tensor"
+    chips = {"qualcomm": ["SM8750"], "google_tensor": ["Tensor_G5"]}
+    with pytest.raises(ValueError, match=f"not compiled for SM8750, Tensor_G5: .*{packages}`"):
+        android.save_ai_pack(artifact, chips, tmp_path / "packs")
+    assert not (tmp_path / "packs").exists()
