@@ -280,7 +280,9 @@ class StudentFunction:
         Returns:
             Errors by what they are of, in the unit of `closeness.LIMITS`; empty without a measure.
         """
-        structure = self.model.output if self._is_graph() else []
+        # A Sequential has no `output` before it is called.
+        graph = self._is_graph()
+        structure = getattr(self.model, "output", self.model.outputs) if graph else []
         layers = {id(x): x for x in map(_keras.producer_of, keras.tree.flatten(structure))}
         measure = getattr(next(iter(layers.values()), None), "errors", None)
         if len(layers) != 1 or measure is None or self.postprocessing is not None:
