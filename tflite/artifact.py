@@ -35,8 +35,8 @@ from keras_distill.tflite.student_function import StudentFunction
 from keras_distill import _files, samples
 
 if TYPE_CHECKING:
+    from keras_distill.tflite.micro.front_end import FrontEnd
     from keras_distill.tflite.micro.sources import Sources
-    from keras_distill.tflite.micro.stream import FrontEnd
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -284,7 +284,8 @@ class Artifact:
                 where there is a front end, for a program that plays them through the stream and
                 the decision, and prints what is detected.
             front_end: Microcontrollers: what the frames were computed by, a
-                `keras_distill.data.MicroFeatures`, to be configured in C++.
+                `keras_distill.data.MicroFeatures` or `keras_distill.data.LogMel`, for the same in
+                C++.
             sources: Microcontrollers: what makes further sources, such as a
                 `keras_distill.detection.BoxSources`, which decodes boxes in C++.
 

@@ -10,6 +10,7 @@ from keras_distill.data.augment import (
 )
 from keras_distill.data.csv_tables import read_table
 from keras_distill.data.features import log_mel
+from keras_distill.data.log_mel_layer import LogMel
 from keras_distill.data.micro_features import MicroFeatures
 from keras_distill.data.pipeline import batches
 from keras_distill.data.sources import load
@@ -18,6 +19,7 @@ from keras_distill.data.splits import Data
 __all__ = [
     "Augmentation",
     "Data",
+    "LogMel",
     "MicroFeatures",
     "Mixer",
     "batches",

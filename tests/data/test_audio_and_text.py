@@ -71,3 +71,29 @@ def test_log_mel_of_spoken_digits(data_dir):
     batch = next(iter(dataset.map(spectrogram).batch(4)))
     expected = [log_mel_by_formula(sound / 32768, 4000, 20) for sound in sounds]
     np.testing.assert_allclose(batch, expected, atol=2e-3)
+
+
+def test_layer_computes_what_the_function_does(data_dir):
+    """Also for sounds in a batch and in a `Dataset`, saved and restored."""
+    with np.load(data_dir / "fsdd" / "fsdd.npz") as f:
+        sounds = f["audio"][:12000].reshape(3, 4000)
+    for settings in ({}, {"bands": 20, "window": 0.03, "step": 0.0125, "max_hz": 3500}):
+        layer = data.LogMel(8000, **settings)
+        function = data.log_mel(8000, seconds=0.5, **settings)
+        expected = np.stack([function(sound) for sound in sounds])
+        got = layer(sounds)
+        assert layer.compute_output_shape((None, 4000)) == (None, *got.shape[1:])
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3)
+        again = data.LogMel.from_config(layer.get_config())
+        np.testing.assert_array_equal(again(sounds), got)
+        np.testing.assert_allclose(layer(sounds / np.float32(32768)), got, rtol=0, atol=1e-6)
+        mapped = next(iter(tf.data.Dataset.from_tensors(sounds[0]).map(layer)))
+        np.testing.assert_allclose(mapped, got[0], rtol=0, atol=1e-3)
+
+
+def test_layer_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="int64.*Cast 16-bit"):
+        data.LogMel(8000)(np.zeros(4000, "int64"))
+    for wrong in ({"window": 0.0002}, {"step": 0.04}, {"step": 1e-6}):
+        with pytest.raises(ValueError, match="which are .* samples"):
+            data.LogMel(8000, **wrong)

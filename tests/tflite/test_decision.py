@@ -325,6 +325,89 @@ def test_front_end_of_firmware_gives_the_same_features(
     np.testing.assert_array_equal(got, [expected, expected])
 
 
+@pytest.fixture(scope="module")
+def mel():
+    """Windows that are neither a power of two nor whole steps."""
+    return data.LogMel(16000, bands=20, window=0.03, step=0.0125)
+
+
+@pytest.fixture(scope="module")
+def mel_stream(mel, sound):
+    """An int8 stream on log-mel features."""
+    keras.utils.set_random_seed(8)
+    student = keras.Sequential(
+        [
+            keras.Input((8, 20), name="frames"),
+            keras.layers.Conv1D(6, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    frames = np.asarray(mel(sound))
+    windows = np.stack([frames[i : i + 8] for i in range(0, len(frames) - 8, 5)])
+    return tflite.convert(student, "micro", "int8", calibration=windows, stream=2)
+
+
+def decided(artifact, frames):
+    """A decision with detections of several classes, and these."""
+    scores = artifact.predict(frames[None, : len(frames) // 2 * 2])[0]
+    thresholds = {c: float(np.quantile(scores[:, c], 0.8)) for c in range(3)}
+    decision = tflite.Decision(thresholds, smoothing=2, refractory=5, warm_up=5)
+    found = decision.detections(scores)
+    assert len({d.word for d in found}) > 1
+    return decision, found
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+@pytest.mark.parametrize("options", ["-std=c++11 -O2", "-std=gnu++17 -O0"])
+def test_log_mel_of_firmware_is_that_of_training(options, mel, mel_stream, sound, tmp_path):
+    """Speech, silence and clipping: features to 1e-3, and the decisions of an int8 student."""
+    folder = mel_stream.save(tmp_path / "kit", "wake", front_end=mel)
+    header = folder / "wake_front_end.h"
+    assert not {"malloc", "new ", "vector"} & set(header.read_text().split())
+    assert "log-mel" in (folder / "README.md").read_text()
+    (tmp_path / "main.cc").write_text(
+        f'#include <cstdio>\n#include "{header}"\n'
+        "static wake::FrontEnd front_end;\n"
+        "int main(int, char** args) {\n"
+        "  if (front_end.Start(44100) || !front_end.Start(16000)) return 1;\n"
+        "  for (int time = 0; time < 2; ++time) {\n"
+        '    std::FILE* file = std::fopen(args[1], "rb");\n'
+        "    std::int16_t sound[wake::FrontEnd::kStep];\n"
+        "    float row[wake::FrontEnd::kBands];\n"
+        "    while (std::fread(sound, sizeof(sound), 1, file) == 1) {\n"
+        "      if (!front_end.Process(sound, row)) continue;\n"
+        "      std::fwrite(row, sizeof(row), 1, stdout);\n"
+        "    }\n    std::fclose(file);\n    front_end.Reset();\n  }\n  return 0;\n}\n"
+    )
+    (tmp_path / "sound").write_bytes(sound.tobytes())
+    program = str(tmp_path / "main")
+    flags = [*STRICT[1:], "-fno-exceptions", "-fno-rtti", *options.split()]
+    subprocess.run(["g++", *flags, str(tmp_path / "main.cc"), "-o", program], check=True)
+    done = subprocess.run([program, str(tmp_path / "sound")], capture_output=True, check=True)
+    got = np.frombuffer(done.stdout, "float32").reshape(2, -1, 20)
+    np.testing.assert_array_equal(got[0], got[1])
+    # A frame is there when the steps that hold it are: the last may lack samples.
+    expected = np.asarray(mel(sound))[: got.shape[1]]
+    assert got.shape[1] == len(sound) // 200 - 2
+    np.testing.assert_allclose(got[0], expected, rtol=0, atol=1e-3)
+    # Silence is the smallest number, exactly; the clipped tone is loud.
+    assert (got[0] == np.log(np.float32(1e-6))).all(axis=1).sum() > 10
+    assert got[0].max() > 8
+    decision, found = decided(mel_stream, expected)
+    again = mel_stream.predict(got[0][None, : len(expected) // 2 * 2])[0]
+    assert decision.detections(again) == found
+
+
+def test_firmware_hears_log_mel_as_python_does(build, mel, mel_stream, sound, tmp_path):
+    """The program of the kit, with a recording that isn't whole steps long."""
+    decision, found = decided(mel_stream, np.asarray(mel(sound[:-13])))
+    folder = mel_stream.save(
+        tmp_path / "kit", "wake", decision=decision, recording=sound[:-13], front_end=mel
+    )
+    assert build(*of_program(folder)).splitlines() == passed(found)
+
+
 def test_sounds_that_do_not_fit_are_refused(listening, stream, front_end, sound, tmp_path):
     given = {"decision": tflite.Decision({0: 0.6}), "front_end": front_end}
     with pytest.raises(ValueError, match="int16 samples of one channel. Received: float32"):

@@ -7,6 +7,7 @@ import numpy as np
 from keras_distill.tflite import names
 from keras_distill.tflite.inspect import inspect
 from keras_distill.tflite.micro import board, library, readme, sources, stream
+from keras_distill.tflite.micro.front_end import FrontEnd
 from keras_distill.tflite.streaming.decision import Decision
 from keras_distill.tflite.targets import NPU_OPERATOR
 
@@ -29,7 +30,7 @@ def files(
     name: str = "student",
     decision: Decision | None = None,
     recording: np.ndarray | None = None,
-    front_end: stream.FrontEnd | None = None,
+    front_end: FrontEnd | None = None,
     more: sources.Sources | None = None,
 ) -> dict[str, str | bytes]:
     """Files of the kit, by relative path.

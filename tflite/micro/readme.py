@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from keras_distill.tflite import provenance
+from keras_distill.tflite.micro.front_end import is_log_mel
 
 if TYPE_CHECKING:
     from keras_distill.tflite.artifact import Artifact
@@ -96,7 +97,8 @@ def _files(artifact, name):
 def _of_stream(name, decision, recording, front_end):
     """What the kit of a stream has besides."""
     if front_end is not None:
-        yield f"`{name}_front_end.h`", "features of a sound, by TFLite Micro's audio front end"
+        kind = "log-mel" if is_log_mel(front_end) else "by TFLite Micro's audio front end"
+        yield f"`{name}_front_end.h`", f"features of a sound, {kind}"
     if decision is not None:
         yield f"`{name}_decision.h`", "when to act on the scores: smoothing, thresholds"
     if recording is not None:

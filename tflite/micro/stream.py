@@ -1,25 +1,14 @@
 """Firmware of a stream: a program that plays a stored recording and prints what is decided."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
+from keras_distill.tflite.micro import front_end as front_ends
 from keras_distill.tflite.micro import sources
 from keras_distill.tflite.streaming.decision import Decision
 
 if TYPE_CHECKING:
     from keras_distill.tflite.artifact import Artifact
-
-
-class FrontEnd(Protocol):
-    """Features of sounds that firmware can compute: `keras_distill.data.MicroFeatures`."""
-
-    RATE: int
-    BANDS: int
-    STEP: int
-    SCALE: float
-
-    def __call__(self, audio: np.ndarray) -> np.ndarray:
-        """Features of shape `(frames, bands)` of int16 samples."""
 
 
 _BEGIN = """\
@@ -35,7 +24,7 @@ def files(
     name: str,
     decision: Decision | None,
     recording: np.ndarray | None,
-    front_end: FrontEnd | None = None,
+    front_end: front_ends.FrontEnd | None = None,
 ) -> dict[str, str]:
     """The decision, and the program where there is a recording to play, by relative path.
 
@@ -53,9 +42,7 @@ def files(
     values = {"NAME": name, "GUARD": name.upper()}
     result = {}
     if front_end is not None:
-        wanted = ("RATE", "BANDS", "STEP", "SCALE")
-        values |= {constant: getattr(front_end, constant) for constant in wanted}
-        result[f"{name}_front_end.h"] = sources.filled("front_end.h", values)
+        result[f"{name}_front_end.h"] = front_ends.header(front_end, name)
     if decision is not None:
         values |= decision.constants()
         result[f"{name}_decision.h"] = sources.filled("decision.h", values)
@@ -123,7 +110,7 @@ def _frames(recording, taken, hop, front_end):
             "`recording` must be a sound for the front end, int16 samples of one channel. "
             f"Received: {recording.dtype.name} of shape {recording.shape}"
         )
-    frames = front_end(recording)
+    frames = np.asarray(front_end(recording))
     if np.prod(taken.shape[2:]) != front_end.BANDS:
         raise ValueError(
             f"The front end gives {front_end.BANDS} features a frame. "
@@ -143,7 +130,9 @@ def _stored(recording, taken, port, name, front_end):
             "FRAMES": f"kit::kRecording + step * kit::{port.struct}::kSize",
         }  # fmt: skip
     else:
-        values, kind, dtype = recording, "std::int16_t", "int16"
+        # Whole steps, which the front end takes.
+        values = np.pad(recording, (0, -len(recording) % front_end.STEP))
+        kind, dtype = "std::int16_t", "int16"
         coded = f"Encode<kit::{port.struct}>(features[band])" if port.scale else "features[band]"
         read = {
             "INCLUDE": f'#include "{name}_front_end.h"',
