@@ -1,9 +1,11 @@
 """What three students cost as firmware on a Cortex-M4: flash, memory, instructions, stack.
 
 It needs `arm-none-eabi-g++`, `qemu-system-arm`, and in TFLITE_MICRO_ROOT a source tree of TFLite
-Micro with its library for the Cortex-M4. Nothing is trained: sizes and instructions don't depend on
-the weights.
+Micro with its library for the Cortex-M4: of the reference kernels, of CMSIS-NN's or of both.
+Nothing is trained: sizes and instructions don't depend on the weights.
 """
+
+import contextlib
 
 import keras
 import numpy as np
@@ -41,8 +43,21 @@ def motion():
     return keras.Model(inputs, LAYERS.Dense(4)(LAYERS.LSTM(16)(inputs)))
 
 
+def built():
+    """Kernels that the source tree has a library of."""
+    found = []
+    for kernels in firmware.KERNELS:
+        with contextlib.suppress(ValueError):
+            firmware.find(kernels=kernels)
+            found.append(kernels)
+    if not found:
+        firmware.find()  # It says what is missing.
+    return found
+
+
 def main():
     rows = []
+    parts = ("text", "rodata", "flash", "ram", "arena_used", "stack", "instructions")
     for student in (keywords, digits, motion):
         keras.utils.set_random_seed(0)
         model = student()
@@ -50,14 +65,13 @@ def main():
         artifact = keras_distill.tflite.convert(
             model, "micro", "int8", calibration=x.astype("float32")
         )
-        report = firmware.measure(artifact)
-        parts = ("text", "rodata", "flash", "ram", "arena_used", "stack", "instructions")
-        row = [student.__name__, artifact.report["multiply_accumulates"], len(artifact.tflite)]
-        row += [report.get(part) for part in parts]
-        rows.append([f"{cell:,}" if isinstance(cell, int) else cell for cell in row])
-    print(f"Kernels: {report['library']}\n")
-    titles = ("student", "MACs", "file", "code", "constants", "flash", "RAM", "arena", "stack")
-    print(table((*titles, "instructions"), rows))
+        known = [student.__name__, artifact.report["multiply_accumulates"], len(artifact.tflite)]
+        for kernels in built():
+            report = firmware.measure(artifact, kernels=kernels)
+            row = [*known, kernels, *(report.get(part) for part in parts)]
+            rows.append([f"{cell:,}" if isinstance(cell, int) else cell for cell in row])
+    titles = ("student", "MACs", "file", "kernels", "code", "constants", "flash", "RAM", "arena")
+    print(table((*titles, "stack", "instructions"), rows))
 
 
 if __name__ == "__main__":
