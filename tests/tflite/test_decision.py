@@ -7,6 +7,7 @@ import subprocess
 
 import cortex_m
 import keras
+import micro_stubs
 import numpy as np
 import pytest
 import scipy.signal
@@ -408,12 +409,59 @@ def test_firmware_hears_log_mel_as_python_does(build, mel, mel_stream, sound, tm
     assert build(*of_program(folder)).splitlines() == passed(found)
 
 
+def test_listener_hears_what_python_hears(build, mel, mel_stream, sound, tmp_path):
+    """What programs give the microphone's samples to, step by step, also after a reset."""
+    decision, found = decided(mel_stream, np.asarray(mel(sound)))
+    folder = mel_stream.save(tmp_path / "kit", "wake", decision=decision, front_end=mel)
+    samples = ", ".join(map(str, sound))
+    (folder / "hear.cc").write_text(
+        '#include <cstdio>\n#include "wake_listener.h"\n'
+        f"const std::int16_t sound[] = {{{samples}}};\n"
+        "int main() {\n  static wake::Listener listener;\n"
+        "  if (listener.Start(44100) || !listener.Start(16000)) return 1;\n"
+        "  for (int time = 0; time < 2; ++time) {\n"
+        f"    for (int i = 0; i + 200 <= {len(sound)}; i += 200) {{\n"
+        "      const int word = listener.Hear(sound + i);\n"
+        '      if (word != -1) std::printf("%d %d\\n", i / 200, word);\n'
+        "    }\n    listener.Reset();\n  }\n  return 0;\n}\n"
+    )
+    printed = build(folder / "hear.cc", folder / "wake_model.cc")
+    # A step of two frames is complete with its second one, and that with three steps of samples.
+    assert printed == 2 * "".join(f"{2 * d.step + 3} {d.word}\n" for d in found)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_programs_for_microphones_compile(mel, mel_stream, tmp_path):
+    """For Arduino and ESP-IDF, without a warning, against stand-ins of their headers."""
+    decision = tflite.Decision({0: 0.6})
+    library = mel_stream.save(tmp_path / "kit", "wake", decision=decision, front_end=mel)
+    library = library / "library/wake"
+    (tmp_path / "Chirale_TensorFlowLite.h").write_text("")
+    sketch = library / "examples/wake_listen/wake_listen.ino"
+    programs = {
+        "arduino.cc": f'#include "{sketch}"\nint main() {{ setup(); loop(); }}\n',
+        "idf.cc": f'#include "{library}/examples/wake_listen_idf/main/main.cc"\n'
+        "int main() { app_main(); }\n",
+    }
+    places = (tmp_path, library / "src", pathlib.Path(__file__).parent / "board")
+    options = [*micro_stubs.write(tmp_path / "tree"), *(f"-I{place}" for place in places)]
+    options += ["-std=gnu++14", *STRICT[1:], "-O0", str(library / "src/wake_model.cpp")]
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        program = str(tmp_path / name) + ".out"
+        subprocess.run(["g++", str(tmp_path / name), *options, "-o", program], check=True)
+        subprocess.run([program], check=True, timeout=20)
+    assert (library / "examples/wake_listen_idf/CMakeLists.txt").exists()
+
+
 def test_sounds_that_do_not_fit_are_refused(listening, stream, front_end, sound, tmp_path):
     given = {"decision": tflite.Decision({0: 0.6}), "front_end": front_end}
     with pytest.raises(ValueError, match="int16 samples of one channel. Received: float32"):
         listening.save(tmp_path / "kit", recording=sound.astype("float32"), **given)
     with pytest.raises(ValueError, match="40 features a frame.*frames of shape .4,."):
         stream.save(tmp_path / "kit", recording=sound, **given)
+    with pytest.raises(ValueError, match="40 features a frame.*frames of shape .4,."):
+        stream.save(tmp_path / "kit", **given)
     phone = tflite.convert(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))
     with pytest.raises(ValueError, match="`front_end` are for microcontrollers"):
         phone.save(tmp_path / "kit", **given)

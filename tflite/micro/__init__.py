@@ -58,7 +58,15 @@ def files(
     }
     further = {} if more is None else dict(more.cpp(kit.name, artifact))
     main |= {path: text for path, text in further.items() if path.endswith(".h")}
-    sketches = {kit.name: kit.filled("sketch.ino"), f"{kit.name}_serve": kit.filled("serve.ino")}
+    examples = {
+        f"{kit.name}/{kit.name}.ino": kit.filled("sketch.ino"),
+        f"{kit.name}_serve/{kit.name}_serve.ino": kit.filled("serve.ino"),
+    }
+    if f"{kit.name}_listener.h" in streamed:
+        main |= {
+            path: text for path, text in streamed.items() if path in stream.listening(kit.name)
+        }
+        examples |= stream.examples(kit.name)
     return {
         **main,
         f"{kit.name}_test_vectors.h": kit.filled("test_vectors.h"),
@@ -72,7 +80,7 @@ def files(
         "CMakeLists.txt": kit.filled("CMakeLists.txt"),
         "Makefile": kit.filled("Makefile"),
         "README.md": kit.filled("README.md"),
-        **library.files(kit.name, main, sketches, kit.sentence),
+        **library.files(kit.name, main, examples, kit.sentence),
     }
 
 

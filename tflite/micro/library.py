@@ -20,21 +20,21 @@ _DESCRIPTIONS = {
 
 
 def files(
-    name: str, compiled: Mapping[str, str], sketches: Mapping[str, str], sentence: str
+    name: str, compiled: Mapping[str, str], examples: Mapping[str, str], sentence: str
 ) -> dict[str, str | bytes]:
     """Files of the library, by path relative to the kit.
 
     Args:
         name: What the library is called, safe for C++.
         compiled: Sources to compile, by name.
-        sketches: The examples, sketches for Arduino, by name.
+        examples: Programs by path: sketches for Arduino, and others.
         sentence: What the library is.
     """
     values = {"NAME": name, "GUARD": name.upper(), "SENTENCE": sentence}
     folder = {path: sources.filled(template, values) for path, template in _DESCRIPTIONS.items()}
     # Arduino and PlatformIO know C++ by this ending above all.
     folder |= {f"src/{path.replace('.cc', '.cpp')}": text for path, text in compiled.items()}
-    folder |= {f"examples/{sketch}/{sketch}.ino": text for sketch, text in sketches.items()}
+    folder |= {f"examples/{path}": text for path, text in examples.items()}
     return {
         **{f"library/{name}/{path}": text for path, text in folder.items()},
         f"library/{name}.zip": _archive(name, folder),

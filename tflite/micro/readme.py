@@ -101,6 +101,12 @@ def _of_stream(name, decision, recording, front_end):
         yield f"`{name}_front_end.h`", f"features of a sound, {kind}"
     if decision is not None:
         yield f"`{name}_decision.h`", "when to act on the scores: smoothing, thresholds"
+    if decision is not None and front_end is not None:
+        yield (
+            f"`{name}_listener.h`",
+            "all of it in one object, which `library/` has with programs that listen to a "
+            f"microphone: `examples/{name}_listen` for Arduino, `{name}_listen_idf` for ESP-IDF",
+        )
     if recording is not None:
         yield (
             f"`{name}_recording.cc`, `.h`, `stream_main.cc`",

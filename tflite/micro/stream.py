@@ -46,6 +46,12 @@ def files(
     if decision is not None:
         values |= decision.constants()
         result[f"{name}_decision.h"] = sources.filled("decision.h", values)
+    if decision is not None and front_end is not None and artifact.stream is not None:
+        port, output = _listened(artifact)
+        values |= _of_ports(artifact.ports, port, output)
+        values |= _encoding(port)
+        _check_features(port, front_end)
+        result[f"{name}_listener.h"] = sources.filled("listener.h", values)
     if recording is not None:
         if decision is None:
             raise ValueError("`recording` needs a `decision`, whose detections are compared.")
@@ -67,32 +73,82 @@ def scores_of(artifact: "Artifact", recording: np.ndarray) -> np.ndarray:
     return scores.reshape(-1, scores.shape[-1])
 
 
-def _played(artifact, name, decision, recording, front_end):
-    """What the program and its recording need."""
+def listening(name: str) -> list[str]:
+    """Headers that a program needs to listen."""
+    return [f"{name}_{part}.h" for part in ("decision", "front_end", "listener")]
+
+
+def examples(name: str) -> dict[str, str]:
+    """Programs that listen to a microphone, by path among the library's examples.
+
+    Args:
+        name: What files and namespace are named after, safe for C++.
+    """
+    folder = f"{name}_listen"
+    templates = {
+        f"{folder}/{folder}.ino": "listen.ino",
+        f"{folder}_idf/CMakeLists.txt": "listen_project.txt",
+        f"{folder}_idf/main/main.cc": "listen_main.cc",
+        f"{folder}_idf/main/CMakeLists.txt": "listen_CMakeLists.txt",
+    }
+    return {path: sources.filled(file, {"NAME": name}) for path, file in templates.items()}
+
+
+def _listened(artifact):
+    """The input and the output of a stream, which has one of each besides its state."""
     ports = artifact.ports
     fed = {i for i, _ in ports.states}
     data = [i for i in range(len(ports.inputs)) if i not in fed]
     if artifact.stream is None or len(data) != 1 or len(ports.results) != 1:
         raise ValueError(
-            "`recording` is for a stream (`convert(stream=...)`) of one input and one output. "
+            "`recording`, and `front_end` with a `decision`, are for a stream "
+            "(`convert(stream=...)`) of one input and one output. "
             f"Received: {len(data)} inputs and {len(ports.results)} outputs"
             + ("" if artifact.stream else " of a file that isn't a stream")
         )
-    taken = ports.inputs[data[0]]
-    frames = _frames(recording, taken, ports.hop, front_end)
-    found = decision.detections(scores_of(artifact, frames))
-    port = sources.Port(taken, data[0], "Input")
     output = sources.Port(ports.outputs[ports.results[0]], ports.results[0], "Output")
+    return sources.Port(ports.inputs[data[0]], data[0], "Input"), output
+
+
+def _check_features(port, front_end):
+    if np.prod(port.shape[2:]) != front_end.BANDS:
+        raise ValueError(
+            f"The front end gives {front_end.BANDS} features a frame. "
+            f"The stream takes frames of shape {tuple(port.shape[2:])}"
+        )
+
+
+def _of_ports(ports, port, output):
+    """What steps through the stream."""
     return {
         "INPUT": port.struct,
         "OUTPUT": output.struct,
-        "STEPS": len(frames) // ports.hop,
         "CLASSES": output.shape[-1],
+        "SCORE": sources.decoded("output[row * kClasses + i]", output, "kit"),
+        "HELPERS": sources.filled("ports.inc", {}),
+        **_states(ports),
+    }
+
+
+def _encoding(port):
+    """How features become elements of the input."""
+    coded = f"Encode<kit::{port.struct}>(features[band])" if port.scale else "features[band]"
+    return {"ENCODED": coded, "ENCODE": sources.filled("encode.inc", {})}
+
+
+def _played(artifact, name, decision, recording, front_end):
+    """What the program and its recording need."""
+    ports = artifact.ports
+    port, output = _listened(artifact)
+    taken = ports.inputs[port.index]
+    frames = _frames(recording, taken, ports.hop, front_end)
+    found = decision.detections(scores_of(artifact, frames))
+    return {
+        "STEPS": len(frames) // ports.hop,
         "DETECTIONS": len(found),
         "FOUND": sources.rows([f"{{{d.step}, {d.word}}}" for d in found] or ["{-1, -1}"], 6),
-        "SCORE": sources.decoded("output[row * kClasses + i]", output, "kit"),
         **_stored(recording, taken, port, name, front_end),
-        **_states(ports),
+        **_of_ports(ports, port, output),
     }
 
 
@@ -111,11 +167,6 @@ def _frames(recording, taken, hop, front_end):
             f"Received: {recording.dtype.name} of shape {recording.shape}"
         )
     frames = np.asarray(front_end(recording))
-    if np.prod(taken.shape[2:]) != front_end.BANDS:
-        raise ValueError(
-            f"The front end gives {front_end.BANDS} features a frame. "
-            f"The stream takes frames of shape {tuple(taken.shape[2:])}"
-        )
     frames = frames[: len(frames) // hop * hop]
     return frames.reshape(len(frames), *taken.shape[2:])
 
@@ -133,10 +184,9 @@ def _stored(recording, taken, port, name, front_end):
         # Whole steps, which the front end takes.
         values = np.pad(recording, (0, -len(recording) % front_end.STEP))
         kind, dtype = "std::int16_t", "int16"
-        coded = f"Encode<kit::{port.struct}>(features[band])" if port.scale else "features[band]"
         read = {
             "INCLUDE": f'#include "{name}_front_end.h"',
-            "NEXT": sources.filled("sound.inc", {"INPUT": port.struct, "ENCODED": coded}),
+            "NEXT": sources.filled("sound.inc", {"INPUT": port.struct, **_encoding(port)}),
             "BEGIN": _BEGIN.replace("@INPUT@", port.struct),
             "FRAMES": "(Next(frames), frames)",
         }

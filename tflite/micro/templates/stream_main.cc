@@ -24,27 +24,7 @@ alignas(16) std::uint8_t arena[kit::kArenaSize];
 // The state that each step hands to the next.
 @STATES@
 
-// Zeros, from which a stream starts.
-template <typename Port>
-void Fill(typename Port::Type* state) {
-  for (std::size_t i = 0; i < Port::kSize; ++i) {
-    state[i] = static_cast<typename Port::Type>(Port::kZeroPoint);
-  }
-}
-
-// Copies values to an input.
-template <typename Port>
-void Give(tflite::MicroInterpreter& interpreter, const typename Port::Type* values) {
-  std::memcpy(interpreter.input(Port::kIndex)->data.raw, values,
-              Port::kSize * sizeof(typename Port::Type));
-}
-
-// Copies values from an output.
-template <typename Port>
-void Take(tflite::MicroInterpreter& interpreter, typename Port::Type* values) {
-  std::memcpy(values, interpreter.output(Port::kIndex)->data.raw,
-              Port::kSize * sizeof(typename Port::Type));
-}
+@HELPERS@
 
 @NEXT@
 
