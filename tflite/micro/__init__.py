@@ -63,9 +63,7 @@ def files(
         f"{kit.name}_serve/{kit.name}_serve.ino": kit.filled("serve.ino"),
     }
     if f"{kit.name}_listener.h" in streamed:
-        main |= {
-            path: text for path, text in streamed.items() if path in stream.listening(kit.name)
-        }
+        main |= {path: streamed[path] for path in stream.listening(kit.name)}
         examples |= stream.examples(kit.name)
     return {
         **main,

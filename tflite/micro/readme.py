@@ -31,7 +31,7 @@ def values(
     """
     versions = artifact.report.get("versions", {})
     commit = versions.get("tflite_micro_commit", "unknown")
-    files = [*_files(artifact, name), *_of_stream(name, decision, recording, front_end)]
+    files = [*_files(artifact, name), *_of_stream(artifact, name, decision, recording, front_end)]
     return {
         "TFLITE_MICRO": provenance.TFLITE_MICRO,
         "CHECKOUT": "" if commit == "unknown" else f"\ngit checkout {commit}",
@@ -94,14 +94,14 @@ def _files(artifact, name):
     yield "`report.json`, `report.md`", "what is known of the file"
 
 
-def _of_stream(name, decision, recording, front_end):
+def _of_stream(artifact, name, decision, recording, front_end):
     """What the kit of a stream has besides."""
     if front_end is not None:
         kind = "log-mel" if is_log_mel(front_end) else "by TFLite Micro's audio front end"
         yield f"`{name}_front_end.h`", f"features of a sound, {kind}"
     if decision is not None:
         yield f"`{name}_decision.h`", "when to act on the scores: smoothing, thresholds"
-    if decision is not None and front_end is not None:
+    if decision is not None and front_end is not None and artifact.stream is not None:
         yield (
             f"`{name}_listener.h`",
             "all of it in one object, which `library/` has with programs that listen to a "
