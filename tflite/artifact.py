@@ -286,8 +286,8 @@ class Artifact:
             front_end: Microcontrollers: what the frames were computed by, a
                 `keras_distill.data.MicroFeatures` or `keras_distill.data.LogMel`, for the same in
                 C++.
-            sources: Microcontrollers: what makes further sources, such as a
-                `keras_distill.detection.BoxSources`, which decodes boxes in C++.
+            sources: What makes further sources, such as a `keras_distill.detection.BoxSources`,
+                which decodes boxes in C++, and finds them on pictures in Kotlin.
 
         Returns:
             Path of the folder.
@@ -307,13 +307,13 @@ class Artifact:
         else:
             from keras_distill.tflite import android
 
-            if recording is not None or front_end is not None or sources is not None:
+            if recording is not None or front_end is not None:
                 raise ValueError(
-                    "`recording`, `front_end` and `sources` are for microcontrollers: the sources "
-                    "of an app have none of them. Leave them out."
+                    "`recording` and `front_end` are for microcontrollers: the sources of an app "
+                    "have neither. Leave them out."
                 )
             files = android.files(
-                self, name, package, description, normalization, variants, decision
+                self, name, package, description, normalization, variants, decision, sources
             )
         files["report.json"] = json.dumps(self.report, indent=2) + "\n"
         files["report.md"] = f"{self.report}\n"

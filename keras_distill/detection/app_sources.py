@@ -22,7 +22,9 @@ class BoxSources:
 
     For microcontrollers, `<name>_boxes.h` decodes the raw outputs of the head, from integers, and
     drops duplicates, without memory of its own beside a fixed list of candidates; and
-    `boxes_main.cc` proves it on the kit's test vectors.
+    `boxes_main.cc` proves it on the kit's test vectors. For phones, whose file finds boxes itself
+    (`detector`, whose `score`, `iou` and `most` hold), `Detections.kt` letterboxes and turns a
+    picture, and gives a `List<Detection>` in its coordinates.
 
     Args:
         head: A `Head`: what the outputs mean.
@@ -91,6 +93,42 @@ class BoxSources:
         values |= _expected(self.detections(expected))
         header, main = (_filled(path, values) for path in ("boxes.h", "boxes_main.cc"))
         return {f"{name}_boxes.h": header, "boxes_main.cc": main}
+
+    def kotlin(self, package: str, kotlin_class: str, artifact: "Artifact") -> dict[str, str]:
+        """Files for phones, by path.
+
+        Args:
+            package: Kotlin package of the kit.
+            kotlin_class: Name of the kit's class.
+            artifact: The `Artifact` of what `detector` returned.
+
+        Raises:
+            ValueError: If it doesn't find boxes itself, or takes something else than pictures.
+        """
+        from keras_distill.tflite import names
+
+        height, width = self.head.image_size
+        outputs = {port.name: port.dtype for port in artifact.ports.outputs}
+        if outputs != {"boxes": "float32", "scores": "float32", "labels": "int32"}:
+            raise ValueError(
+                "For phones, the file finds boxes itself: convert "
+                "`keras_distill.detection.detector(student, head)`, its outputs as float32. "
+                f"Received: a file with the outputs {outputs}"
+            )
+        shapes = [tuple(port.shape) for port in artifact.ports.inputs]
+        if shapes != [(1, height, width, 3)]:
+            raise ValueError(
+                f"The head is for images of {height} x {width} pixels in three colors. Received: a "
+                f"file that takes {shapes}"
+            )
+        values = {
+            "PACKAGE": package,
+            "CLASS": kotlin_class,
+            "LABELS": ", ".join(map(names.kotlin_string, self.head.class_names)),
+            "WIDTH": width,
+            "HEIGHT": height,
+        }
+        return {"Detections.kt": _filled("Detections.kt", values)}
 
     def _ports(self, artifact: "Artifact") -> tuple[Any, Any]:
         """The outputs of classes and boxes, as C++ names them."""

@@ -68,6 +68,9 @@ def test_float_file_finds_what_the_head_finds(trained, tmp_path):
     made = tflite.convert(whole)
     assert made.report["operators"]["NON_MAX_SUPPRESSION_V4"] == 1
     equal(made.predict(x), want)
+    kit = made.save(tmp_path / "kit", sources=detection.BoxSources(HEAD))
+    found = [str(path.relative_to(kit)) for path in kit.rglob("Detections.kt")]
+    assert sorted(found) == ["Detections.kt", "app/student/src/main/kotlin/Detections.kt"]
 
 
 def test_int8_file_decodes_in_float_and_is_within_a_point(trained):

@@ -12,6 +12,7 @@ from keras_distill.tflite import flatbuffer, names
 from keras_distill.tflite.android import kotlin_port
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
 from keras_distill.tflite.android.npu import compile_for_npu, save_ai_pack
+from keras_distill.tflite.micro.sources import Sources
 from keras_distill.tflite.streaming.decision import Decision
 
 __all__ = ["compile_for_npu", "files", "save_ai_pack"]
@@ -53,6 +54,7 @@ def files(
     normalization: tuple[float, float],
     variants: Sequence["Artifact"],
     decision: Decision | None = None,
+    more: Sources | None = None,
 ) -> dict[str, str | bytes]:
     """Files of the kit, by relative path.
 
@@ -64,6 +66,7 @@ def files(
         normalization: `(mean, std)`: the student takes `(value - mean) / std`.
         variants: Further artifacts of the same student, in other quantizations.
         decision: When the app acts on scores, or `None`.
+        more: What makes further sources, or `None`.
 
     Raises:
         ValueError: A package, normalization or variant is wrong.
@@ -87,6 +90,7 @@ def files(
         if kit.kotlin_class == "Decision":
             raise ValueError("`name` must differ from that of the decision. Received: 'Decision'")
         sources["Decision.kt"] = kit.filled("templates", "Decision.kt", decision.constants())
+    sources |= {} if more is None else dict(more.kotlin(package, kit.kotlin_class, artifact))
     vectors = json.dumps(kit.vectors()) + "\n"
     library, main = "app/student/src/main", "app/app/src/main"
     return {

@@ -28,6 +28,9 @@ class Sources(Protocol):
     def cpp(self, name: str, artifact: "Artifact") -> Mapping[str, str]:
         """Files by path, for a kit of that namespace. Headers become part of its library."""
 
+    def kotlin(self, package: str, kotlin_class: str, artifact: "Artifact") -> Mapping[str, str]:
+        """Kotlin files by path, for a kit of that package and class."""
+
 
 class Port:
     """An input or output as the C++ sources name it.

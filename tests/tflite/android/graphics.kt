@@ -8,7 +8,16 @@ class Bitmap(val width: Int, val height: Int, private val colors: IntArray) {
     }
   }
 
+  enum class Config {
+    ARGB_8888
+  }
+
   companion object {
+    fun createBitmap(colors: IntArray, width: Int, height: Int, config: Config): Bitmap {
+      check(config == Config.ARGB_8888)
+      return Bitmap(width, height, colors)
+    }
+
     /** Pictures that have the size already. */
     fun createScaledBitmap(bitmap: Bitmap, width: Int, height: Int, filter: Boolean): Bitmap {
       check(filter && bitmap.width == width && bitmap.height == height)
