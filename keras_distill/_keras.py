@@ -184,8 +184,8 @@ class BuildsAhead:
         self.build_ahead(iterator, data_batch)  # type: ignore[attr-defined]
 
 
-class BuildsAheadOnJax:
-    """Likewise on the JAX backend, whose `fit` calls another method.
+class BuildsForFirstBatch:
+    """Likewise on JAX and PyTorch, on which `fit` calls another method.
 
     There, `build_ahead` returns the batch, `(x, y, sample_weight)`, for Keras to build the rest on.
     """
@@ -238,7 +238,7 @@ def strategy_of(model: Any) -> Any:
 def first_batch(epoch_iterator: Any) -> Any:
     """The first batch of `fit`'s data."""
     for _, _, batches in epoch_iterator:
-        return next(batches)
+        return next(iter(batches))
 
 
 def first_local_batch(epoch_iterator: Any, strategy: Any) -> Any:

@@ -47,7 +47,7 @@ def compiled_by_jax(function: Callable, variables: Sequence) -> Callable:
 
 
 def compiled(function: Callable, variables: Sequence) -> Callable:
-    """A function of a batch, compiled by the backend: a graph of TensorFlow, a program of JAX.
+    """A function of a batch as the backend runs it: a graph of TensorFlow, a program of JAX.
 
     Args:
         function: Function of a structure of tensors, which changes no variables.
@@ -55,9 +55,18 @@ def compiled(function: Callable, variables: Sequence) -> Callable:
     """
     if keras.backend.backend() == "jax":
         return compiled_by_jax(function, variables)
+    if keras.backend.backend() == "torch":
+        return without_gradients(function)
     import tensorflow as tf
 
     return tf.function(function, autograph=False, reduce_retracing=True)
+
+
+def without_gradients(function: Callable) -> Callable:
+    """A function of a batch as PyTorch runs it, at once."""
+    import torch
+
+    return torch.no_grad()(function)
 
 
 def pulled_back(function: Callable, inputs: Sequence, upstream: Any) -> list:
@@ -76,6 +85,12 @@ def pulled_back(function: Callable, inputs: Sequence, upstream: Any) -> list:
 
         _, pull = jax.vjp(function, *inputs)
         return list(pull(upstream))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_() for x in inputs]
+            return _of_torch(function(*inputs), inputs, upstream)
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -99,6 +114,8 @@ def gradients(loss: Callable[[], Any], variables: Sequence) -> list:
             value = loss()
         values = [variable.value for variable in variables]
         return tape.gradient(value, values, unconnected_gradients="zero")
+    if keras.backend.backend() == "torch":
+        return _of_torch(loss(), [variable.value for variable in variables])
     import jax
 
     def of_values(values: list) -> Any:
@@ -107,3 +124,12 @@ def gradients(loss: Callable[[], Any], variables: Sequence) -> list:
             return loss()
 
     return jax.grad(of_values)([variable.value for variable in variables])
+
+
+def _of_torch(value: Any, tensors: list, upstream: Any = None) -> list:
+    """The gradients of a tensor of PyTorch, zeros where it doesn't depend on others."""
+    import torch
+
+    return list(
+        torch.autograd.grad(value, tensors, upstream, allow_unused=True, materialize_grads=True)
+    )

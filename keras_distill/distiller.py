@@ -17,6 +17,8 @@ from keras_distill.resuming import load_run_state, save_run_state
 
 if keras.backend.backend() == "jax":
     from keras_distill.jax_steps import JaxSteps as Steps
+elif keras.backend.backend() == "torch":
+    from keras_distill.torch_steps import TorchSteps as Steps  # type: ignore
 else:
     from keras_distill.tensorflow_steps import TensorFlowSteps as Steps  # type: ignore
 
@@ -101,7 +103,7 @@ class Distiller(Steps, _keras.EvaluatesWithoutLoss, ObjectiveOwner, keras.Model)
         name: str = "distiller",
         **kwargs: Any,
     ):
-        backends.require("`keras_distill.Distiller`", "tensorflow", "jax")
+        backends.require("`keras_distill.Distiller`", "tensorflow", "jax", "torch")
         advice.refuse_misplaced("Distiller", kwargs)
         if not isinstance(student, keras.Model):
             raise TypeError(

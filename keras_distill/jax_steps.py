@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import keras
 
-from keras_distill import _keras
+from keras_distill.first_batch import BuiltForFirstBatch
 from keras_distill.train_function import build_optimizer
 
 
@@ -20,7 +20,7 @@ class _Given(NamedTuple):
     batch: Any
 
 
-class JaxSteps(_keras.BuildsAheadOnJax, keras.Model):
+class JaxSteps(BuiltForFirstBatch, keras.Model):
     """The part of a `Distiller` that depends on JAX."""
 
     train_function: Any
@@ -97,19 +97,6 @@ class JaxSteps(_keras.BuildsAheadOnJax, keras.Model):
             super().make_test_function(force=True)
             self.test_function = self._giving(self.test_function)
 
-    @property
-    def is_built_ahead(self) -> bool:
-        """Whether all that depends on the teacher is built, or there is no teacher."""
-        return self.teacher is None or self.objective.pairs is not None
-
-    def build_ahead(self, batch: Any) -> tuple:
-        """Builds everything with variables: a compiled step can't create any."""
-        x, y, sample_weight = self._unpack(keras.tree.map_structure(_symbolic, batch))
-        if self.teacher is not None:
-            self.build_for(x)
-        self._build_metrics(y)
-        return x, y, sample_weight
-
     def _fixed(self) -> list:
         """The variables that a step reads and leaves as they are."""
         known = [] if self.teacher is None else self.teacher.variables
@@ -143,10 +130,3 @@ class JaxSteps(_keras.BuildsAheadOnJax, keras.Model):
 def _values_in(scope: Any, variables: Iterable) -> list:
     """The values of variables at the end of a scope."""
     return [scope.get_current_value(variable) for variable in variables]
-
-
-def _symbolic(x: Any) -> Any:
-    """A tensor of a batch, as one of any batch size."""
-    if x is None:
-        return None
-    return keras.KerasTensor((None, *x.shape[1:]), keras.backend.standardize_dtype(x.dtype))

@@ -275,7 +275,7 @@ def _drawn(resamples: int) -> int | None:
 
 
 def _check_candidates(candidates: Any, **names: Any) -> None:
-    backends.require("`evaluation.compare`", "tensorflow", "jax")
+    backends.require("`evaluation.compare`", "tensorflow", "jax", "torch")
     if not isinstance(candidates, dict) or not candidates:
         raise TypeError(
             "`candidates` must be a dict from names to models and files. "

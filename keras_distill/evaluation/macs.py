@@ -41,7 +41,7 @@ def multiply_accumulates(model: Callable[[Any], Any], inputs: Any = None) -> int
     >>> keras_distill.evaluation.multiply_accumulates(keras.Model(inputs, outputs))
     1296
     """
-    backends.require("`multiply_accumulates`", "tensorflow", "jax")
+    backends.require("`multiply_accumulates`", "tensorflow", "jax", "torch")
     if inputs is None:
         # A Sequential model that was never called has inputs in its graph alone.
         inputs = getattr(_keras.graph_of(model) or model, "input", None)

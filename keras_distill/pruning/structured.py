@@ -66,7 +66,7 @@ def prune(
     >>> student = keras_distill.pruning.prune(distiller, train.take(20), macs=0.5)
     >>> distiller = keras_distill.Distiller(student, teacher)
     """
-    backends.require("`prune`", "tensorflow", "jax")
+    backends.require("`prune`", "tensorflow", "jax", "torch")
     student = student_of(model)
     wanted = goals.goals(macs, flash, arena, export)
     check_importance(model, importance, data)

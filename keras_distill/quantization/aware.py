@@ -69,7 +69,7 @@ def quantize_aware(
     >>> student = keras_distill.quantization.quantize_aware(student, calibration=x_train[:256])
     >>> distiller = keras_distill.Distiller(student, teacher, losses=SoftTargets(), alpha=0.1)
     """
-    backends.require("`quantize_aware`", "tensorflow", "jax")
+    backends.require("`quantize_aware`", "tensorflow", "jax", "torch")
     _check(model, calibration, learned_steps)
     options = Options(model, weight_bits, activation_bits, layers or {}, learned_steps)
     rebuilt = Rebuild(options).outermost(model)

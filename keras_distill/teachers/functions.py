@@ -19,8 +19,8 @@ class Function(LiveTeacher):
     Args:
         function: Function of the batch's inputs. It takes and returns tensors, as a
             `tf.function` or a SavedModel's signature does, unless `output_spec` is given. On the
-            JAX backend it is a function of JAX arrays, or a `tf.function`, which is called on the
-            host.
+            JAX or PyTorch backend it is a function of its arrays, or a `tf.function`, which is called
+            on the host.
         output_spec: For a function of NumPy arrays (such as scikit-learn's `predict_proba`),
             what it returns: a `tf.TensorSpec`, or a structure of them. With TensorFlow, such a
             function can't be compiled by XLA. Defaults to `None`: it is a function of tensors.
@@ -43,10 +43,10 @@ class Function(LiveTeacher):
         self.name = name or getattr(function, "__name__", type(function).__name__).strip("<>")
         self.function = function
         self.output_spec = output_spec
-        self.supports_jit = output_spec is None or keras.backend.backend() == "jax"
+        self.supports_jit = output_spec is None or keras.backend.backend() != "tensorflow"
 
     def run(self, inputs: Any, taps: Any) -> tuple:
-        if keras.backend.backend() == "jax":
+        if keras.backend.backend() != "tensorflow":
             return host_calls.outputs_of(self.function, inputs, self.output_spec), []
         if self.output_spec is None:
             outputs = self.function(inputs)
@@ -91,8 +91,8 @@ class SavedModel(Function):
         # Functions hold their variables only as long as what was loaded lives.
         self._loaded = tf.saved_model.load(str(path))
         function, specs = _serving_function(self._loaded, signature, path)
-        is_jax = keras.backend.backend() == "jax"
-        super().__init__(tf.function(function) if is_jax else function, name=name or path.name)
+        is_foreign = keras.backend.backend() != "tensorflow"
+        super().__init__(tf.function(function) if is_foreign else function, name=name or path.name)
         self._path = path
         self._are_probabilities: Any = None
         try:

@@ -1,4 +1,4 @@
-"""What a compiled step of JAX can't hold, and calls on the host: arrays in, arrays out."""
+"""What a step of JAX or PyTorch can't hold, and calls on the host: arrays in, arrays out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ import tensorflow as tf
 
 
 def outputs_of(function: Callable, inputs: Any, output_spec: Any) -> Any:
-    """What a teacher's function answers, on the JAX backend.
+    """What a teacher's function answers, on the JAX and PyTorch backends.
 
     Args:
         function: A function of arrays, if `output_spec` is given; a `tf.function`; or a function
-            of JAX arrays, which becomes part of the step.
-        inputs: A batch, JAX arrays of shape `(batch, ...)`.
+            of the backend's own arrays, which becomes part of the step.
+        inputs: A batch, arrays of the backend of shape `(batch, ...)`.
         output_spec: A structure of `tf.TensorSpec`, or `None`.
     """
     if output_spec is not None:
@@ -31,13 +31,15 @@ def outputs_of(function: Callable, inputs: Any, output_spec: Any) -> Any:
 
 
 def _spec(x):
-    """What TensorFlow knows of an array of JAX, whose size may be a symbol."""
+    """What TensorFlow knows of an array of JAX or PyTorch, whose size may be a symbol."""
     shape = [size if isinstance(size, int) else None for size in x.shape]
-    return tf.TensorSpec(shape, x.dtype.name)
+    return tf.TensorSpec(shape, keras.backend.standardize_dtype(x.dtype))
 
 
 def _called(function, inputs, output_spec):
-    """The outputs of a function of arrays, as arrays of JAX, by a call out of the step."""
+    """The outputs of a function of arrays, as arrays of the backend, by a call out of the step."""
+    if keras.backend.backend() == "torch":
+        return _called_at_once(function, inputs, output_spec)
     import jax
 
     batch = keras.tree.flatten(inputs)[0].shape[0]
@@ -49,6 +51,23 @@ def _called(function, inputs, output_spec):
         return [np.asarray(y, r.dtype) for y, r in zip(outputs, results, strict=True)]
 
     outputs = jax.pure_callback(call, results, *keras.tree.flatten(inputs))
+    return keras.tree.pack_sequence_as(output_spec, outputs)
+
+
+def _called_at_once(function, inputs, output_spec):
+    """Likewise with PyTorch; of symbolic inputs, on device "meta", tensors without values."""
+    leaves = keras.tree.flatten(inputs)
+    if leaves[0].device.type == "meta":
+        batch = leaves[0].shape[0]
+        return keras.tree.map_structure(
+            lambda spec: keras.ops.zeros((batch, *spec.shape[1:]), spec.dtype.name), output_spec
+        )
+    arrays = keras.tree.map_structure(keras.ops.convert_to_numpy, inputs)
+    outputs = keras.tree.flatten(function(arrays))
+    outputs = [
+        keras.ops.convert_to_tensor(np.asarray(y, spec.dtype.as_numpy_dtype))
+        for y, spec in zip(outputs, keras.tree.flatten(output_spec), strict=True)
+    ]
     return keras.tree.pack_sequence_as(output_spec, outputs)
 
 

@@ -128,8 +128,8 @@ class Asking:
             return {SIGNATURE: signatures(rows.inputs)[0], **fields_of(rows.inputs)}
 
         try:
-            if keras.backend.backend() == "jax":
-                self._fields_of = _on_jax(fields_of, teacher, spec.inputs)
+            if keras.backend.backend() != "tensorflow":
+                self._fields_of = _on_arrays(fields_of, teacher, spec.inputs)
             else:
                 self._fields_of = all_fields_of.get_concrete_function(spec)
         except (TypeError, ValueError):
@@ -159,10 +159,10 @@ class Asking:
         )
 
 
-def _on_jax(fields_of, teacher, spec):
-    """A function of a batch, compiled by JAX, which is traced once to begin with."""
+def _on_arrays(fields_of, teacher, spec):
+    """A function of a batch on JAX or PyTorch, which is traced once to begin with."""
     variables = [x for x in teacher.variables if isinstance(x, keras.Variable)]
-    compiled = backends.compiled_by_jax(fields_of, variables)
+    compiled = backends.compiled(fields_of, variables)
     tapping.spec_of(
         fields_of,
         keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype.name), spec),

@@ -95,7 +95,7 @@ def store(
     >>> distiller.compile("adam", loss)
     >>> distiller.fit(stored.attach(train).shuffle(10_000).batch(64), epochs=100)
     """
-    backends.require("`teachers.store`", "tensorflow", "jax")
+    backends.require("`teachers.store`", "tensorflow", "jax", "torch")
     temperature = positive("temperature", temperature)
     integer("seed", seed)
     _check_arguments(dtype, views, augment, batch_size, examples_per_shard, worker)

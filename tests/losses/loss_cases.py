@@ -81,6 +81,8 @@ def value_and_gradient(loss, teacher, labels, student, sample_weight=None, mask=
     """The reduced loss, and its gradient to each tensor of the student."""
     if keras.backend.backend() == "jax":
         return _on_jax(loss, teacher, labels, student)
+    if keras.backend.backend() == "torch":
+        return _on_torch(loss, teacher, labels, student)
     student = as_tensors(student)
     with tf.GradientTape() as tape:
         tape.watch(student)
@@ -107,8 +109,30 @@ def _on_jax(loss, teacher, labels, student):
     return np.asarray(value), keras.tree.map_structure(np.asarray, gradient)
 
 
+def _on_torch(loss, teacher, labels, student):
+    """Likewise, at once."""
+    import torch
+
+    def as_floats(x):
+        return keras.tree.map_structure(lambda a: torch.tensor(a, dtype=torch.float32), x)
+
+    labels = None if labels is None else torch.tensor(labels)
+    leaves = [x.requires_grad_() for x in keras.tree.flatten(as_floats(student))]
+    student = keras.tree.pack_sequence_as(student, leaves)
+    value = loss(joined(as_floats(teacher), labels), student)
+    gradient = torch.autograd.grad(value, leaves)
+    return value.detach().numpy(), [x.numpy() for x in gradient]
+
+
 def pulled_back(function, x, upstream):
     """What a function makes of an array, and the gradient to it of `upstream` times that."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        x = torch.tensor(x, requires_grad=True)
+        values = function(x)
+        (gradient,) = torch.autograd.grad(values, x, torch.tensor(upstream))
+        return values.detach().numpy(), gradient.numpy()
     if keras.backend.backend() == "jax":
         import jax
 
