@@ -105,7 +105,7 @@ def convert(
     >>> artifact.verify(x_test, y_test)
     >>> artifact.save("firmware")
     """
-    backends.require("`keras_distill.tflite.convert`", "tensorflow", "jax")
+    backends.require("`keras_distill.tflite.convert`", "tensorflow", "jax", "torch")
     arguments = {
         "io": io,
         "calibration": calibration,

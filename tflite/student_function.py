@@ -242,8 +242,8 @@ class StudentFunction:
 
     @functools.cached_property
     def _function(self):
-        if keras.backend.backend() == "jax":
-            return backends.compiled_by_jax(self, self._keras_variables)
+        if keras.backend.backend() != "tensorflow":
+            return backends.compiled(self, self._keras_variables)
         specs = {i.name: tf.TensorSpec((None, *i.shape), self.dtype(i)) for i in self.inputs}
         function = tf.function(lambda x: self(x), input_signature=[specs], autograph=False)
         # TensorFlow would warn of retracing where many students are verified.
@@ -260,7 +260,7 @@ class StudentFunction:
                 i.name: tf.cast(inputs[i.name][start : start + batch_size], self.dtype(i))
                 for i in self.inputs
             }
-            if keras.backend.backend() == "jax":
+            if keras.backend.backend() != "tensorflow":
                 block = {name: x.numpy() for name, x in block.items()}
             parts.append(self._function(block))
         return {n: np.concatenate([np.asarray(part[n]) for part in parts]) for n in parts[0]}

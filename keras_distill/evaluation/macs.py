@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_distill import _keras, backends
-from keras_distill.evaluation import macs_on_jax
+from keras_distill.evaluation import macs_on_jax, macs_on_torch
 from keras_distill.evaluation.macs_on_jax import Opaque
 
 
@@ -50,6 +50,8 @@ def multiply_accumulates(model: Callable[[Any], Any], inputs: Any = None) -> int
     specs = keras.tree.map_structure(_one_sample, inputs)
     if keras.backend.backend() == "jax":
         return macs_on_jax.count(model, specs)
+    if keras.backend.backend() == "torch":
+        return macs_on_torch.count(model, specs)
     call = (lambda x: model(x, training=False)) if isinstance(model, keras.Model) else model
     return _count(tf.function(call, autograph=False).get_concrete_function(specs).graph)
 

@@ -59,7 +59,9 @@ def in_chunks(
         def write(index, values):
             return [_put(values, index, of_chunk(index)(*at(index)))]
 
-        def gradient(upstream):
+        def gradient(*args, upstream=None):  # Backends give it in one way or the other.
+            upstream = args[0] if upstream is None else upstream
+
             def add(index, *sums):
                 upwards = ops.take(upstream, index, axis=0)
                 parts = backends.pulled_back(of_chunk(index), at(index), upwards)
@@ -70,7 +72,7 @@ def in_chunks(
 
             start = [ops.zeros_like(x) for x in rows]
             sums = _each(chunks, add, [*start, *(ops.zeros_like(x, dtype=dtype) for x in shared)])
-            return [ops.cast(total, x.dtype) for total, x in zip(sums, tensors, strict=True)]
+            return tuple(ops.cast(total, x.dtype) for total, x in zip(sums, tensors, strict=True))
 
         empty = ops.zeros(ops.shape(rows[0])[:2], dtype=dtype)
         return _each(chunks, write, [empty])[0], gradient

@@ -39,7 +39,7 @@ def calibrate(model: keras.Model, data: Any) -> None:
     def observe(layer: AnyRange) -> Callable[[Any], None]:
         def observer(x: Any) -> None:
             extremes = float(ops.min(x)), float(ops.max(x))
-            if not np.all(np.isfinite(x)):
+            if not np.all(np.isfinite(extremes)):
                 raise ValueError(
                     f"Calibration found NaN or infinity in the output of {layer.tensor!r}. Check "
                     "the samples and the model's weights."

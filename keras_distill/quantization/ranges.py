@@ -62,7 +62,8 @@ def fake_quantize(x: Tensor, scale: Any, zero_point: Any, lowest: int, highest: 
         return integers * scale, gradient
 
     # All that is computed or trained is an argument.
-    return rounded(_keras.read(x), _keras.read(scale), lowest - zero_point, highest - zero_point)
+    ends = (_keras.read(lowest - zero_point), _keras.read(highest - zero_point))
+    return rounded(_keras.read(x), _keras.read(scale), *ends)
 
 
 def _shape_at(scale: Any, x: Any) -> tuple:

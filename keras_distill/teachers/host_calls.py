@@ -1,11 +1,25 @@
 """What a step of JAX or PyTorch can't hold, and calls on the host: arrays in, arrays out."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+_refusal: contextvars.ContextVar = contextvars.ContextVar("refusal", default=None)
+
+
+@contextlib.contextmanager
+def refused_with(error: Exception) -> Iterator[None]:
+    """Inside this context, calls on the host raise an error, on the PyTorch backend."""
+    token = _refusal.set(error)
+    try:
+        yield
+    finally:
+        _refusal.reset(token)
 
 
 def outputs_of(function: Callable, inputs: Any, output_spec: Any) -> Any:
@@ -56,6 +70,8 @@ def _called(function, inputs, output_spec):
 
 def _called_at_once(function, inputs, output_spec):
     """Likewise with PyTorch; of symbolic inputs, on device "meta", tensors without values."""
+    if _refusal.get() is not None:
+        raise _refusal.get()
     leaves = keras.tree.flatten(inputs)
     if leaves[0].device.type == "meta":
         batch = leaves[0].shape[0]
