@@ -21,7 +21,8 @@ class TeacherMetrics:
     """
 
     def __init__(self, compiled: Any = None):
-        self._metrics = None if compiled is None else _keras.twin_metrics(compiled)
+        with self._scope():
+            self._metrics = None if compiled is None else _keras.twin_metrics(compiled)
 
     @property
     def variables(self) -> list:
@@ -31,7 +32,13 @@ class TeacherMetrics:
     def build(self, y: Any, outputs: Any) -> None:
         """Creates the variables for labels and outputs of these shapes, if there are none yet."""
         if self._metrics is not None and not self._metrics.built:
-            self._metrics.build(y, outputs)
+            with self._scope():
+                self._metrics.build(y, outputs)
+
+    @staticmethod
+    def _scope() -> Any:
+        """Where paths of variables aren't those of the student's metrics, as Orbax needs them."""
+        return keras.name_scope("teacher")
 
     def update(
         self, objective: Objective, y: Any, answer: Answer, teacher_answer: Answer, weight: Any

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import torch
 
+from keras_distill import backends
 from keras_distill.first_batch import BuiltForFirstBatch
 from keras_distill.train_function import build_optimizer
 
@@ -42,4 +43,6 @@ class TorchSteps(BuiltForFirstBatch, keras.Model):
         """As in Keras, but builds the optimizer first, as on the other backends."""
         if self.objective.pairs is not None and self.optimizer is not None:
             build_optimizer(self.optimizer, self.trainable_variables)
+        if self.jit_compile:
+            backends.require("`jit_compile=True`", "tensorflow", "jax")
         super().make_train_function(force)

@@ -12,6 +12,8 @@ from keras_distill import _keras
 from keras_distill.checks import integer
 from keras_distill.teachers.base import BaseTeacher
 from keras_distill.teachers.batches import (
+    Answered,
+    Keyed,
     element_of,
     own_answers,
     replace_x,
@@ -174,6 +176,37 @@ class Stored(BaseTeacher):
         if count == tf.data.UNKNOWN_CARDINALITY:
             return answered
         return _keras.of_known_size(answered, count)
+
+    def answered(self, inputs: Any, keys: Any) -> Answered:
+        """A batch of arrays with its answers, in a pipeline other than `tf.data`.
+
+        Use it where a `keras.utils.PyDataset` or a Grain dataset makes its batches.
+
+        Args:
+            inputs: Inputs of examples as they were stored, an array of shape `(batch, ...)`, or a
+                structure of them.
+            keys: Numbers of these examples in the dataset that was stored, from 0; integers of
+                shape `(batch,)`.
+
+        Returns:
+            `Answered` of NumPy arrays, for the place of `x` in the batch. What the student reads
+            may be changed afterwards: `x._replace(inputs=...)`.
+
+        Raises:
+            ValueError: If the examples aren't those that were stored, or were stored with
+                `augment`.
+
+        Example:
+
+        >>> numbers = grain.MapDataset.range(len(x)).shuffle(seed=1).batch(64)
+        >>> train = numbers.map(lambda i: (stored.answered(x[i], i), y[i]))
+        """
+        if self.augment is not None:
+            raise ValueError("Views are drawn by `attach`, in a `tf.data` pipeline: use it.")
+        batch = Keyed(keras.tree.map_structure(tf.convert_to_tensor, inputs), np.asarray(keys))
+        found = self._read(*(part.numpy() for part in _question(batch)))
+        answers = dict(zip(self._fields, found, strict=True))
+        return with_answers(Keyed(inputs, batch.keys), self.tag, answers)
 
     def _examples(self, data):
         """`data`, keyed, if its examples look like those that were stored."""

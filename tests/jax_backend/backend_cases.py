@@ -5,6 +5,8 @@
 writes what some give on TensorFlow to `FOLDER/values.npz`, and the files of teachers beside it.
 """
 
+import contextlib
+import importlib.util
 import os
 import pathlib
 import sys
@@ -274,6 +276,44 @@ def stored_answers():
         return {**trained(distiller, examples.batch(16)), **read}
 
 
+@contextlib.contextmanager
+def stored(x):
+    with tempfile.TemporaryDirectory() as folder:
+        yield keras_distill.teachers.store(network(9, 2), x, folder, verbose=0)
+
+
+class StoredBatches(keras.utils.PyDataset):
+    """Batches whose answers are looked up as they are made."""
+
+    def __init__(self, teacher, x, y):
+        super().__init__()
+        self.teacher, self.x, self.y = teacher, x, y
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        keys = np.arange(16 * index, 16 * index + 16)
+        return self.teacher.answered(self.x[keys], keys), self.y[keys]
+
+
+def stored_answers_of_pydataset():
+    x, y, _ = data()
+    with stored(x) as teacher:
+        distiller = keras_distill.Distiller(network(4, 1), teacher)
+        return trained(distiller, StoredBatches(teacher, x, y))
+
+
+def stored_answers_of_grain():
+    import grain
+
+    x, y, _ = data()
+    with stored(x) as teacher:
+        batches = grain.MapDataset.range(len(x)).batch(16)
+        batches = batches.map(lambda keys: (teacher.answered(x[keys], keys), y[keys]))
+        return trained(keras_distill.Distiller(network(4, 1), teacher), batches)
+
+
 def of_arrays():
     """A function of arrays as a teacher."""
     x, y, _ = data()
@@ -439,6 +479,8 @@ _TRAININGS = [
     masked_steps,
     answers_in_memory,
     stored_answers,
+    stored_answers_of_pydataset,
+    *([stored_answers_of_grain] if importlib.util.find_spec("grain") else []),
     of_arrays,
     of_tensors,
     saved_model,

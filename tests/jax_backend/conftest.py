@@ -1,4 +1,7 @@
-"""Tests of the JAX backend. `make test-jax` runs them, in a process in which Keras is on JAX."""
+"""Tests of the JAX and PyTorch backends, in a process in which Keras is on one of them.
+
+`make test-jax` runs them; `make test-torch` those that aren't of JAX alone.
+"""
 
 import os
 import pathlib
@@ -10,10 +13,10 @@ import pytest
 
 #: Where the files of teachers are.
 FOLDER = "KERAS_DISTILL_BACKEND_CASES"
-IS_JAX = os.environ.get("KERAS_BACKEND") == "jax"
+BACKEND = os.environ.get("KERAS_BACKEND")
 # Before JAX starts: so many devices for `DataParallel`, and programs that are compiled fast rather
 # than run fast.
-if IS_JAX:
+if BACKEND == "jax":
     flags = [
         "--xla_force_host_platform_device_count=4",
         "--xla_backend_optimization_level=0",
@@ -21,7 +24,10 @@ if IS_JAX:
     ]
     os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 
-collect_ignore_glob = [] if IS_JAX else ["test_*.py"]
+collect_ignore_glob = {
+    "jax": [],
+    "torch": ["test_training_on_jax.py", "test_refused_on_jax.py"],
+}.get(BACKEND or "", ["test_*.py"])
 
 
 @pytest.fixture(scope="module")

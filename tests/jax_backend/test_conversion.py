@@ -1,11 +1,10 @@
-"""Students on JAX become TFLite files that compute what they compute on JAX."""
+"""Students on JAX or PyTorch become TFLite files that compute what they compute there."""
 
 import keras
 import numpy as np
 import pytest
 from backend_cases import convolutional, data
 
-import keras_distill
 from keras_distill import quantization, tflite
 
 
@@ -84,9 +83,3 @@ def test_a_layer_of_jax_is_refused():
     foreign = keras.Sequential([keras.Input((4,)), OfJax()])
     with pytest.raises(tflite.ConverterError, match="can't be rebuilt on the TensorFlow backend"):
         tflite.convert(foreign)
-
-
-def test_torch_is_refused(student, monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
-    with pytest.raises(NotImplementedError, match="`keras_distill.tflite.convert` needs"):
-        keras_distill.tflite.convert(student)

@@ -45,11 +45,12 @@ def test_keras_2():
         import keras_distill.legacy  # noqa: F401
 
 
-def test_pytorch(monkeypatch, tmp_path):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+def test_a_backend_that_is_not_supported(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
     message = (
-        r"`keras_distill.Distiller` needs the TensorFlow or JAX backend of Keras, which is on "
-        r"PyTorch now. Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax before Keras is imported."
+        r"`keras_distill.Distiller` needs the TensorFlow or JAX or PyTorch backend of Keras, which "
+        r"is on openvino now. Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax or "
+        r"KERAS_BACKEND=torch before Keras is imported."
     )
     with pytest.raises(NotImplementedError, match=message):
         keras_distill.Distiller(network(4, 1), network(9, 2))
@@ -58,9 +59,24 @@ def test_pytorch(monkeypatch, tmp_path):
         "quantize_aware": lambda: keras_distill.quantization.quantize_aware(network(4, 1)),
         "teachers.store": lambda: keras_distill.teachers.store(network(4, 1), x, tmp_path),
         "evaluation.compare": lambda: keras_distill.evaluation.compare({}, (x, y)),
+        "keras_distill.tflite.convert": lambda: keras_distill.tflite.convert(network(4, 1)),
     }.items():
         with pytest.raises(NotImplementedError, match=f"`{name}` needs the TensorFlow or JAX"):
             run()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
+def test_compiled_steps_on_pytorch():
+    distiller = keras_distill.Distiller(network(4, 1), network(9, 2), alpha=0)
+    distiller.compile(jit_compile=True)
+    with pytest.raises(NotImplementedError, match="`jit_compile=True` needs the TensorFlow or JAX"):
+        distiller.fit(data()[0], verbose=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
+def test_several_devices_on_pytorch():
+    with pytest.raises(NotImplementedError, match="torch"):
+        keras.distribution.DataParallel()
 
 
 def test_what_is_supported_passes():
