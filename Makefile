@@ -6,7 +6,7 @@ FAST := tests/test_house.py tests/test_wall.py tests/losses \
   $(patsubst %,tests/distiller/test_%.py,errors exactness labels objective taps weights_and_masks)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on
 
-.PHONY: demo test test-long test-jax test-nightly test-fast lint docs clean
+.PHONY: demo test test-long test-jax test-torch test-nightly test-fast lint docs clean
 
 demo: .venv/installed  ## Distil, export and prove a student on handwritten digits
 	$(BIN)/keras-distill demo
@@ -19,6 +19,9 @@ test-long: .venv/installed-dev  ## Run from end to end, and the rest of sweeps
 
 test-jax: .venv/installed-dev  ## Run the tests of the JAX backend; MARKS=nightly the long ones
 	KERAS_BACKEND=jax $(PYTEST) -rs tests/jax_backend $(if $(MARKS),-m $(MARKS))
+
+test-torch: .venv/installed-dev  ## Run the tests of the PyTorch backend, where torch is installed
+	KERAS_BACKEND=torch $(PYTEST) -rs tests/jax_backend $(if $(MARKS),-m $(MARKS))
 
 test-nightly: .venv/installed-dev  ## Run the long tests that `make test` leaves out; PART="-k" words
 	$(PYTEST) -rs -m nightly $(if $(PART),-k "$(PART)")

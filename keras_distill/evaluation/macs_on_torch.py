@@ -23,9 +23,7 @@ def count(model: Callable[[Any], Any], specs: Any) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    zeros = keras.tree.map_structure(
-        lambda x: keras.ops.zeros(tuple(x.shape), x.dtype.name), specs
-    )
+    zeros = keras.tree.map_structure(lambda x: keras.ops.zeros(tuple(x.shape), x.dtype.name), specs)
     refusal = Opaque("The model runs Python code, whose cost is unknown.")
     counter = FlopCounterMode(display=False)
     # Attention in its parts: the counter doesn't know the operation of CPUs.

@@ -19,8 +19,8 @@ class Function(LiveTeacher):
     Args:
         function: Function of the batch's inputs. It takes and returns tensors, as a
             `tf.function` or a SavedModel's signature does, unless `output_spec` is given. On the
-            JAX or PyTorch backend it is a function of its arrays, or a `tf.function`, which is called
-            on the host.
+            JAX or PyTorch backend it is a function of that backend's tensors, or a `tf.function`,
+            which is called on the host.
         output_spec: For a function of NumPy arrays (such as scikit-learn's `predict_proba`),
             what it returns: a `tf.TensorSpec`, or a structure of them. With TensorFlow, such a
             function can't be compiled by XLA. Defaults to `None`: it is a function of tensors.

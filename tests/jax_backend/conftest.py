@@ -26,7 +26,7 @@ if BACKEND == "jax":
 
 collect_ignore_glob = {
     "jax": [],
-    "torch": ["test_training_on_jax.py", "test_refused_on_jax.py"],
+    "torch": ["test_training_on_jax.py"],
 }.get(BACKEND or "", ["test_*.py"])
 
 

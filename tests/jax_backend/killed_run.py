@@ -1,6 +1,6 @@
 """A run that is killed in its third epoch, as by a machine that goes away.
 
-    python tests/jax_backend/killed_run.py FOLDER
+python tests/jax_backend/killed_run.py FOLDER
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""On JAX, training gives what it gives on TensorFlow: a file, and so a worker, of its own."""
+"""On JAX and PyTorch, training gives what it gives on TensorFlow: a file for a worker."""
 
 import pytest
 from backend_cases import TRAININGS, check

@@ -1,4 +1,4 @@
-"""On JAX, losses give what they give on TensorFlow, as does all that isn't training."""
+"""On JAX and PyTorch, losses give what they give on TensorFlow, as does all that isn't training."""
 
 import pytest
 from backend_cases import CASES, TRAININGS, check

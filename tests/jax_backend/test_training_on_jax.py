@@ -3,7 +3,6 @@
 import jax
 import keras
 import numpy as np
-import pytest
 from backend_cases import data, network
 
 import keras_distill
@@ -85,15 +84,6 @@ def test_paths_of_all_variables_are_different():
     distiller = fitted(compiled(network(4, 1), network(9, 2)), 1)
     tree = distiller.get_state_tree()
     assert {"accuracy", "teacher", "loss"} <= tree["metrics_variables"].keys()
-
-
-def test_checkpoints_load(tmp_path):
-    path = tmp_path / "{epoch}.weights.h5"
-    checkpoint = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
-    distiller = fitted(compiled(network(4, 1), network(9, 2)), callbacks=[checkpoint])
-    other = compiled(network(4, 5), network(9, 2))
-    other.load_weights(tmp_path / "2.weights.h5")
-    assert_same(distiller.get_weights(), other.get_weights())
 
 
 def test_several_devices_make_the_same_update():

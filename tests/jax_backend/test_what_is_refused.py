@@ -73,11 +73,5 @@ def test_compiled_steps_on_pytorch():
         distiller.fit(data()[0], verbose=0)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
-def test_several_devices_on_pytorch():
-    with pytest.raises(NotImplementedError, match="torch"):
-        keras.distribution.DataParallel()
-
-
 def test_what_is_supported_passes():
     assert backends.require("anything", "tensorflow", "jax") is None
