@@ -15,7 +15,7 @@ import keras
 def net(shape, outputs):
     return keras.Sequential([keras.Input(shape), keras.layers.Dense(outputs)])
 """
-DATA = ["--data=small.npz", "--batch_size=16"]
+DATA = "--data=small.npz"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,12 @@ def run(tmp_path_factory):
     np.savez(folder / "small.npz", x=x, y=x[:, :3].argmax(1))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        arguments = [*DATA, "--teacher=nets_of_backends:net", "--student=nets_of_backends:net"]
+        arguments = [
+            DATA,
+            "--batch_size=16",
+            "--teacher=nets_of_backends:net",
+            "--student=nets_of_backends:net",
+        ]
         arguments += ["--epochs=2", "--learning_rate=0.1", "--output=run", "--verbosity=-1"]
         assert cli.main(["train", *arguments]) == 0
         yield folder / "run"
@@ -38,7 +43,7 @@ def test_train_and_evaluate(run, capsys):
     assert [row["name"] for row in rows] == ["teacher", "student distilled"]
     assert len((run / "student.csv").read_text().splitlines()) == 3
     files = [str(run / "teacher.keras"), str(run / "student.keras")]
-    assert cli.main(["evaluate", *files, *DATA, "--json", "--verbosity=-1"]) == 0
+    assert cli.main(["evaluate", *files, DATA, "--json", "--verbosity=-1"]) == 0
     again = json.loads(capsys.readouterr().out)["candidates"]
     assert [row["accuracy"] for row in again] == [row["accuracy"] for row in rows]
 

@@ -74,4 +74,4 @@ def test_compiled_steps_on_pytorch():
 
 
 def test_what_is_supported_passes():
-    assert backends.require("anything", "tensorflow", "jax") is None
+    assert backends.require("anything", "tensorflow", "jax", "torch") is None
