@@ -87,7 +87,7 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
         "The keras.Model around it",
         (
             *("distiller", "mutual", "callbacks", "tensorflow_steps", "jax_steps"),
-            *("train_function", "epoch_means"),
+            *("torch_steps", "first_batch", "train_function", "epoch_means"),
             *("advice", "owner", "penalties", "resuming", "teacher_metrics"),
         ),
     ),

@@ -49,9 +49,10 @@ SHOWN = {
         test_conversion.test_int8_file,
     ),
     DEVICES: (test_training_on_jax.test_several_devices_make_the_same_update,),
-    "Checkpoints; resuming by `BackupAndRestore`": (
+    "Checkpoints; resuming by `BackupAndRestore`, `OrbaxCheckpoint`": (
         test_killed.test_checkpoints_load,
         test_killed.test_backup_and_restore,
+        test_killed.test_orbax,
     ),
     "The command line": (test_command_line.test_train_and_evaluate, test_command_line.test_export),
     "`evaluation.compare`, `tuning`": ("compared", "tuned", "multiply_accumulates"),
