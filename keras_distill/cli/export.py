@@ -31,6 +31,11 @@ def main(
     folder = pathlib.Path(flags.output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output={folder} isn't empty: name a new folder.")
+    if flags.package is not None and flags.target != "android":
+        raise ValueError(
+            f"--package={flags.package} names the Kotlin package of an app, which "
+            f"--target={flags.target} doesn't make: leave it out."
+        )
     student = models.load(arguments[0])
     trained = "float32" if quantization.is_quantize_aware(student) else "int8"
     loaded = datasets.load(flags)

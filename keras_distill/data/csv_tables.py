@@ -123,28 +123,30 @@ def _lines(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
     is_compressed = path.suffix.lower() == ".gz"
     delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
     opened = gzip.open if is_compressed else open
-    rows = []
     try:
         with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter=delimiter)
             header = next(reader, [])
-            for row in reader:
-                if len(row) != len(header):
-                    raise ValueError(
-                        f"{path}, line {reader.line_num}: {len(row)} values where the first line "
-                        f"names {len(header)} columns."
-                    )
-                rows.append(row)
+            numbered = [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} isn't text in UTF-8: {error}. Convert it first.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error, csv.Error) as error:
         raise ValueError(f"{path} can't be read as a table: {error}") from error
-    if not rows:
+    # Many programs end a file with blank lines.
+    while numbered and not numbered[-1][1]:
+        numbered.pop()
+    if not numbered:
         raise ValueError(f"{path} holds no examples.")
+    for line, row in numbered:
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path}, line {line}: {len(row)} values where the first line names "
+                f"{len(header)} columns."
+            )
     for name in header:
         if header.count(name) > 1:
             raise ValueError(f"{path} has two columns of the name {name!r}: rename one.")
-    return header, rows
+    return header, [row for _, row in numbered]
 
 
 def _column(values: tuple[str, ...]) -> np.ndarray:

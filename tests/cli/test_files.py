@@ -29,6 +29,10 @@ def test_export_refuses_what_it_cannot_do(trained, kit, capsys):
         ([], "name one model"),
         ([model, "--data=digits.npz"], "--output"),
         ([model, "--data=digits.npz", "--output=kit"], "isn't empty"),
+        (
+            [model, "--data=digits.npz", "--output=k", "--target=micro", "--package=a.b"],
+            "--package=a.b names the Kotlin package of an app, which --target=micro",
+        ),
         ([model, "--data=digits.npz", "--output=k2", "--target=toaster"], "toaster"),
         (
             [model, "--data=digits.npz", "--output=k2", "--target=micro", "--quantization=dynamic"],

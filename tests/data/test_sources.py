@@ -328,6 +328,15 @@ def test_california_housing(data_dir, tmp_path):
     assert set(y.tolist()) <= set(prices)
 
 
+def test_table_may_end_in_blank_lines(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n3,4\n\n\n")
+    np.testing.assert_array_equal(data.read_table(path)["b"], [2, 4])
+    path.write_text("a,b\n1,2\n\n3,4\n")
+    with pytest.raises(ValueError, match="line 3: 0 values where the first line names 2"):
+        data.read_table(path)
+
+
 @pytest.mark.parametrize(
     ("lines", "target", "says"),
     [
