@@ -1,5 +1,6 @@
 """Each example from end to end on a small slice of its real data."""
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -10,6 +11,8 @@ import keras
 import numpy as np
 import pytest
 import staging
+
+import keras_distill
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
@@ -90,6 +93,45 @@ def test_voice_activity(data_dir, tmp_path):
     assert result["teacher"] > 0.9
     assert result["bytes"] <= 16 * 1024
     assert (tmp_path / "firmware" / "student_front_end.h").is_file()
+
+
+def test_the_detector_has_the_outputs_of_its_head():
+    import detection
+
+    model = detection.detector((4, 4, 8), 1, classes=3)
+    names = ["Platelets", "RBC", "WBC"]
+    head = keras_distill.detection.Head(detection.SIZE, detection.STRIDES, names, "edges")
+    boxes, scores = head.decode(model(np.zeros((1, *detection.SIZE, 3), "float32")))
+    assert boxes.shape == (1, head.places, 4)
+    # Before training, no place is believed to have an object.
+    assert scores.max() < 0.1
+
+
+def test_places_and_bins_of_the_detector_can_say_where_cells_are(data_dir, rng):
+    """Outputs that agree with the targets of real boxes score nearly 1."""
+    pytest.importorskip("pycocotools")
+    import detection as example
+
+    from keras_distill import detection
+
+    with pytest.warns(UserWarning, match="1 boxes without area, dropped"):
+        cells = detection.read_voc(data_dir / "bccd", "val")
+    cells = dataclasses.replace(cells, images=cells.images[:12])
+    head = detection.Head(example.SIZE, example.STRIDES, cells.class_names, "edges")
+    data = detection.dataset(cells, example.SIZE)
+    given = next(iter(data.map(lambda _, boxes: boxes).batch(12)))
+    _, y = next(iter(data.map(detection.targets(head)).batch(12)))
+    # Two neighboring bins hold a distance between them.
+    near = 1 - np.abs(np.array(y["boxes"])[..., None] - np.arange(example.BINS))
+    outputs = {
+        "classes": 20 * np.array(y["classes"]) - 10,
+        "boxes": np.log(near.clip(1e-6)),
+    }
+    found = head.detections(outputs)
+    truth, labels = np.array(given["boxes"]), np.array(given["labels"])
+    scores, _ = detection.average_precision(truth, labels, found, len(cells.class_names))
+    assert scores["ap50"] > 0.95
+    assert scores["map"] > 0.9
 
 
 @pytest.mark.nightly
