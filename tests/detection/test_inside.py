@@ -73,6 +73,7 @@ def test_float_file_finds_what_the_head_finds(trained, tmp_path):
     assert sorted(found) == ["Detections.kt", "app/student/src/main/kotlin/Detections.kt"]
 
 
+@pytest.mark.long
 def test_int8_file_decodes_in_float_and_is_within_a_point(trained):
     """Nothing is warned of, for it is judged by what it finds, not by the order of rows."""
     pytest.importorskip("pycocotools")
@@ -103,6 +104,7 @@ def test_int8_file_decodes_in_float_and_is_within_a_point(trained):
     assert tflite.load(made.tflite, student=other).verify(x)["verdict"] == "fail"
 
 
+@pytest.mark.long
 def test_quantize_aware_students_decode_in_float(trained):
     student, x, _ = trained
     aware = keras_distill.quantization.quantize_aware(student, rectangles(100, 2)[0])

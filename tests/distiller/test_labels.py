@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sweeps import rest_is_long
 
 import keras_distill
 from keras_distill.losses import SoftTargets
@@ -34,7 +35,7 @@ def test_labels_are_demanded_where_alpha_weighs_them(dense, batch, cross_entropy
         distiller.fit(batch[0], verbose=0)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", rest_is_long([False, True], [True]))
 def test_missing_labels_weigh_nothing(dense, batch, cross_entropy, formulas, jit_compile):
     x, y, _ = batch
     known = np.arange(32) % 3 > 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from sweeps import rest_is_long
 
 import keras_distill
 from keras_distill.losses import SoftTargets
@@ -35,7 +36,7 @@ def data():
     return rng.normal(size=(32, 4)).astype("float32"), rng.integers(0, 3, 32)
 
 
-@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("labels", rest_is_long([False, True], [True]))
 def test_no_validation_loss_where_there_is_none(data, labels, tmp_path):
     """What monitors it says so, as in Keras, and goes on; a regularizer alone is no such loss."""
     x, y = data
@@ -63,7 +64,7 @@ def test_no_validation_loss_where_there_is_none(data, labels, tmp_path):
     assert set(history) == expected
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize("steps_per_execution", rest_is_long([1, 3], [3]))
 def test_evaluation_without_a_loss(data, steps_per_execution):
     """A list of results keeps the place of the loss."""
     x, y = data
@@ -94,7 +95,7 @@ def test_validation_without_labels_beside_training_with_them(data):
     assert not [name for name in history if name.startswith("val_")]
 
 
-@pytest.mark.parametrize("with_teacher", [False, True])
+@pytest.mark.parametrize("with_teacher", rest_is_long([False, True], [True]))
 def test_validation_labels_that_are_all_missing(data, formulas, with_teacher):
     """Of them there is no loss and no accuracy, which would be 0; one that is known has both."""
     x, y = data
@@ -127,7 +128,7 @@ def test_validation_labels_that_are_all_missing(data, formulas, with_teacher):
     assert set(results) == {name.removeprefix("val_") for name in expected}
 
 
-@pytest.mark.parametrize("container", [dict, list])
+@pytest.mark.parametrize("container", rest_is_long([dict, list], [list]))
 def test_labels_of_one_output_that_are_all_missing(data, container):
     """Nothing is reported of that output; the other has the values that it has by itself."""
     x, y = data
@@ -171,7 +172,7 @@ def test_labels_of_one_output_that_are_all_missing(data, container):
     np.testing.assert_allclose(values[1:][own], np.array(whole)[1:][own])
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("alpha", rest_is_long([0.0, 0.3], [0.3]))
 def test_the_teacher_in_validation(data, formulas, alpha):
     """With `validate_with_teacher`, validation reports what training reports."""
     x, y = data
@@ -235,7 +236,10 @@ def test_what_is_best_for_the_objective_is_restored(data, formulas, tmp_path):
 
 @pytest.mark.parametrize(
     ("endings", "jit_compile"),
-    [((None, "softmax"), True), (("softmax", None), False), (("softmax", "softmax"), False)],
+    rest_is_long(
+        [((None, "softmax"), True), (("softmax", None), False), (("softmax", "softmax"), False)],
+        [(("softmax", None), False)],
+    ),
 )
 def test_the_teachers_metrics(data, endings, jit_compile):
     """In the very batches that the student sees, in the form of the student's outputs."""

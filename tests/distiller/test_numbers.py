@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from sweeps import rest_is_long
 
 import keras_distill
 from keras_distill.losses import SoftTargets
@@ -39,7 +40,10 @@ def trained(batch, cross_entropy, optimizer=None, **compile_arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}],
+    rest_is_long(
+        [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}],
+        [{"jit_compile": True}],
+    ),
     ids=str,
 )
 def test_compiled_or_eager_or_several_steps_give_the_same(batch, cross_entropy, arguments):

@@ -12,10 +12,7 @@ import small
 
 GOLDEN = {name: small.golden(name) for name in ("exports", "fits", "saved")}
 #: One case of each kind, which `make test` runs; `make test-long` runs the others.
-SHORT = (
-    *("conv-micro-int8", "conv-micro-aware_int8"),
-    *("soft_targets", "missing_label", "file"),
-)
+SHORT = ("conv-micro-aware_int8", "soft_targets")
 
 
 @pytest.fixture(scope="module")
