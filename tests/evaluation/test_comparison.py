@@ -221,7 +221,7 @@ def constant(*shape):
         ({"a": constant(4, 3)}, [0.0, 1, 1, 0], {}, "If they are classes, give task='class"),
         ({"a": constant(4, 1)}, [0.5, np.nan, 1, 0], {}, "labels hold NaN"),
         ({"a": constant(4, 3)}, [0, 1, 2], {}, "same number of samples"),
-        ({"a": constant(4, 3)}, [0] * 4, {"task": "ranking"}, "`task` must be one of"),
+        ({"a": constant(4, 3)}, [0] * 4, {"task": "sorting"}, "`task` must be one of"),
         ({"a": constant(4, 3)}, [0] * 4, {"class_names": ["x"]}, "must name 3 classes"),
         ({"a": []}, [0] * 4, {}, "empty list"),
         ({"a": constant(4, 3)}, ["x"] * 4, {}, "Labels must be numbers.*Received the label .*x"),

@@ -7,7 +7,7 @@ import backend_cases
 import pytest
 import test_command_line
 import test_conversion
-import test_killed
+import test_killed_runs
 import test_training_on_jax
 import test_what_is_refused
 from loss_cases import CASES as LOSSES
@@ -50,9 +50,9 @@ SHOWN = {
     ),
     DEVICES: (test_training_on_jax.test_several_devices_make_the_same_update,),
     "Checkpoints; resuming by `BackupAndRestore`, `OrbaxCheckpoint`": (
-        test_killed.test_checkpoints_load,
-        test_killed.test_backup_and_restore,
-        test_killed.test_orbax,
+        test_killed_runs.test_checkpoints_load,
+        test_killed_runs.test_backup_and_restore,
+        test_killed_runs.test_orbax,
     ),
     "The command line": (test_command_line.test_train_and_evaluate, test_command_line.test_export),
     "`evaluation.compare`, `tuning`": ("compared", "tuned", "multiply_accumulates"),

@@ -463,7 +463,7 @@ def test_sounds_that_do_not_fit_are_refused(listening, stream, front_end, sound,
     with pytest.raises(ValueError, match="40 features a frame.*frames of shape .4,."):
         stream.save(tmp_path / "kit", **given)
     phone = tflite.convert(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))
-    with pytest.raises(ValueError, match="`front_end` and `sources` are for microcontrollers"):
+    with pytest.raises(ValueError, match="`recording` and `front_end` are for microcontrollers"):
         phone.save(tmp_path / "kit", **given)
 
 
