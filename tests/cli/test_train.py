@@ -56,6 +56,7 @@ def test_the_numbers_of_the_comparison_are_those_of_the_models(trained, digits):
         assert row["accuracy"] == pytest.approx(right.numpy().mean())
 
 
+@pytest.mark.long
 def test_settings_give_the_same_run_again(trained, capsys):
     arguments = ["train", f"--flagfile={trained / 'settings.flags'}", "--output=again", "--json"]
     assert cli.main([*arguments, "--nobaseline", "--verbosity=-1"]) == 0

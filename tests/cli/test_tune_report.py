@@ -37,6 +37,7 @@ def test_tune_leaves_flags_for_train(searched, capsys):
     assert settings == (searched / "best.flags").read_text()
 
 
+@pytest.mark.long
 def test_a_search_goes_on(searched, capsys):
     assert cli.main(["tune", f"--resume={searched}", "--json", "--verbosity=-1"]) == 0
     again = json.loads(capsys.readouterr().out)

@@ -69,6 +69,7 @@ def test_a_loaded_distiller_goes_on_bit_for_bit(digits, cross_entropy, tmp_path)
     assert loaded.evaluate(steps(digits), verbose=0) == distiller.evaluate(steps(digits), verbose=0)
 
 
+@pytest.mark.long
 def test_checkpoints_and_early_stopping_on_a_fresh_distiller(digits, cross_entropy, tmp_path):
     distiller, _ = distiller_of(cross_entropy)
     callbacks = [

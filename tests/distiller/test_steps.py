@@ -68,9 +68,7 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", rest_is_long(list(DATA), ["arrays", "generator", "dataset without weights"])
-)
+@pytest.mark.parametrize("kind", rest_is_long(list(DATA), ["arrays"]))
 def test_steps_are_those_of_keras(counted, batch, kind):
     ours, keras_own = (counted(metrics=["accuracy"], jit_compile=False) for _ in range(2))
     keras_own.make_train_function()

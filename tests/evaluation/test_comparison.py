@@ -296,6 +296,7 @@ def test_data_of_another_form_is_refused(data, message):
         compare({"a": constant(2, 2)}, data)
 
 
+@pytest.mark.long
 def test_labels_are_reported_as_classes(tmp_path):
     y = np.array([2, 0, 1, 2])
     models = {"teacher": Constant(np.eye(3)[y] * 5), "a": Constant(np.eye(3)[[1, 0, 1, 2]] * 5)}

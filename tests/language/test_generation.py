@@ -120,6 +120,7 @@ def test_drawing_is_repeatable_and_cold_drawing_greedy(causal, prompts):
     np.testing.assert_array_equal(cold, generate(model, prompts, **options))
 
 
+@pytest.mark.long
 def test_targets_are_what_generate_writes(translating, sources, tmp_path):
     model = translating()
     options = {"target": "target", "start": START, "end": END, "length": LENGTH, "beams": 3}

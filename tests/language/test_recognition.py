@@ -99,6 +99,7 @@ def _ctc(log_p, tokens):
     return -special.logsumexp(alpha[-2:])
 
 
+@pytest.mark.long
 def test_what_a_teacher_recognizes_are_labels(utterances):
     """And a stream of the student recognizes what the student does."""
     teacher, student = recognizer(16), recognizer(8)

@@ -77,6 +77,7 @@ def test_padding_counts_for_nothing(sentences):
         np.testing.assert_allclose(loss(theirs, ours), divergence, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_labels_in_the_same_chunks(sentences):
     """`label_weight` is `alpha` with the cross-entropy of `compile`."""
     teacher, labels = language_model(16, 1), np.roll(sentences, -1, axis=1)

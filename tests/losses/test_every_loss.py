@@ -103,6 +103,7 @@ def test_weights_of_values_in_double_precision(rng):
     assert float(value) == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.long
 @every_loss
 def test_batch_of_one(case):
     teacher, student, labels = case.arrays()
@@ -114,7 +115,7 @@ def test_batch_of_one(case):
     assert all(np.isfinite(leaf).all() for leaf in keras.tree.flatten(gradient))
 
 
-@every_loss
+@pytest.mark.parametrize("case", rest_is_long(CASES, ONE_OF_A_CLASS), ids=lambda case: case.name)
 @pytest.mark.parametrize("fill", rest_is_long([0.0, 0.1, -3.0], [0.1]))
 def test_all_equal_values_keep_the_gradient_finite_and_small(case, fill):
     teacher, student, labels = case.arrays()
@@ -129,7 +130,7 @@ def test_all_equal_values_keep_the_gradient_finite_and_small(case, fill):
         assert np.isfinite(same)
 
 
-@every_loss
+@pytest.mark.parametrize("case", rest_is_long(CASES, ONE_OF_A_CLASS), ids=lambda case: case.name)
 def test_float16(case):
     """Half precision outputs are compared in float32; a loss in float16 is right to its digits."""
     teacher, student, labels = case.arrays()

@@ -66,6 +66,7 @@ def test_presets_on_convolutional_models(digits):
     assert 0 < history["review"][0] < 10
 
 
+@pytest.mark.long
 def test_minilm_ignores_padding():
     """The attention layer's own output brings the mask: what stands behind it can't matter."""
     rng = np.random.default_rng(0)

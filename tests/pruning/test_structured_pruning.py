@@ -289,6 +289,7 @@ def test_bytes_of_the_file_are_met(models):
     artifact.verify(x)
 
 
+@pytest.mark.long
 def test_arena_that_cannot_be_met(models):
     x = zoo.inputs(models["stack"], 8)
     export = {"target": "micro", "quantization": "int8", "calibration": x}

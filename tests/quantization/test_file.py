@@ -87,7 +87,10 @@ def test_runtimes_agree_with_the_simulation(runtime, aware_student, artifact, sp
 
 @pytest.mark.parametrize(
     ("io", "ends"),
-    [("float32", ("QUANTIZE", "DEQUANTIZE")), ("uint8", ("QUANTIZE", "QUANTIZE"))],
+    [
+        pytest.param("float32", ("QUANTIZE", "DEQUANTIZE"), marks=pytest.mark.long),
+        ("uint8", ("QUANTIZE", "QUANTIZE")),
+    ],
 )
 def test_ports_of_other_types(io, ends, aware_student, artifact, split):
     made = tflite.convert(aware_student, io=io)

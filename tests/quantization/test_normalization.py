@@ -64,6 +64,7 @@ def test_rows_without_variance(options, scale, bits):
         np.testing.assert_array_equal(apart[:, 4:], 0)
 
 
+@pytest.mark.long
 def test_training_without_calibration_stays_finite():
     x, model = rows(30.0), student(epsilon=1e-5)
     aware = quantization.quantize_aware(model)

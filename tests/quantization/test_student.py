@@ -135,6 +135,7 @@ def test_training_stops_and_goes_on(split, tmp_path):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_freezing_in_the_middle_of_fit(float_student, split):
     (x, y), _ = split
     x, y = x[:128], y[:128]

@@ -39,6 +39,7 @@ def test_loss_and_gradient_are_those_of_the_paper(dense, x, formulas, cross_entr
         np.testing.assert_allclose(step, 0.1 * targets[i].mean(0), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.long
 def test_fit_evaluate_predict_save(dense, x, tmp_path, cross_entropy):
     students = [dense(seed=1, name="one"), dense(seed=2, name="two")]
     y = np.arange(16) % 3

@@ -238,6 +238,7 @@ def test_several_outputs_and_inputs(rng, tmp_path, formulas):
         assert history[f"soft_targets_{name}"] == [pytest.approx(expected, rel=1e-4)]
 
 
+@pytest.mark.long
 def test_an_ensemble_is_stored_at_its_temperature(dense, examples, tmp_path, loss_of):
     x, student = examples[0], dense(CLASSES, seed=2)
     ensemble = Ensemble([dense(CLASSES, seed=3), dense(CLASSES, seed=4)], "entropy")
@@ -288,6 +289,7 @@ def test_views_are_redrawn_with_their_answers(digits, tmp_path):
         Stored(tmp_path / "a")
 
 
+@pytest.mark.long
 def test_views_follow_from_the_seed_of_an_epoch(digits, tmp_path):
     """A run that goes on after its first epoch sees the views of its second."""
     keras.utils.set_random_seed(1)  # With 0, TensorFlow can't draw by a seed that is a tensor.
@@ -475,6 +477,7 @@ def test_another_teacher_is_found(dense, model, dataset, copy):
         store(model, dataset, copy, verbose=0, **EXACT)
 
 
+@pytest.mark.long
 def test_another_data_set_is_found(model, dataset, examples, copy):
     arguments = {"features": ["hidden"], "verbose": 0, **EXACT}
     for other in (examples[0][::-1], examples[0] * 1.01):

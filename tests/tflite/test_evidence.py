@@ -161,6 +161,7 @@ class TestRanges:
         assert (found[1] > 0.9 * high) == kept
         assert found[0] < 0.6 * low
 
+    @pytest.mark.long
     @pytest.mark.filterwarnings("ignore:As int8, output 'logits' is off:UserWarning")
     def test_an_outlier_costs_less(self, student, split):
         x = split[0][0][:200].copy()
@@ -343,6 +344,7 @@ class TestShapes:
         assert artifact.predict(x).shape == (7, 10)
         np.testing.assert_array_equal(artifact.predict(x)[5:], artifact.predict(x[5:]))
 
+    @pytest.mark.long
     @pytest.mark.parametrize("target", [pytest.param("android", marks=pytest.mark.long), "micro"])
     def test_static_batch_is_saved_and_looked_into(self, student, split, tmp_path, target):
         x = split[0][0][:50]

@@ -21,6 +21,7 @@ def report(artifact):
     return firmware.measure(artifact, root)
 
 
+@pytest.mark.long
 def test_firmware_is_linked_and_run(artifact, report):
     assert artifact.report["firmware"] == report
     assert report["flash"] == report["text"] + report["rodata"] + report["data"]

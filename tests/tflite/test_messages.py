@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sweeps import rest_is_long
 
 from keras_distill import quantization, tflite
 
@@ -159,7 +160,7 @@ class TestDenseLayersIn16Bits:
             expected = student.predict(x, verbose=0)
             assert np.sqrt(np.mean((artifact.predict(x) - expected) ** 2)) < 0.02 * expected.std()
 
-    @pytest.mark.parametrize("by_layer", [False, True])
+    @pytest.mark.parametrize("by_layer", rest_is_long([False, True], [False]))
     def test_of_aware_students_are_convolutions(self, by_layer):
         """Which take the trained scales of each output, bit for bit."""
 

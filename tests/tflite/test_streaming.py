@@ -52,8 +52,7 @@ def on_windows(artifact, recording, window, starts, runtime=None):
     rest_is_long(
         list(itertools.product(streamed_students.STUDENTS, FORMS)),
         [
-            *((streamed_students.residual, "trained"), (streamed_students.causal, "float32")),
-            *((streamed_students.same, "int8"), (streamed_students.flat, "int8")),
+            *((streamed_students.residual, "trained"), (streamed_students.same, "int8")),
         ],
     ),
 )
@@ -73,7 +72,7 @@ def test_stream_gives_what_windows_give(build, form):
                 assert row["on_padded_windows"] is None
 
 
-@pytest.mark.parametrize("quantization", ["float16", "int16x8", "int4"])
+@pytest.mark.parametrize("quantization", rest_is_long(["float16", "int16x8", "int4"], ["int16x8"]))
 def test_other_quantizations_stream_as_they_are(quantization):
     student = student_of(streamed_students.causal)
     data = streamed_students.windows(student)
@@ -264,6 +263,7 @@ def test_limits_of_a_frame_are_kept(wake):
         tflite.Stream(max_macs=0)
 
 
+@pytest.mark.long
 def test_stream_that_differs_is_refused():
     """Its weights are changed after the file of windows was made."""
     artifact = windows_of(streamed_students.causal, "int8")
