@@ -207,9 +207,11 @@ class ContrastiveMemory(keras.layers.Layer):
             means.append(peak + ops.log(total / count))
         estimate = ops.stop_gradient(ops.stack(means)) + math.log(self.samples)
         is_first = ops.logical_and(ops.equal(self.is_started, 0), count > 0)
-        log_z = ops.where(is_first, estimate, self.log_z)
+        # JAX compiles no operation on a variable itself.
+        log_z, is_started = map(ops.convert_to_tensor, (self.log_z, self.is_started))
+        log_z = ops.where(is_first, estimate, log_z)
         self.log_z.assign(log_z)
-        self.is_started.assign(ops.where(is_first, 1.0, self.is_started))
+        self.is_started.assign(ops.where(is_first, 1.0, is_started))
         return log_z
 
     def remember(
@@ -229,7 +231,7 @@ def _rows(memory, keys):
     """Rows of a variable."""
     if keras.backend.backend() == "tensorflow":
         return tf.gather(memory.value, keys)
-    return ops.take(memory, keys, axis=0)
+    return ops.take(ops.convert_to_tensor(memory), keys, axis=0)
 
 
 def _add_rows(memory, keys, change):
