@@ -24,6 +24,7 @@ TASKS = {
     "text_classification": "news topics, AG News: accuracy",
     "tabular_regression": "prices, California housing: R²",
     "voice_activity": "voice activity in noise, FSDD: area under ROC",
+    "detection": "blood cells found, BCCD with 8 labeled images: mAP",
     "images": "clothes, Fashion-MNIST with 1,000 labels: accuracy",
     "demo": "handwritten digits, the demo: accuracy",
 }
