@@ -43,6 +43,7 @@ def python(program, *arguments, **environment):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("level", ["", pytest.param("3", marks=pytest.mark.nightly)])
 def test_importing_the_package_changes_no_file_descriptor(level):
     """Nor does it print: what TensorFlow says at its start is the command's business."""

@@ -195,6 +195,7 @@ def test_a_network_of_keras_applications_reads_bytes_in_gray(rng):
     np.testing.assert_allclose(model(x), head(read), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_table_is_regressed_and_layers_are_matched(tmp_path, rng):
     x = rng.normal(size=(300, 3))
     lines = [f"{a},{b},{c},{a + 2 * b - c}" for a, b, c in x]
@@ -294,6 +295,7 @@ def test_integers_that_are_regressed_are_told(kinds, capsys):
     assert err.count("distinct integers") == 1
 
 
+@pytest.mark.long
 def test_bytes_that_are_not_rescaled_are_told(tfds_dir, tmp_path, capsys):
     arguments = ["--data=mnist", f"--data_dir={tfds_dir}", "--nodownload", *SMALL[1:3]]
     arguments += ["--epochs=1", "--batch_size=500"]

@@ -62,6 +62,7 @@ def test_ctrl_c_that_is_swallowed_stops_a_search(trained, capsys, monkeypatch):
     assert capsys.readouterr().err.endswith("Go on with: keras-distill tune --resume=no_end\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("loss", "search"), [("DIST", "alpha"), ("LogitMSE", "alpha")])
 def test_what_is_not_searched_is_left_to_the_loss(trained, monkeypatch, loss, search):
     seen = []
@@ -72,6 +73,7 @@ def test_what_is_not_searched_is_left_to_the_loss(trained, monkeypatch, loss, se
     assert seen == [None, None]  # Once to check the settings, once for the trial.
 
 
+@pytest.mark.long
 def test_a_search_starts_from_the_temperature_of_the_loss(trained, monkeypatch):
     seen = []
     monkeypatch.setattr(Plan, "distiller", recorded(Plan.distiller, seen))

@@ -58,6 +58,7 @@ def as_detections(outputs):
     return detection.Detections(outputs["boxes"], outputs["scores"], outputs["labels"])
 
 
+@pytest.mark.long
 def test_float_file_finds_what_the_head_finds(trained, tmp_path):
     student, x, _ = trained
     want = HEAD.detections(student.predict(x, verbose=0), score=0.3, most=20)
@@ -116,6 +117,7 @@ def test_quantize_aware_students_decode_in_float(trained):
     assert made.verify(x)["verdict"] == "pass"
 
 
+@pytest.mark.long
 def test_raw_outputs_of_another_head_and_microcontrollers_are_refused(trained):
     student = trained[0]
     with pytest.raises(ValueError, match="places, and boxes as"):

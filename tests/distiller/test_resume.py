@@ -180,6 +180,7 @@ def two_outputs(width):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind", rest_is_long(["learned weights", "several outputs"], ["several outputs"])
 )

@@ -23,7 +23,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Pages that train and convert for so long that `make test-long` runs them.
 LONG = {
-    *("README", "command_line", "data", "dense_prediction", "evaluation", "export", "language"),
+    *("README", "backends", "command_line", "data", "dense_prediction", "distiller", "evaluation"),
+    *("export", "language"),
     *("keras_distillation", "methods", "quantization", "smaller", "streaming", "teachers"),
 } | {page.stem for page in PAGES if page.stem.startswith("on_")}
 #: What needs a board.

@@ -159,6 +159,7 @@ def test_curves_have_the_colors_of_their_candidates(comparison, tmp_path, monkey
         comparison.report(tmp_path, histories={"x": {"epochs": 1}})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "task",
     rest_is_long(

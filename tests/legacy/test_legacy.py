@@ -90,6 +90,7 @@ def types_of(file):
     return {flatbuffer_utils.type_to_name(t.type) for t in model.subgraphs[0].tensors}
 
 
+@pytest.mark.long
 def test_one_step_is_that_of_the_keras_3_distiller(trained, split):
     """Same losses, same weights after a step of plain gradient descent."""
     x, y = (part[:32] for part in split[0])

@@ -56,7 +56,7 @@ def test_equal_teacher_and_student_cost_nothing_and_pull_nowhere(case):
     assert_structures_close(gradient, keras.tree.map_structure(np.zeros_like, teacher), atol=5e-5)
 
 
-@every_loss
+@pytest.mark.parametrize("case", rest_is_long(CASES, ONE_OF_A_CLASS), ids=lambda case: case.name)
 def test_sample_weights_and_rows_of_weight_0(case):
     """A row of weight 0 influences nothing, whatever it holds; the others keep their weights."""
     teacher, student, labels = case.arrays()

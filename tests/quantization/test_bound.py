@@ -59,6 +59,7 @@ def measured(request):
     return bound, np.max(apart, axis=(0, 1, 2, 3))
 
 
+@pytest.mark.long
 def test_no_runtime_is_farther_than_the_bound(measured):
     bound, apart = measured
     assert (apart <= bound).all()

@@ -151,7 +151,7 @@ def test_a_file_with_a_float_tensor_is_refused(aware_student, artifact):
         pytest.param({"weight_bits": 4}, marks=pytest.mark.long),
         pytest.param({"learned_steps": True}, marks=pytest.mark.long),
         pytest.param({"weight_bits": 4, "learned_steps": True}, marks=pytest.mark.nightly),
-        {"activation_bits": 16},
+        pytest.param({"activation_bits": 16}, marks=pytest.mark.long),
         pytest.param(
             {"layers": {"pointwise": {"weights": 4}, "logits": {"activations": 16}}},
             marks=pytest.mark.long,
@@ -173,6 +173,7 @@ def test_other_precisions(options, float_student, split):
     assert np.mean(np.argmax(outputs, -1) == answers) > 0.97
 
 
+@pytest.mark.long
 def test_int4_weights_take_half_a_byte(float_student, split):
     model = quantization.quantize_aware(float_student, split[0][0][:256], weight_bits=4)
     made = tflite.convert(model, io="int8")
@@ -188,6 +189,7 @@ def test_int4_weights_take_half_a_byte(float_student, split):
     np.testing.assert_array_equal(integers, np.moveaxis(np.round(kernel / scale), -1, 0))
 
 
+@pytest.mark.long
 def test_a_layer_that_stays_float(float_student, split):
     model = quantization.quantize_aware(
         float_student, split[0][0][:256], layers={"pointwise": None}

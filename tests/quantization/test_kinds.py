@@ -97,7 +97,7 @@ def test_resizing_that_cannot_be_exported_is_refused_before_training(layer, mess
 @pytest.mark.parametrize(
     "layer",
     [
-        layers.Resizing(4, 4, crop_to_aspect_ratio=True),
+        pytest.param(layers.Resizing(4, 4, crop_to_aspect_ratio=True), marks=pytest.mark.long),
         pytest.param(layers.Resizing(12, 9), marks=pytest.mark.long),
         pytest.param(layers.Resizing(5, 5, interpolation="nearest"), marks=pytest.mark.long),
         pytest.param(layers.UpSampling2D((2, 3)), marks=pytest.mark.long),

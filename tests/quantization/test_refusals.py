@@ -67,6 +67,7 @@ def test_recurrent_layers_and_masks():
         quantization.quantize_aware(model)
 
 
+@pytest.mark.long
 def test_a_recurrent_layer_that_stays_float():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 5, 4)).astype("float32")

@@ -38,6 +38,7 @@ def test_firmware_is_linked_and_run(artifact, report):
         firmware.measure(artifact, max_flash="1KB")
 
 
+@pytest.mark.long
 def test_stack_is_that_of_the_deepest_operator(report):
     """A mean's is a third of a convolution's or a dense layer's, beside which it doesn't show."""
     inputs = keras.Input((4, 4, 2))

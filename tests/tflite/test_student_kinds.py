@@ -42,6 +42,7 @@ REPEATS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "quantization"),
     [

@@ -103,6 +103,7 @@ def _pairs(expected, got):
     return [(expected[name], got[name]) for name in expected]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Not everything is int8. stayed float. SPLIT:UserWarning")
 @pytest.mark.parametrize(
     ("target", "recurrent"),

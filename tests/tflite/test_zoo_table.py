@@ -69,12 +69,14 @@ def check(found, table, column):
         assert zoo_table.agree(value, recorded), (column, row, value, recorded)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", SLICE, ids=str)
 @pytest.mark.parametrize("column", ["android int8", "micro int8"])
 def test_slice_of_the_layers(table, column, shape):
     check(zoo_table.of_layers(shape, SLICE[shape], column), table, column)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STUDENTS)
 def test_slice_of_the_students(table, name):
     check({name: zoo_table.of_student(name, "micro int8")}, table, "micro int8")
