@@ -89,12 +89,15 @@ class Calibrated:
     notes: tuple[str, ...] = ()
 
 
-def read(function: StudentFunction, calibration: Calibration | None) -> Calibrated:
+def read(
+    function: StudentFunction, calibration: Calibration | None, sets_ranges: bool
+) -> Calibrated:
     """Reads calibration data, and warns if they differ from those of training.
 
     Args:
         function: The student, as the file's inputs reach it.
         calibration: The data, or `None`.
+        sets_ranges: Whether the ranges of integers come from them.
     """
     if calibration is None:
         return Calibrated()
@@ -102,6 +105,8 @@ def read(function: StudentFunction, calibration: Calibration | None) -> Calibrat
     given, _ = samples.read(calibration.data, shapes, calibration.samples, argument="calibration")
     arrays = {i.name: given[i.name].astype(function.dtype(i)) for i in function.inputs}
     notes = _all_zero(arrays) + _unlike_training(function, arrays, calibration.training_range)
+    if sets_ranges and not notes and len(next(iter(arrays.values()))) == 1:
+        notes.append("calibration data are a single sample: others are clipped to its ranges")
     for note in notes:
         warnings.warn(
             f"{note}. Calibrate with inputs like those that the file will meet, preprocessed "

@@ -144,7 +144,9 @@ def _check_firmware(request, firmware):
 
 def _converted(request: Request) -> artifact.Artifact:
     """The stages of a conversion."""
-    calibrated = calibration_data.read(request.student, request.calibration)
+    calibrated = calibration_data.read(
+        request.student, request.calibration, not request.is_float and request.way != "trained"
+    )
     converter = converters.WAYS[request.way]()
     try:
         made = _made(request, converter, calibrated)

@@ -119,6 +119,13 @@ class TestLayers:
         worst = max(rows, key=lambda row: row["added"])
         assert "mixer" in worst["layer"]
 
+    @pytest.mark.parametrize("quantization", ["int8", "float16"])
+    def test_a_single_sample_is_told(self, student, split, quantization, recwarn):
+        """Where integers have their ranges from it."""
+        tflite.convert(student, "android", quantization, calibration=split[0][0][:1])
+        told = [str(x.message) for x in recwarn if "a single sample" in str(x.message)]
+        assert len(told) == (quantization == "int8")
+
     def test_clipping_is_counted(self, student, split):
         with pytest.warns(UserWarning, match="meets calibration data"):
             artifact = tflite.convert(student, "android", "int8", calibration=split[0][0][:1] * 0.1)
