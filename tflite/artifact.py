@@ -35,8 +35,8 @@ from keras_distill.tflite.student_function import StudentFunction
 from keras_distill import _files, samples
 
 if TYPE_CHECKING:
+    from keras_distill.tflite.kit_sources import Sources
     from keras_distill.tflite.micro.front_end import FrontEnd
-    from keras_distill.tflite.micro.sources import Sources
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

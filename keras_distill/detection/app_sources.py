@@ -1,8 +1,6 @@
 """What an app or firmware needs to turn a file's outputs into detections, in Kotlin and C++."""
 
 import dataclasses
-import importlib.resources
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +240,7 @@ def _expected(found: Detections) -> dict[str, str]:
 
 
 def _filled(template: str, values: Mapping[str, Any]) -> str:
-    """A template with every `@NAME@` replaced."""
-    text = (importlib.resources.files(__package__) / "templates" / template).read_text()
-    return re.sub(r"@([A-Z_]+)@", lambda match: str(values[match[1]]), text)
+    """A template of this room with every `@NAME@` replaced."""
+    from keras_distill.tflite.micro import sources
+
+    return sources.filled(template, values, __package__)

@@ -38,7 +38,8 @@ def calibrate(model: keras.Model, data: Any) -> None:
 
     def observe(layer: AnyRange) -> Callable[[Any], None]:
         def observer(x: Any) -> None:
-            extremes = float(ops.min(x)), float(ops.max(x))
+            # PyTorch warns where a tensor with a gradient becomes a number.
+            extremes = tuple(float(ops.convert_to_numpy(y)) for y in (ops.min(x), ops.max(x)))
             if not np.all(np.isfinite(extremes)):
                 raise ValueError(
                     f"Calibration found NaN or infinity in the output of {layer.tensor!r}. Check "

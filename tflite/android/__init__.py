@@ -12,7 +12,7 @@ from keras_distill.tflite import flatbuffer, names
 from keras_distill.tflite.android import kotlin_port
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
 from keras_distill.tflite.android.npu import compile_for_npu, save_ai_pack
-from keras_distill.tflite.micro.sources import Sources
+from keras_distill.tflite.kit_sources import Sources
 from keras_distill.tflite.streaming.decision import Decision
 
 __all__ = ["compile_for_npu", "files", "save_ai_pack"]

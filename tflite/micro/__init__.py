@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from keras_distill.tflite import names
 from keras_distill.tflite.inspect import inspect
+from keras_distill.tflite.kit_sources import Sources
 from keras_distill.tflite.micro import board, library, readme, sources, stream
 from keras_distill.tflite.micro.front_end import FrontEnd
 from keras_distill.tflite.streaming.decision import Decision
@@ -31,7 +32,7 @@ def files(
     decision: Decision | None = None,
     recording: np.ndarray | None = None,
     front_end: FrontEnd | None = None,
-    more: sources.Sources | None = None,
+    more: Sources | None = None,
 ) -> dict[str, str | bytes]:
     """Files of the kit, by relative path.
 

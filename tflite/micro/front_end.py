@@ -26,7 +26,8 @@ def header(front_end: FrontEnd, name: str) -> str:
     values = {"NAME": name, "GUARD": name.upper()}
     values |= {constant: getattr(front_end, constant) for constant in ("RATE", "BANDS", "STEP")}
     if not is_log_mel(front_end):
-        return sources.filled("front_end.h", {**values, "SCALE": getattr(front_end, "SCALE", None)})
+        values["SCALE"] = front_end.SCALE  # type: ignore[attr-defined]
+        return sources.filled("front_end.h", values)
     return sources.filled("log_mel.h", {**values, **_tables(front_end)})
 
 

@@ -3,13 +3,10 @@
 import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 from keras_distill.tflite import names, runtimes
-
-if TYPE_CHECKING:
-    from keras_distill.tflite.artifact import Artifact
 
 _TYPES = {
     "int8": "std::int8_t",
@@ -20,16 +17,6 @@ _TYPES = {
     "float32": "float",
     "bool": "bool",
 }
-
-
-class Sources(Protocol):
-    """What makes further sources of a kit, of which this package knows nothing."""
-
-    def cpp(self, name: str, artifact: "Artifact") -> Mapping[str, str]:
-        """Files by path, for a kit of that namespace. Headers become part of its library."""
-
-    def kotlin(self, package: str, kotlin_class: str, artifact: "Artifact") -> Mapping[str, str]:
-        """Kotlin files by path, for a kit of that package and class."""
 
 
 class Port:
@@ -66,9 +53,9 @@ class Port:
         )
 
 
-def filled(template: str, values: Mapping[str, Any]) -> str:
-    """A template with every `@NAME@` replaced."""
-    text = (importlib.resources.files(__package__) / "templates" / template).read_text()
+def filled(template: str, values: Mapping[str, Any], package: str = __package__) -> str:
+    """A template of a package with every `@NAME@` replaced."""
+    text = (importlib.resources.files(package) / "templates" / template).read_text()
     text = re.sub(r"@([A-Z_]+)@", lambda match: str(values[match[1]]), text)
     return re.sub(r"\n{3,}", "\n\n", text)
 
