@@ -7,7 +7,7 @@ import tensorflow as tf
 import keras_distill
 
 
-def classifier(units, seed, x, y, epochs=3, activation=None):
+def classifier(units, seed, x, y, epochs=3, activation=None, **options):
     """A dense network for the digits, trained for a moment."""
     keras.utils.set_random_seed(seed)
     hidden = (keras.layers.Dense(n, "relu") for n in units)
@@ -22,7 +22,7 @@ def classifier(units, seed, x, y, epochs=3, activation=None):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None)
     model.compile("adam", loss, metrics=["accuracy"])
     model.history = model.fit(
-        x[:1200], y[:1200], epochs=epochs, batch_size=32, verbose=0, validation_split=0.1
+        x[:1080], y[:1080], epochs=epochs, batch_size=32, verbose=0, **options
     )
     return model
 
@@ -30,10 +30,12 @@ def classifier(units, seed, x, y, epochs=3, activation=None):
 @pytest.fixture(scope="session")
 def candidates(digits):
     """A teacher, two runs of a student, and a student that ends in softmax."""
+    x, y = digits
+    rest = x[1080:1200], y[1080:1200]
     return {
-        "teacher": classifier([64], 0, *digits, epochs=6),
-        "student on labels": [classifier([4], seed, *digits, epochs=2) for seed in (1, 2)],
-        "distilled": classifier([8], 3, *digits, activation="softmax"),
+        "teacher": classifier([64], 0, x, y, epochs=6, validation_data=rest),
+        "student on labels": [classifier([4], seed, x, y, epochs=2) for seed in (1, 2)],
+        "distilled": classifier([8], 3, x, y, activation="softmax"),
     }
 
 

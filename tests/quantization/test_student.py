@@ -163,6 +163,7 @@ def test_freezing_in_the_middle_of_fit(float_student, split):
     assert np.any(kernel != np.array(model.get_layer("wide").float_kernel))
 
 
+@pytest.mark.long
 def test_fresh_student_learns_from_the_first_step(split):
     """Without calibration ranges start from the first batch."""
     keras.utils.set_random_seed(0)

@@ -48,6 +48,7 @@ def test_stack_is_that_of_the_deepest_operator(report):
     assert 256 < mean["stack"] < report["stack"] / 2
 
 
+@pytest.mark.long
 def test_max_flash_counts_the_whole(converted, report):
     """The file alone is less than half of it."""
     limit = report["flash"]
