@@ -68,18 +68,21 @@ def _data(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer("seed", 0, "Seed of splits, order, views and weights.", **to)
 
 
+_TASKS = ("classification", "multilabel", "regression")
+_ABOUT_TASKS = (
+    "Whether the labels of a table or an .npz file are classes, several at once (rows of 0 and 1), "
+    "or values. Default: texts, and the integers of an .npz file, are classes; rows of 0 and 1 are "
+    "several classes at once unless each has a single 1; other numbers are values."
+)
+
+
+def _task(flags: absl_flags.FlagValues) -> None:
+    absl_flags.DEFINE_enum("task", None, _TASKS, _ABOUT_TASKS, flag_values=flags)
+
+
 def _examples(flags: absl_flags.FlagValues) -> None:
     """What an example is."""
     to = {"flag_values": flags}
-    absl_flags.DEFINE_enum(
-        "task",
-        None,
-        ["classification", "multilabel", "regression"],
-        "Whether the labels of a table or an .npz file are classes, several at once (rows of 0 and "
-        "1), or values. Default: texts, and the integers of an .npz file, are classes; rows of 0 "
-        "and 1 are several classes at once unless each has a single 1; other numbers are values.",
-        **to,
-    )
     absl_flags.DEFINE_list(
         "image_size",
         None,
@@ -268,8 +271,40 @@ def _kit(flags: absl_flags.FlagValues) -> None:
 
 
 def _evaluate(flags: absl_flags.FlagValues) -> None:
+    to = {"flag_values": flags}
+    absl_flags.DEFINE_enum("split", "test", ["test", "validation"], "Part of the data.", **to)
     absl_flags.DEFINE_enum(
-        "split", "test", ["test", "validation"], "Part of the data.", flag_values=flags
+        "task",
+        None,
+        [*_TASKS, "detection", "segmentation"],
+        f"{_ABOUT_TASKS} For detection, --data is a folder in the layout of Pascal VOC, or a .json "
+        "file of COCO. For segmentation, it is a folder with images in test and, of the same "
+        "names, PNG files of the class of each pixel in testannot; likewise val and valannot.",
+        **to,
+    )
+
+
+def _dense(flags: absl_flags.FlagValues) -> None:
+    """What is asked of detectors and segmenters."""
+    to = {"flag_values": flags}
+    absl_flags.DEFINE_string("images", None, "For a file of COCO: the folder of the images.", **to)
+    absl_flags.DEFINE_list(
+        "class_names",
+        None,
+        "For detection and segmentation: A,B,C, in the order of the outputs. Default: those of the "
+        "annotations, in the order of the alphabet (Pascal VOC) or of their ids (COCO).",
+        **to,
+    )
+    absl_flags.DEFINE_string(
+        "decode",
+        None,
+        "For detection: MODULE:FUNCTION from a candidate's outputs to Detections, such as the "
+        "`detections` of a keras_distill.detection.Head. Default: candidates give boxes, scores "
+        "and labels themselves.",
+        **to,
+    )
+    absl_flags.DEFINE_integer(
+        "missing_label", None, "For segmentation: the class of pixels that don't count.", **to
     )
 
 
@@ -304,14 +339,14 @@ def _profile(flags: absl_flags.FlagValues) -> None:
     )
 
 
-_OF_DATA = (_data, _examples)
+_OF_DATA = (_data, _examples, _task)
 _OF_TRAIN = (*_OF_DATA, _run, _models, _losses, _training, _answers, _stored)
 _DECLARED = {
     "demo": (_demo,),
     "train": _OF_TRAIN,
     "store": (*_OF_DATA, _stored, _store),
     "export": (*_OF_DATA, _export, _kit),
-    "evaluate": (*_OF_DATA, _evaluate, _timing),
+    "evaluate": (_data, _examples, _evaluate, _dense, _timing),
     "report": (_report, _timing),
     "tune": (*_OF_TRAIN, _tune),
     "inspect": (_inspect,),

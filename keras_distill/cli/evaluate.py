@@ -7,6 +7,11 @@ Each candidate is NAME=FILE: a .keras or .h5 file, a .tflite file, which runs in
 runtime, or the folder of a SavedModel. Those called "teacher" and "student on labels" are what the
 others are measured by: agreement with the teacher, and how much of the gap between the two is
 recovered.
+
+Detectors and segmenters are scored with --task=detection and --task=segmentation:
+
+  keras-distill evaluate teacher=teacher.keras phone=kit/student.tflite --task=detection \\
+      --data=cells --image_size=192,256 --decode=heads:detections
 """
 
 import pathlib
@@ -17,7 +22,7 @@ from absl import flags as absl_flags
 from rich.console import Console
 
 from keras_distill import evaluation, tflite
-from keras_distill.cli import datasets, models
+from keras_distill.cli import datasets, labeled_images, models
 from keras_distill.teachers.conversion import KERAS_SUFFIXES
 
 
@@ -54,6 +59,11 @@ def compare(
         if name in candidates:
             raise ValueError(f"two candidates are called {name!r}: name them, NAME=FILE.")
         candidates[name] = candidate
+    if flags.task == "detection":
+        return _of_detectors(flags, candidates, latency_runs)
+    if flags.task == "segmentation":
+        return _of_segmenters(flags, candidates, latency_runs)
+    _refuse(flags, "decode", "images", "missing_label", "class_names")
     loaded = datasets.load(flags)
     for name, candidate in candidates.items():
         models.check(candidate, name, loaded.train.element_spec[0])
@@ -64,6 +74,44 @@ def compare(
         class_names=loaded.class_names,
         latency_runs=latency_runs,
     )
+
+
+def _of_detectors(
+    flags: absl_flags.FlagValues, candidates: dict[str, Any], latency_runs: int
+) -> evaluation.Comparison:
+    _refuse(flags, "missing_label")
+    data, class_names = labeled_images.boxes(flags)
+    return evaluation.compare(
+        candidates,
+        data,
+        task="detection",
+        class_names=class_names,
+        decode=None if flags.decode is None else datasets.function(flags.decode),
+        latency_runs=latency_runs,
+    )
+
+
+def _of_segmenters(
+    flags: absl_flags.FlagValues, candidates: dict[str, Any], latency_runs: int
+) -> evaluation.Comparison:
+    _refuse(flags, "decode", "images")
+    return evaluation.compare(
+        candidates,
+        labeled_images.masks(flags),
+        task="segmentation",
+        class_names=flags.class_names,
+        missing_label=flags.missing_label,
+        latency_runs=latency_runs,
+    )
+
+
+def _refuse(flags: absl_flags.FlagValues, *names: str) -> None:
+    """Raises `ValueError` if a flag is given that the task doesn't read."""
+    for name in names:
+        # `report` passes the flags of `train`, which has none of these.
+        if name in flags and flags[name].value is not None:
+            task = flags.task or "classification"
+            raise ValueError(f"--{name} isn't for --task={task}: leave it out.")
 
 
 def _candidate(argument: str) -> tuple[str, Any]:

@@ -39,7 +39,7 @@ def from_folder(
     decode = _Decoder(rest[0][0], image_size)
     if image_size is None:
         for file in rest[0][:_COMPARED]:
-            decode.require_size(file, _open(file))
+            decode.require_size(file, opened(file))
     parts = [
         tf.data.Dataset.from_tensor_slices(part).map(decode, tf.data.AUTOTUNE)
         for part in (rest, held["validation"], held["test"])
@@ -77,7 +77,7 @@ class _Decoder:
     """
 
     def __init__(self, first: str, size: tuple[int, int] | None):
-        image = _open(first)
+        image = opened(first)
         self.first = first
         self.mode = "L" if image.mode == "L" else "RGB"
         self.size = size
@@ -89,7 +89,7 @@ class _Decoder:
 
     def _decode(self, encoded_path: bytes) -> np.ndarray:
         path = encoded_path.decode()
-        image = _open(path).convert(self.mode)
+        image = opened(path).convert(self.mode)
         height, width, _ = self.shape
         if self.size is not None:
             image = image.resize((width, height), resample=2)
@@ -108,8 +108,12 @@ class _Decoder:
             )
 
 
-def _open(path: str) -> Any:
-    """The image in a file, upright and completely decoded."""
+def opened(path: str) -> Any:
+    """The image in a file, upright and completely decoded.
+
+    Raises:
+        ValueError: If it can't be read, or Pillow is missing.
+    """
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
