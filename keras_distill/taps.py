@@ -24,6 +24,8 @@ def sublayers(layer: Any) -> dict:
     """The operations directly inside `layer`, by name."""
     if isinstance(layer, keras.Model):
         inner = getattr(layer, "operations", layer.layers)
+    elif isinstance(layer, keras.Operation) and not isinstance(layer, keras.layers.Layer):
+        inner = []  # Such as a slice of a tensor.
     else:
         inner = _keras.layers_of(layer, include_self=False, recursive=False)
     return {operation.name: operation for operation in inner}

@@ -79,3 +79,15 @@ def test_run_gives_outputs_and_features():
     np.testing.assert_array_equal(outputs, model(x))
     np.testing.assert_array_equal(b, outputs)
     np.testing.assert_array_equal(np.maximum(a, 0), outputs)
+
+
+def test_a_layer_is_found_beside_operations_that_are_none():
+    """A slice of a tensor is an operation without layers inside."""
+    inner_input = keras.Input((3, 4))
+    hidden = keras.layers.Dense(5, name="hidden")(inner_input)
+    inner = keras.Model(inner_input, hidden[:, 0], name="inner")
+    outer_input = keras.Input((3, 4))
+    outer = keras.Model(outer_input, inner(outer_input)[:, :2])
+    assert taps.resolve(outer, inner.get_layer("hidden"), "student") == "inner/hidden"
+    with pytest.raises(ValueError, match="not part of the student"):
+        taps.resolve(outer, keras.layers.Dense(1), "student")
