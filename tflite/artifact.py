@@ -35,8 +35,8 @@ from keras_distill.tflite.student_function import StudentFunction
 from keras_distill import _files, samples
 
 if TYPE_CHECKING:
+    from keras_distill.tflite.front_ends import FrontEnd
     from keras_distill.tflite.kit_sources import Sources
-    from keras_distill.tflite.micro.front_end import FrontEnd
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -283,9 +283,10 @@ class Artifact:
             recording: Microcontrollers: frames of shape `(time, ...)`, or the samples of a sound
                 where there is a front end, for a program that plays them through the stream and
                 the decision, and prints what is detected.
-            front_end: Microcontrollers: what the frames were computed by, a
-                `keras_distill.data.MicroFeatures` or `keras_distill.data.LogMel`, for the same in
-                C++.
+            front_end: What the frames of a stream were computed by, for the same in C++ or
+                Kotlin: a `keras_distill.data.LogMel`, or, on microcontrollers, a
+                `keras_distill.data.MicroFeatures`. With a decision, the kit listens to a
+                microphone.
             sources: What makes further sources, such as a `keras_distill.detection.BoxSources`,
                 which decodes boxes in C++, and finds them on pictures in Kotlin.
 
@@ -307,13 +308,14 @@ class Artifact:
         else:
             from keras_distill.tflite import android
 
-            if recording is not None or front_end is not None:
+            if recording is not None:
                 raise ValueError(
-                    "`recording` and `front_end` are for microcontrollers: the sources of an app "
-                    "have neither. Leave them out."
+                    "`recording` is for microcontrollers: the sources of an app play none. "
+                    "Leave it out."
                 )
+            heard = android.Heard(decision, front_end)
             files = android.files(
-                self, name, package, description, normalization, variants, decision, sources
+                self, name, package, description, normalization, variants, heard, sources
             )
         files["report.json"] = json.dumps(self.report, indent=2) + "\n"
         files["report.md"] = f"{self.report}\n"

@@ -1,7 +1,9 @@
 import keras
+import numpy as np
 import pytest
+import scipy.signal
 
-from keras_distill import tflite
+from keras_distill import data, tflite
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +43,20 @@ def converted(student, split):
         return done[key]
 
     return convert
+
+
+@pytest.fixture(scope="session")
+def sound(data_dir):
+    """Spoken digits at 16 kHz, silence, and a loud tone that is clipped."""
+    with np.load(data_dir / "fsdd" / "fsdd.npz") as f:
+        audio = f["audio"][: f["offsets"][3]].astype("float64")
+    speech = scipy.signal.resample_poly(audio, 2, 1)
+    tone = 60000 * np.sin(np.arange(8000) / 7)
+    parts = np.concatenate([speech, np.zeros(4800), tone])
+    return np.clip(parts, -(2**15), 2**15 - 1).astype("int16")
+
+
+@pytest.fixture(scope="session")
+def mel():
+    """Windows that are neither a power of two nor whole steps."""
+    return data.LogMel(16000, bands=20, window=0.03, step=0.0125)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from keras_distill.tflite import flatbuffer, names
 from keras_distill.tflite.android import kotlin_port
+from keras_distill.tflite.android.listening import Heard
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
 from keras_distill.tflite.android.npu import compile_for_npu, save_ai_pack
 from keras_distill.tflite.kit_sources import Sources
-from keras_distill.tflite.streaming.decision import Decision
 
-__all__ = ["compile_for_npu", "files", "save_ai_pack"]
+__all__ = ["Heard", "compile_for_npu", "files", "save_ai_pack"]
 
 if TYPE_CHECKING:
     from keras_distill.tflite.artifact import Artifact
@@ -53,7 +53,7 @@ def files(
     description: str,
     normalization: tuple[float, float],
     variants: Sequence["Artifact"],
-    decision: Decision | None = None,
+    heard: Heard,
     more: Sources | None = None,
 ) -> dict[str, str | bytes]:
     """Files of the kit, by relative path.
@@ -65,7 +65,7 @@ def files(
         description: What the student does, in a sentence.
         normalization: `(mean, std)`: the student takes `(value - mean) / std`.
         variants: Further artifacts of the same student, in other quantizations.
-        decision: When the app acts on scores, or `None`.
+        heard: What makes features of sounds, and when the app acts on scores.
         more: What makes further sources, or `None`.
 
     Raises:
@@ -86,10 +86,10 @@ def files(
     }
     sources = {f"{kit.kotlin_class}.kt": kit.filled("templates", "Student.kt")}
     sources |= {path: kit.filled("templates", path) for path in _SOURCES}
-    if decision is not None:
-        if kit.kotlin_class == "Decision":
-            raise ValueError("`name` must differ from that of the decision. Received: 'Decision'")
-        sources["Decision.kt"] = kit.filled("templates", "Decision.kt", decision.constants())
+    sources |= {
+        path: kit.filled("templates", path, values)
+        for path, values in heard.templates(artifact, kit.kotlin_class).items()
+    }
     sources |= {} if more is None else dict(more.kotlin(package, kit.kotlin_class, artifact))
     vectors = json.dumps(kit.vectors()) + "\n"
     library, main = "app/student/src/main", "app/app/src/main"
@@ -98,7 +98,7 @@ def files(
         **labels,
         **sources,
         "dependencies.gradle.kts": kit.filled("templates", "app.gradle.kts"),
-        **{f"app/{path}": kit.filled("app", path) for path in _APP},
+        **{f"app/{path}": kit.filled("app", path, heard.of_app(artifact)) for path in _APP},
         **{f"{library}/kotlin/{path}": source for path, source in sources.items()},
         **{f"{library}/assets/{path}": content for path, content in {**models, **labels}.items()},
         f"{main}/assets/test_vectors.json": vectors,

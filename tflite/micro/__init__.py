@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from keras_distill.tflite import names
+from keras_distill.tflite.front_ends import FrontEnd
 from keras_distill.tflite.inspect import inspect
 from keras_distill.tflite.kit_sources import Sources
 from keras_distill.tflite.micro import board, library, readme, sources, stream
-from keras_distill.tflite.micro.front_end import FrontEnd
 from keras_distill.tflite.streaming.decision import Decision
 from keras_distill.tflite.targets import NPU_OPERATOR
 

@@ -1,24 +1,8 @@
 """C++ of what computes frames from a sound."""
 
-from typing import Protocol
-
 import numpy as np
+from keras_distill.tflite.front_ends import FrontEnd, is_log_mel, mel_bands
 from keras_distill.tflite.micro import sources
-
-
-class FrontEnd(Protocol):
-    """Features of sounds that firmware can compute.
-
-    `keras_distill.data.MicroFeatures`, with a `SCALE`, is configured in TFLite Micro's own front
-    end; `keras_distill.data.LogMel`, with the tables of its `WINDOW`, is written out.
-    """
-
-    RATE: int
-    BANDS: int
-    STEP: int
-
-    def __call__(self, audio: np.ndarray) -> np.ndarray:
-        """Features of shape `(frames, bands)` of int16 samples."""
 
 
 def header(front_end: FrontEnd, name: str) -> str:
@@ -31,25 +15,16 @@ def header(front_end: FrontEnd, name: str) -> str:
     return sources.filled("log_mel.h", {**values, **_tables(front_end)})
 
 
-def is_log_mel(front_end: FrontEnd) -> bool:
-    """Whether it needs nothing but its header."""
-    return hasattr(front_end, "mel")
-
-
 def _tables(front_end):
     half = front_end.POINTS // 2
     angles = 2 * np.pi * np.arange(half) / front_end.POINTS
-    ranges, weights = [], []
-    for band in np.asarray(front_end.mel).T:
-        (used,) = np.nonzero(band)
-        first, count = (used[0], used[-1] - used[0] + 1) if len(used) else (0, 0)
-        ranges.append(f"{{{first}, {count}}}")
-        weights += list(band[first : first + count])
+    bands, weights = mel_bands(front_end)
+    ranges = [f"{{{first}, {count}}}" for first, count in bands]
     numbers = {
         "HANN": front_end.hann,
         "COSINES": np.cos(angles),
         "SINES": np.sin(angles),
-        "WEIGHTS": weights or [0.0],
+        "WEIGHTS": weights,
     }
     kept = -(-front_end.WINDOW // front_end.STEP) * front_end.STEP
     return {

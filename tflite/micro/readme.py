@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from keras_distill.tflite import provenance
-from keras_distill.tflite.micro.front_end import is_log_mel
+from keras_distill.tflite.front_ends import is_log_mel
 
 if TYPE_CHECKING:
     from keras_distill.tflite.artifact import Artifact

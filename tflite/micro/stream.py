@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+from keras_distill.tflite.front_ends import FrontEnd, check_features
 from keras_distill.tflite.micro import front_end as front_ends
 from keras_distill.tflite.micro import sources
 from keras_distill.tflite.streaming.decision import Decision
@@ -24,7 +25,7 @@ def files(
     name: str,
     decision: Decision | None,
     recording: np.ndarray | None,
-    front_end: front_ends.FrontEnd | None = None,
+    front_end: FrontEnd | None = None,
 ) -> dict[str, str]:
     """The decision, and the program where there is a recording to play, by relative path.
 
@@ -50,7 +51,7 @@ def files(
         port, output = _listened(artifact)
         values |= _of_ports(artifact.ports, port, output)
         values |= _encoding(port)
-        _check_features(port, front_end)
+        check_features(front_end, port.shape)
         result[f"{name}_listener.h"] = sources.filled("listener.h", values)
     if recording is not None:
         if decision is None:
@@ -108,14 +109,6 @@ def _listened(artifact):
         )
     output = sources.Port(ports.outputs[ports.results[0]], ports.results[0], "Output")
     return sources.Port(ports.inputs[data[0]], data[0], "Input"), output
-
-
-def _check_features(port, front_end):
-    if np.prod(port.shape[2:]) != front_end.BANDS:
-        raise ValueError(
-            f"The front end gives {front_end.BANDS} features a frame. "
-            f"The stream takes frames of shape {tuple(port.shape[2:])}"
-        )
 
 
 def _of_ports(ports, port, output):
