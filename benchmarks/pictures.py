@@ -212,6 +212,33 @@ def quantization(results):
     return figure
 
 
+def smaller(results):
+    """Accuracy against compressed bytes and multiply-accumulates, and the front."""
+    runs = results["runs"]
+    figure, grid = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    kinds = {"pruned": (BLUE, "o"), "designed": (RED, "s"), "sparse": (GREEN, "^"),
+             "clustered": (GREEN, "v"), "dense": (RED, "s"), "large": (GREY, "D")}  # fmt: skip
+    for axes, key in zip(grid, ("compressed", "macs"), strict=True):
+        points = []
+        for name in runs[0]:
+            x, y = (np.mean([run[name][k] for run in runs]) for k in (key, "accuracy"))
+            points.append((x, 100 * y))
+            color, marker = kinds[name.split()[0]]
+            filled = "labels" not in name
+            axes.plot(x, 100 * y, marker, color=color, label=name,
+                      markerfacecolor=color if filled else "white")  # fmt: skip
+        front = sorted(p for p in points if not any(
+            q[0] <= p[0] and q[1] >= p[1] and q != p for q in points
+        ))  # fmt: skip
+        axes.plot(*zip(*front, strict=True), "-", color=GREY, linewidth=1, zorder=0)
+        axes.set(xscale="log", xlabel={"compressed": "bytes of the file, compressed"}.get(
+            key, "multiply-accumulates"))  # fmt: skip
+        axes.grid()
+    grid[0].set_ylabel("test accuracy (%)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7)
+    return figure
+
+
 def tuning(results):
     figure, axes = plt.subplots(figsize=(6, 3.6))
     # The colours tell those apart that weren't given up.
@@ -238,7 +265,7 @@ PICTURES = {
     function.__name__: function
     for function in (
         digits, examples, methods, step_time, stored_teacher, scale, export, mnist, mlperf_tiny,
-        quantization, tuning,
+        quantization, smaller, tuning,
     )
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from keras_distill.quantization.rules import (
     attention,
     kernels,
     normalization,
+    recurrent,
     shapes,
 )
 from keras_distill.quantization.rules.rule import Rule
@@ -28,8 +29,8 @@ def table() -> str:
     moving = {kind: rule for kind, rule in shapes.LAYERS.items() if not rule.does_nothing}
     operations = {**arithmetic.OPERATIONS, **shapes.OPERATIONS}
     families = (
-        *(kernels.LAYERS, normalization.LAYERS, attention.LAYERS, arithmetic.LAYERS, moving),
-        nothing,
+        *(kernels.LAYERS, normalization.LAYERS, attention.LAYERS, recurrent.LAYERS),
+        *(arithmetic.LAYERS, moving, nothing),
     )
     head = ["| layers | 8 bits | 16-bit activations | 4-bit weights |", "| --- | --- | --- | --- |"]
     rows = [row for family in families for row in _rows(_layers(family))]

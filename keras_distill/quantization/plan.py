@@ -87,7 +87,7 @@ def _plan_output(step: Step, index: int, output: Tensor) -> None:
         output.fusable = first.fusable if rule.does_nothing else rule.fuses
     elif rule.output is Output.SAME:
         _share(step.inputs, output)
-    elif rule.output is Output.FIXED:
+    elif rule.output in (Output.FIXED, Output.STATE):
         output.has_range = True
     else:
         output.is_raw = True

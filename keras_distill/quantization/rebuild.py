@@ -121,6 +121,11 @@ class Builder:
 
     # What rules build with.
 
+    @property
+    def learned_steps(self) -> bool:
+        """Whether step sizes are trained by gradient descent."""
+        return self._options.learned_steps
+
     def apply(self, step: Step, tensors: list) -> Any:
         """Calls the counterpart of a layer without a rounded kernel."""
         operation = step.operation
@@ -165,7 +170,7 @@ class Builder:
         Returns:
             The layer's output.
         """
-        rounding = {"bits": step.bits.weights, "learned_steps": self._options.learned_steps}
+        rounding = {"bits": step.bits.weights, "learned_steps": self.learned_steps}
 
         def copy(new: Any) -> None:
             variable = new.float_kernel
@@ -202,6 +207,11 @@ class Builder:
     def round(self, x: Any, name: str, step: Step, of_inverses: bool = False) -> Any:
         """`x` rounded to a range of its own."""
         return self._new_range(name, step.bits.activations, of_inverses=of_inverses)(x)
+
+    def joined(self, tensors: list, name: str, step: Step) -> tuple[list, AnyRange]:
+        """Tensors rounded to a range that they share, and the range."""
+        range = self._new_range(name, step.bits.activations, len(tensors))
+        return [self._call_range(range, x) for x in tensors], range
 
     def fix(self, x: Any, name: str, step: Step, signed: bool = False) -> Value:
         """`x` rounded to the range that its kernel prescribes."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras_distill.tflite.converters.fused_lstm import Lstm, lstm_of
 from keras_distill.tflite.converters.markers import (
     FIRST_MARKER,
     Kernel,
@@ -21,6 +22,7 @@ from keras_distill.tflite.converters.markers import (
 
 from keras_distill import _keras
 from keras_distill.quantization import layers as quantized
+from keras_distill.quantization.lstm import QuantizedLSTM
 from keras_distill.quantization.ranges import AnyRange
 from keras_distill.quantization.rules import activation_of, rule_of
 from keras_distill.quantization.rules.rule import Output
@@ -71,6 +73,7 @@ class ExportForm:
         model: The Functional model to be converted, with the inputs and outputs of the student.
         markers: `Marker`s, in the order of their numbers.
         kernels: `Kernel`s.
+        lstms: `Lstm`s, whose kernels are among them.
 
     Raises:
         ValueError: If a range has seen no data yet.
@@ -80,6 +83,7 @@ class ExportForm:
         self.for_micro = for_micro
         self.markers: list[Marker] = []
         self.kernels: list[Kernel] = []
+        self.lstms: list[Lstm] = []
         self._names: dict[str, int] = {}
         self._tensor_names: dict[str, int] = {}
         self._taken = {layer.name for layer in _keras.layers_of(student)}
@@ -124,6 +128,8 @@ class ExportForm:
         """What a layer whose plain Keras form won't do returns; `None` for all others."""
         if type(layer) is quantized.QuantizedPReLU:
             return _Tensor(self._prelu(layer, value, path))
+        if isinstance(layer, QuantizedLSTM):
+            return self._lstm(layer, value, path)
         if isinstance(layer, quantized.QuantizedKernel):
             self._tensor(value)
             return _Tensor(None, pending=(layer, value, path))
@@ -298,6 +304,21 @@ class ExportForm:
         integers = integers.astype("int8")
         self.kernels.append(Kernel(f"{path}/alpha", integers, steps, 0, 8, slopes))
         return y
+
+    def _lstm(self, layer: QuantizedLSTM, value: _Tensor, path: str) -> _Tensor:
+        found = lstm_of(layer, path)
+        self.lstms.append(found)
+        self.kernels += found.kernels
+        new = keras.layers.LSTM(
+            layer.units,
+            return_sequences=layer.return_sequences,
+            go_backwards=layer.go_backwards,
+            name=self._unique(path.replace("/", ".")),
+            dtype="float32",
+        )
+        y = new(self._tensor(value))
+        new.set_weights(found.weights)
+        return self._mark_range(layer.hidden_range, _Tensor(y), path.removesuffix(layer.name))
 
     def _counterpart(self, operation: Any, path: str) -> Callable:
         """A plain copy of a layer, which gets its weights once it is called."""

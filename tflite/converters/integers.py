@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from keras_distill.tflite.converters import fused_lstm
 from keras_distill.tflite.converters.export_form import ExportForm
 from keras_distill.tflite.converters.markers import FIRST_MARKER, Kernel, Marker
 from keras_distill.tflite.flatbuffer import File, quantization_of, shape_of
@@ -28,6 +29,7 @@ _SAME_RANGE = {
     "RESHAPE",
     "RESIZE_BILINEAR",
     "RESIZE_NEAREST_NEIGHBOR",
+    "REVERSE_V2",
     "SLICE",
     "SQUEEZE",
     "STRIDED_SLICE",
@@ -76,6 +78,9 @@ class IntegerFile(File):
             forms = (kernel.floats, np.moveaxis(kernel.floats, -1, 0))
             for floats in {array.tobytes() for array in forms}:
                 self._kernels[floats].append(kernel)
+        self._lstms = list(form.lstms)
+        #: Operators of LSTMs, which are completed once the range of their output is known.
+        self._fused: list[tuple[Any, fused_lstm.Lstm]] = []
         #: For each tensor of float origin: its marker, `None` while it is raw.
         self._state: dict[int, Marker | None] = {
             i: None for i in self.graph.inputs if self._is_float(i)
@@ -102,6 +107,9 @@ class IntegerFile(File):
         self.graph.operators = kept
         for index in self.graph.outputs:
             self._settle_output(index)
+        for operator, lstm in self._fused:
+            data, output = (self._known(x[0]) for x in (operator.inputs, operator.outputs))
+            fused_lstm.settle(self, operator, lstm, data, output)
 
     def convert_ports(self, inputs: str, outputs: str) -> None:
         """Puts conversions at the inputs and outputs that are to have another type."""
@@ -197,6 +205,8 @@ class IntegerFile(File):
             self._pass_range(inputs, outputs)
         elif None in states:
             self._raise_rangeless(inputs[states.index(None)])
+        elif name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+            self._fused.append((operator, fused_lstm.find(self, operator, self._lstms)))
         elif outputs and name != "GATHER":
             self._quantize_constants(operator, name)
 

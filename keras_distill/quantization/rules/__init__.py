@@ -16,6 +16,7 @@ from keras_distill.quantization.rules import (
     attention,
     kernels,
     normalization,
+    recurrent,
     shapes,
 )
 from keras_distill.quantization.rules.activations import (
@@ -31,11 +32,12 @@ LAYERS: dict[type, Rule] = {
     **normalization.LAYERS,
     **arithmetic.LAYERS,
     **attention.LAYERS,
+    **recurrent.LAYERS,
     **shapes.LAYERS,
 }
 OPERATIONS: dict[str, Rule] = {**arithmetic.OPERATIONS, **shapes.OPERATIONS}
 
-_RECURRENT = (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.Bidirectional, layers.RNN)
+_RECURRENT = (layers.GRU, layers.SimpleRNN, layers.RNN)
 
 
 def rule_of(operation: Any) -> Rule | None:
@@ -55,8 +57,8 @@ def why_not(operation: Any) -> str:
         return "Masks have no integer form: pad without a mask (`mask_zero=False`)."
     if kind in _RECURRENT:
         return (
-            "Recurrent layers aren't simulated: use Conv1D, or quantize the float model after "
-            "training."
+            "Of recurrent layers, only `LSTM` is simulated: use it or Conv1D, or quantize the "
+            "float model after training."
         )
     if kind is layers.Average:
         return "Use Add, followed by Rescaling."

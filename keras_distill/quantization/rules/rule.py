@@ -25,6 +25,7 @@ class Output(enum.Enum):
     OWN = "it has a range of its own"
     SAME = "it has the range of the inputs, which share one"
     FIXED = "the kernel prescribes it"
+    STATE = "it is that of the layer's state, which the layer rounds"
     FLOAT = "it stays float"
     NESTED = "the model that is called knows it"
 
@@ -53,8 +54,8 @@ class Rule:
     Attributes:
         output: Where the range of its output comes from.
         build: Function of `(builder, step, tensors)` that makes the layer's counterpart, calls it
-            on the rounded `tensors`, and returns its output, still to be rounded. `None` where a
-            copy of the layer is called.
+            on the rounded `tensors`, and returns its output, still to be rounded (a `Value` where
+            it has a range already). `None` where a copy of the layer is called.
         check: Function of a step that returns why it can't be simulated and what to do, or `None`.
         counterpart: Class of that copy where it isn't the layer's own.
         fuses: What the layer's kernel can absorb of the layers after it: `NORMALIZATION`, `RELU`.

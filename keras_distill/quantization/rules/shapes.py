@@ -68,6 +68,7 @@ LAYERS: dict[type, Rule] = {
 OPERATIONS: dict[str, Rule] = {
     "Concatenate": _SAME,
     "ExpandDims": _SAME,
+    "Flip": _SAME,
     "GetItem": _SAME,
     "Maximum": _SAME,
     "Minimum": _SAME,
