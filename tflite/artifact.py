@@ -14,8 +14,10 @@ from keras_distill.tflite import (
     arena,
     closeness,
     ethos,
+    failing,
     faults,
     judge,
+    kit_arguments,
     layer_errors,
     names,
     profiles,
@@ -254,9 +256,9 @@ class Artifact:
         name: str = "student",
         *,
         variants: Sequence["Artifact"] = (),
-        package: str = "com.example.student",
-        description: str = "A student distilled with keras_distill.",
-        normalization: tuple[float, float] = (0.0, 1.0),
+        package: str = kit_arguments.PACKAGE,
+        description: str = kit_arguments.DESCRIPTION,
+        normalization: tuple[float, float] = kit_arguments.NORMALIZATION,
         decision: Decision | None = None,
         recording: np.ndarray | None = None,
         front_end: "FrontEnd | None" = None,
@@ -301,6 +303,10 @@ class Artifact:
         if self.runtime == "micro":
             from keras_distill.tflite import micro
 
+            kit_arguments.refuse_of_apps(
+                self.target, variants=variants, package=package, description=description,
+                normalization=normalization,
+            )  # fmt: skip
             files: dict[str, str | bytes] = {f"{names.cpp_identifier(name)}.tflite": self.tflite}
             if self.compiled is not None:
                 files[f"{names.cpp_identifier(name)}_vela.tflite"] = self.compiled
@@ -453,7 +459,7 @@ def load(
         raise ValueError(f"Target {target!r} refuses the file: {'; '.join(refused)}.")
     runtime = targets.get(target).runtime
     try:
-        runtimes.survive(tflite, runtime)
+        failing.survive(tflite, runtime)
         ports = runtimes.ports_of(tflite)
         report = _described(found, ports, target)
         if runtime == "micro":

@@ -9,9 +9,9 @@ import sys
 import tempfile
 from typing import Any
 
-from keras_distill.tflite import flatbuffer
+from keras_distill.tflite import failing
 from keras_distill.tflite.inspect import inspect
-from keras_distill.tflite.targets import NPU_OPERATOR, Target, layer_of
+from keras_distill.tflite.targets import NPU_OPERATOR, Target
 
 #: System configuration and memory mode that Vela documents for each family.
 _SETTINGS = {
@@ -98,14 +98,9 @@ def _run(tflite: bytes, target: Target, folder: pathlib.Path) -> subprocess.Comp
 
 
 def _at_fault(tflite: bytes, target: Target, folder: pathlib.Path) -> str:
-    """Which operator Vela fails at: the last of the fewest first ones at which it does."""
-    operators = inspect(tflite).operators
-    fine, fails = 0, len(operators)
-    while fails - fine > 1:
-        middle = (fine + fails) // 2
-        if _run(flatbuffer.first_operators(tflite, middle), target, folder).returncode:
-            fails = middle
-        else:
-            fine = middle
-    op = operators[fails - 1]
-    return f"It fails at {op.name} (layer {layer_of(op.layer)!r}). "
+    """Which operator Vela fails at."""
+
+    def fails(file):
+        return _run(file, target, folder).returncode != 0
+
+    return f"It fails at {failing.operator_at_fault(tflite, fails)}. "

@@ -11,6 +11,7 @@ import numpy as np
 from keras_distill.tflite import (
     child,
     closeness,
+    failing,
     faults,
     flatbuffer,
     joined,
@@ -82,7 +83,7 @@ def judge(
     notes += _left_float(found, request.quantization, converted.asked_float)
     tflite = flatbuffer.stripped(named) if target.runtime == "micro" else named
     try:
-        runtimes.survive(named, target.runtime)
+        failing.survive(named, target.runtime)
         ports = runtimes.ports_of(
             named, function.states, function.along_time, hop=1 if function.states else 0
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 from keras_distill.tflite import _litert
@@ -22,21 +23,20 @@ from keras_distill import _keras, taps
 def lowered(
     model: keras.Model,
     *,
-    tanh_gelu: bool = False,
+    micro: bool = False,
     fuse: bool = True,
     unroll: bool = False,
-    tile: bool = True,
     integers: bool = False,
 ) -> Iterator[list[keras.Layer]]:
     """Traces inside this context contain the lowered form of every layer of `model`.
 
     Args:
         model: Keras model.
-        tanh_gelu: Approximates GELU by tanh, for targets without a GELU operator.
+        micro: Does without what TFLite Micro lacks: GELU is approximated by tanh, and
+            repetitions and copies need no TILE.
         fuse: Gives LSTMs the form of TFLite's fused operator.
         unroll: Makes one copy of the operators of other recurrent layers for each step, instead
             of a loop.
-        tile: Whether the target has a TILE operator, by which Keras repeats.
         integers: Computes exponential units without the exponential of large numbers, whose range
             would leave the others one value in integers, and refuses sparsemax.
 
@@ -45,14 +45,14 @@ def lowered(
     """
     looped = []
     with contextlib.ExitStack() as stack:
-        if not tile:
+        if micro:
             stack.enter_context(_keras.computing_with(repeat=_repeat, tile=_tile))
         if integers:
             stack.enter_context(_keras.computing_with(**_UNITS))
         for layer in all_layers(model):
             if integers and getattr(layer, "activation", None) is keras.activations.sparsemax:
                 raise ValueError(f"Layer {layer.name!r}: {_NO_SPARSEMAX}")
-            if type(layer) is keras.layers.UpSampling2D and not tile:
+            if type(layer) is keras.layers.UpSampling2D and micro:
                 stack.enter_context(calling(layer, _nearest))
             if type(layer) is keras.layers.LayerNormalization:
                 stack.enter_context(calling(layer, _layer_normalization))
@@ -60,7 +60,7 @@ def lowered(
                 stack.enter_context(calling(layer, _embedding))
             elif isinstance(layer, keras.layers.RNN) and not layer.unroll:
                 stack.enter_context(calling(layer, _recurrent(fuse, unroll, looped)))
-            if tanh_gelu and getattr(layer, "activation", None) is keras.activations.gelu:
+            if micro and getattr(layer, "activation", None) is keras.activations.gelu:
                 stack.enter_context(_having(layer, "activation", _tanh_gelu))
         yield looped
 
@@ -222,8 +222,11 @@ def _nearest(layer, original, inputs):
 
 
 def _repeat(original, x, repeats, axis=None):
-    """Each slice of an axis several times, as an image that is made larger."""
+    """Each slice of an axis several times: as an image that is made larger, or looked up."""
     x = tf.convert_to_tensor(x)
+    counts = None if isinstance(repeats, int) or tf.is_tensor(repeats) else np.asarray(repeats)
+    if counts is not None and axis is not None and counts.shape == (x.shape[axis],):
+        return tf.gather(x, np.repeat(np.arange(len(counts)), counts).astype("int32"), axis=axis)
     plain = isinstance(repeats, int) and axis is not None and x.dtype == tf.float32
     if not plain or None in x.shape:
         return original(x, repeats, axis)

@@ -6,14 +6,13 @@ Every file is opened here, and every value quantized and dequantized.
 import contextlib
 import dataclasses
 import os
-import pathlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from keras_distill.tflite import _litert, child, flatbuffer
+from keras_distill.tflite import _litert, flatbuffer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,27 +344,6 @@ def on_host(runtime: str) -> str:
     Where TFLite Micro isn't installed, LiteRT's reference kernels do.
     """
     return "litert-reference" if runtime == "micro" and not micro_available() else runtime
-
-
-def survive(tflite: bytes, runtime: str) -> None:
-    """Runs a file once in a child process, since some files bring their interpreter down.
-
-    Args:
-        tflite: The file.
-        runtime: `"litert"` or `"micro"`.
-
-    Raises:
-        Refusal: A runtime crashed. What it merely refuses comes up when the file is opened.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder, "file.tflite").write_bytes(tflite)
-        for name in of_target(runtime):
-            try:
-                child.run(folder, "run", runtime=name, arena=largest_arena(tflite))
-            except child.ConverterCrash as crash:
-                raise Refusal(f"Runtime {name!r} crashes on the file ({crash}).") from None
-            except child.ConverterError:
-                continue
 
 
 def open_file(

@@ -159,12 +159,26 @@ def _ethos_refusals(inspection):
             yield _ETHOS_REFUSED["int4"]
 
 
+#: What to do about operators that TFLite Micro lacks.
+_FIXES = {
+    "TILE": "repeat floats with counts that are constants, by `ops.repeat` or `ops.tile`, or look "
+    "up constant places by `ops.take`",
+}
+_NO_EXP = (
+    "compute it after the file, or take a layer that has an operator of its own, such as `softmax` "
+    "or `sigmoid`"
+)
+
+
 def _micro_refusals(inspection):
     if len(inspection.signatures) > 1:
         yield f"{len(inspection.signatures)} signatures: TFLite Micro runs files with one"
     for op in inspection.operators:
         if not op.custom and op.name not in MICRO_OPERATORS:
-            yield f"TFLite Micro has no operator {op.name}{_at(op)}"
+            fix = f": {_FIXES[op.name]}" if op.name in _FIXES else ""
+            yield f"TFLite Micro has no operator {op.name}{_at(op)}{fix}"
+        elif op.name == "EXP" and op.outputs[0].dtype != "FLOAT32":
+            yield f"TFLite Micro has no EXP of integers{_at(op)}: {_NO_EXP}"
         constant = [t for t in op.inputs if t and t.constant]
         if op.name == "DEQUANTIZE" and op.inputs[0].dtype == "FLOAT16":
             yield _MICRO_REFUSED["float16"]

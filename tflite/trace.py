@@ -102,8 +102,7 @@ def trace(
         for i in function.inputs
     ]
     options = {
-        "tanh_gelu": request.target.runtime == "micro",
-        "tile": request.target.runtime != "micro",
+        "micro": request.target.runtime == "micro",
         "fuse": request.quantization != "int16x8",
         "unroll": request.recurrent == "unroll",
         "integers": not request.is_float and request.way != "trained",

@@ -1,9 +1,11 @@
 """Exporting, inspecting and evaluating files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from keras_distill.tflite.micro import firmware
 
 from keras_distill import cli, tflite
 
@@ -113,6 +115,60 @@ def test_export_takes_names_and_limits(trained, workplace, capsys):
         assert says in err
         assert err.count("\n") == 1
     assert not (workplace / "k3").exists()
+
+
+def test_export_counts_the_firmware_before_anything_else(trained, workplace, monkeypatch, capsys):
+    """What the flag needs is asked for before a conversion."""
+    arguments = [str(trained / "student.keras"), "--data=digits.npz", "--output=k4"]
+    arguments += ["--quantization=int8", "--verbosity=-1"]
+    monkeypatch.setattr(tflite.artifact, "finished", lambda *_: pytest.fail("it was converted"))
+
+    def refused(*flags):
+        assert cli.main(["export", *arguments, *flags]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        return err
+
+    assert "--firmware" in refused("--firmware=esp_nn", "--target=micro")
+    for target in ("android", "ethos-u55-128"):
+        said = refused("--firmware=reference", f"--target={target}")
+        assert (
+            f"for target \"micro\", or `None`. Received: firmware='reference', target={target!r}"
+            in (said)
+        )
+    micro = ["--firmware=cmsis_nn", "--target=micro"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "which", lambda tool: None)
+        assert "arm-none-eabi-g++ is not installed" in refused(*micro)
+    monkeypatch.setattr(shutil, "which", lambda tool: tool)
+    monkeypatch.delenv("TFLITE_MICRO_ROOT", raising=False)
+    assert "Name the source tree of TFLite Micro" in refused(*micro)
+    monkeypatch.setenv("TFLITE_MICRO_ROOT", str(workplace))
+    assert "no library for the Cortex-M4 with the kernels 'cmsis_nn'" in refused(*micro)
+    assert not (workplace / "k4").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kernels", ["reference", "cmsis_nn"])
+def test_export_counts_the_firmware(kernels, trained, workplace, capsys):
+    try:
+        firmware.find(kernels=kernels)
+    except ValueError as error:
+        pytest.skip(str(error))
+    model, output = str(trained / "student.keras"), workplace / f"counted_{kernels}"
+    arguments = [model, "--data=digits.npz", "--target=micro", "--quantization=int8"]
+    arguments += [f"--firmware={kernels}", "--verbosity=-1"]
+    assert cli.main(["export", *arguments, f"--output={output}"]) == 0
+    report = json.loads((output / "report.json").read_text())
+    whole = report["firmware"]
+    assert whole["flash"] == whole["text"] + whole["rodata"] + whole["data"] > report["bytes"]
+    assert ("cmsis_nn" in whole["library"]) == (kernels == "cmsis_nn")
+    shown = capsys.readouterr().out
+    assert f"{whole['flash']:,}" in shown
+    limit = f"--max_flash={whole['flash'] - 1}"
+    assert cli.main(["export", *arguments, limit, f"--output={output}_less"]) == 2
+    assert f"flash: {whole['flash']:,} bytes needed" in capsys.readouterr().err
+    assert not (workplace / f"{output}_less").exists()
 
 
 def test_export_unrolls(workplace, capsys):

@@ -133,6 +133,21 @@ def test_loops_of_tflite_micro():
     np.testing.assert_allclose(artifact.predict(x), student.predict(x), atol=1e-5)
 
 
+def test_exponential_that_tflite_micro_has_for_floats_only():
+    student = model_of(lambda x: keras.ops.logsumexp(layers.Dense(3)(x), -1), 6)
+    message = r"has no EXP of integers \(at '.*LogSumExp/Exp'\): compute it after the file"
+    with pytest.raises(ValueError, match=message):
+        tflite.convert(student, "micro", "int8", calibration=data(6))
+    tflite.convert(student, "micro")
+
+
+def test_copies_that_tflite_micro_lacks():
+    copies = layers.Lambda(lambda x: tf.tile(x, [1, 4]), name="copies")
+    student = model_of(lambda x: copies(layers.Dense(3)(x)), 6)
+    with pytest.raises(ValueError, match=r"no operator TILE \(at .*\): repeat floats.*`ops.take`"):
+        tflite.convert(student, "micro")
+
+
 def test_nodes_are_named_by_their_layers():
     student = model_of(lambda x: x / keras.ops.sum(keras.ops.abs(x), axis=-1, keepdims=True), 6)
     with pytest.raises(ValueError, match=r"\(DIV\), layer '.*', failed to invoke"):
@@ -201,3 +216,29 @@ def test_variants_that_the_app_would_not_load(tmp_path):
         with pytest.raises(ValueError, match=f"{others[0]!r} would never be loaded"):
             files["float32"].save(tmp_path, variants=[files[q] for q in others])
     files["dynamic"].save(tmp_path, variants=[files["float16"]])
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("variants", ["itself"]),
+        ("package", "org.example.digits"),
+        ("description", "Reads digits."),
+        ("normalization", (0.0, 255.0)),
+    ],
+)
+def test_arguments_of_an_app_for_firmware(argument, value, firmware, tmp_path):
+    given = {argument: [firmware] if argument == "variants" else value}
+    message = rf"`{argument}` is for the app of a phone, .* target 'micro'.*Leave it out.*Received"
+    with pytest.raises(ValueError, match=message):
+        firmware.save(tmp_path / "kit", **given)
+    assert not (tmp_path / "kit").exists()
+
+
+def test_defaults_of_an_app_for_firmware(firmware, tmp_path):
+    firmware.save(tmp_path / "kit", variants=[], normalization=[0, 1])
+
+
+@pytest.fixture(scope="module")
+def firmware():
+    return tflite.convert(model_of(layers.Dense(3), 6), "micro")

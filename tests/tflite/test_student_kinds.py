@@ -36,10 +36,14 @@ REPEATS = {
     "RepeatVector": (lambda x: layers.RepeatVector(5)(layers.Dense(4)(x)), (6,)),
     "repeat": (lambda x: keras.ops.repeat(x, 3, axis=-2), (6, 5, 3)),
     "repeat by 7 of 41": (lambda x: keras.ops.repeat(x, 7, axis=1), (41, 2)),
+    "repeat by counts": (lambda x: keras.ops.repeat(x, [1, 2, 0, 3], axis=-2), (4, 3)),
     "tile": (lambda x: keras.ops.tile(x, (1, 2, 3)), (6, 3)),
     "tile often": (lambda x: keras.ops.tile(x, (1, 13, 1)), (2, 3)),
     "GroupQueryAttention": (lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x), (5, 6)),
 }
+
+
+QUANTIZED_REPEATS = ("UpSampling2D", "repeat", "repeat by counts", "tile", "GroupQueryAttention")
 
 
 @pytest.mark.long
@@ -49,11 +53,11 @@ REPEATS = {
         *rest_is_long(
             [
                 *((kind, "float32") for kind in REPEATS),
-                *((k, "int8") for k in ("UpSampling2D", "repeat", "tile", "GroupQueryAttention")),
+                *((kind, "int8") for kind in QUANTIZED_REPEATS),
             ],
             [
                 *((kind, "float32") for kind in ("RepeatVector", "tile often")),
-                *((kind, "int8") for kind in ("UpSampling2D", "repeat", "tile")),
+                *((kind, "int8") for kind in QUANTIZED_REPEATS[:4]),
             ],
         ),
         *(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from keras_distill.tflite import child, faults, runtimes
+from keras_distill.tflite import child, failing, faults, runtimes
 from keras_distill.tflite.inspect import inspect
 from keras_distill.tflite.streaming.comparison import Comparison, Pair, Student
 from keras_distill.tflite.streaming.rewriting import Streamed
@@ -79,7 +79,7 @@ def prove(
         ConverterError: The stream differs.
         Refusal: The runtime can't run it.
     """
-    runtimes.survive(streamed.tflite, runtime)
+    failing.survive(streamed.tflite, runtime)
     found = inspect(streamed.tflite)
     judge = faults.judge_of(found, runtime)
     exact = student is None and not any(
