@@ -58,11 +58,44 @@ def test_pack_has_a_file_for_each_chip_and_one_for_others(artifact, compiler, tm
     assert 'packName = "my_digits"' in (folder / "my_digits/build.gradle.kts").read_text()
     readme = (folder / "README.md").read_text()
     assert '":ai_packs:my_digits"' in readme
+    for vendor in CHIPS:
+        assert readme.count(f'":ai_packs:npu_{vendor}"') == 2
     assert not re.search(r"@[A-Z]+@", readme)
 
 
+def test_runtimes_reach_the_phones_of_their_vendor(artifact, compiler, tmp_path):
+    """A feature module for each vendor, for the groups of its chips alone."""
+    folder = android.save_ai_pack(artifact, CHIPS, tmp_path / "ai_packs", "digits")
+    targeting = xml.etree.ElementTree.parse(folder / "device_targeting_configuration.xml")
+    left = {group.get("name") for group in targeting.getroot()}
+    strings = xml.etree.ElementTree.parse(folder / "npu_strings.xml").getroot()
+    titles = {f"@string/{text.get('name')}" for text in strings}
+    space = "{http://schemas.android.com/apk/distribution}"
+    for vendor, chips in CHIPS.items():
+        module = folder / f"npu_{vendor}"
+        [of] = xml.etree.ElementTree.parse(module / "src/main/AndroidManifest.xml").getroot()
+        titles.remove(of.get(f"{space}title"))
+        [conditions] = of.findall(f"{space}delivery/{space}install-time/{space}conditions")
+        [groups] = conditions.findall(f"{space}device-groups")
+        own = {group.get(f"{space}name") for group in groups}
+        assert len(own) == len(chips)
+        left -= own
+        gradle = (module / "build.gradle.kts").read_text()
+        assert 'id("com.android.dynamic-feature")' in gradle
+        assert "// Not run." in gradle
+        assert not re.search(r"@[A-Z]+@", gradle)
+        published = (
+            f'"com.google.ai.edge.litert:litert-npu-runtime-{vendor.replace("_", "-")}:2.3.0"'
+        )
+        assert (published in gradle) == (vendor != "samsung")
+        # What parses as Kotlin has as many braces that open as close.
+        assert gradle.count("{") == gradle.count("}")
+    assert left == titles == set()
+
+
 def test_chips_that_google_play_cannot_tell(artifact, compiler, tmp_path):
-    for chips in ({"qualcomm": ["SM8750", "SA8295"]}, {"mediatek": ["MT8188"]}):
+    cars, boards, laptops = ["SM8750", "SA8295"], ["MT8188"], ["PTL"]
+    for chips in ({"qualcomm": cars}, {"mediatek": boards}, {"intel_openvino": laptops}):
         with pytest.raises(ValueError, match="AI packs are for the chips of phones"):
             android.save_ai_pack(artifact, chips, tmp_path / "packs")
     with pytest.raises(ValueError, match="`chips` must name at least one chip"):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_distill.tflite import names
+from keras_distill.tflite.android import npu_modules
 
 from keras_distill import _files
 
@@ -75,8 +76,9 @@ def save_ai_pack(
 
     Returns:
         Path of the folder: `device_targeting_configuration.xml`, which tells chips apart, the
-        Gradle module `<name>/` with a file for each chip, and a README with the lines that the
-        app's own Gradle files need.
+        Gradle module `<name>/` with a file for each chip, a feature module `npu_<vendor>/` with
+        LiteRT's plugins for each vendor, and a README with the lines that the app's own Gradle
+        files need.
 
     Raises:
         ValueError: Unknown vendor or chip, an SDK isn't installed or refused the file, or the
@@ -104,14 +106,18 @@ def save_ai_pack(
             if path.is_file()
         }
     held = sum(path.endswith(".tflite") for path in files)
-    if held != len(compiled.models_with_backend):
+    if held != len(compiled.models_with_backend) or "intel_openvino" in chips:
         raise ValueError(
             "AI packs are for the chips of phones, not those of cars, tablets and PCs. "
             f"Leave these out. Received: chips={chips!r}"
         )
     files[f"{name}/build.gradle.kts"] = _GRADLE.replace("@NAME@", name)
-    readme = pathlib.Path(__file__).parent / "templates" / "ai_pack_README.md"
-    files["README.md"] = readme.read_text(encoding="utf-8").replace("@NAME@", name)
+    modules = npu_modules.files(str(files["device_targeting_configuration.xml"], "utf-8"))
+    files |= modules
+    text = (pathlib.Path(__file__).parent / "templates" / "ai_pack_README.md").read_text("utf-8")
+    for key, value in {"NAME": name, **npu_modules.lines(modules, "ai_packs")}.items():
+        text = text.replace(f"@{key}@", value)
+    files["README.md"] = text
     return _files.write_folder(folder, files)
 
 
