@@ -8,8 +8,8 @@ import xml.etree.ElementTree
 import keras
 import pytest
 from ai_edge_litert.aot import aot_compile, prepare_for_npu
-from ai_edge_litert.aot.core import aot_types
-from keras_distill.tflite import android
+from ai_edge_litert.aot.core import aot_types, apply_plugin
+from keras_distill.tflite import android, runtimes
 
 from keras_distill import tflite
 
@@ -91,6 +91,24 @@ def test_runtimes_reach_the_phones_of_their_vendor(artifact, compiler, tmp_path)
         # What parses as Kotlin has as many braces that open as close.
         assert gradle.count("{") == gradle.count("}")
     assert left == titles == set()
+
+
+def test_all_but_the_vendors_plugin_is_litert_itself(artifact, monkeypatch, tmp_path):
+    """LiteRT's own steps, backends and files; the plugin marks the file with maker and chip."""
+
+    def compiled(self, given, made, maker, chip, **libraries):
+        file = given.model_bytes if given.in_memory else given.path.read_bytes()
+        made.path.write_bytes(file + f"|{maker} {chip}".encode())
+
+    monkeypatch.setattr(apply_plugin.ApplyPlugin, "__call__", compiled)
+    made = android.compile_for_npu(artifact, "qualcomm", "SM8750")
+    assert made.endswith(b"|Qualcomm SM8750")
+    assert runtimes.ports_of(made) == artifact.ports
+    folder = android.save_ai_pack(artifact, CHIPS, tmp_path / "packs")
+    files = {path.parent.name: path.read_bytes() for path in folder.rglob("student.tflite")}
+    assert files.pop("model#group_other") == artifact.tflite
+    marks = sorted(file.rsplit(b" ")[-1].decode() for file in files.values())
+    assert marks == sorted(itertools.chain(*CHIPS.values()))
 
 
 def test_chips_that_google_play_cannot_tell(artifact, compiler, tmp_path):
