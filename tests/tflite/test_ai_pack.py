@@ -107,8 +107,9 @@ def test_all_but_the_vendors_plugin_is_litert_itself(artifact, monkeypatch, tmp_
     folder = android.save_ai_pack(artifact, CHIPS, tmp_path / "packs")
     files = {path.parent.name: path.read_bytes() for path in folder.rglob("student.tflite")}
     assert files.pop("model#group_other") == artifact.tflite
-    marks = sorted(file.rsplit(b" ")[-1].decode() for file in files.values())
-    assert marks == sorted(itertools.chain(*CHIPS.values()))
+    # MediaTek's compiler is given names in small letters.
+    marks = {file.rsplit(b" ")[-1].decode().lower() for file in files.values()}
+    assert marks == {chip.lower() for chip in itertools.chain(*CHIPS.values())}
 
 
 def test_chips_that_google_play_cannot_tell(artifact, compiler, tmp_path):

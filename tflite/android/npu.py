@@ -100,6 +100,7 @@ def save_ai_pack(
     with tempfile.TemporaryDirectory() as made:
         export_lib.export(compiled, made, name, name)
         root = pathlib.Path(made)
+        targeting = (root / "device_targeting_configuration.xml").read_text("utf-8")
         files: dict[str, str | bytes] = {
             path.relative_to(root).as_posix(): path.read_bytes()
             for path in sorted(root.rglob("*"))
@@ -112,7 +113,7 @@ def save_ai_pack(
             f"Leave these out. Received: chips={chips!r}"
         )
     files[f"{name}/build.gradle.kts"] = _GRADLE.replace("@NAME@", name)
-    modules = npu_modules.files(str(files["device_targeting_configuration.xml"], "utf-8"))
+    modules = npu_modules.files(targeting)
     files |= modules
     text = (pathlib.Path(__file__).parent / "templates" / "ai_pack_README.md").read_text("utf-8")
     for key, value in {"NAME": name, **npu_modules.lines(modules, "ai_packs")}.items():
