@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import streamed_students
 from keras_distill.tflite.micro import sources
+from sweeps import rest_is_long
 
 from keras_distill import data, tflite
 
@@ -261,31 +262,32 @@ def test_firmware_hears_what_python_hears(build, listening, front_end, sound, tm
     assert build(*of_program(folder), sound=True).splitlines() == passed(found)
 
 
-def test_firmware_on_cortex_m_hears_what_python_hears(listening, front_end, sound, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "per_frame"),
+    rest_is_long([("micro", 186_000), ("log-mel", 120_000)], [("micro", 186_000)]),
+)
+def test_firmware_on_cortex_m_hears_what_python_hears(request, kind, per_frame, sound, tmp_path):
     """Front end, stream and decision under QEMU."""
-    root = os.environ.get("TFLITE_MICRO_ROOT")
-    if not root:
-        pytest.skip("name a TFLite Micro source tree, its library built, in TFLITE_MICRO_ROOT")
-    tree = pathlib.Path(root)
+    tree = cortex_m.root()
+    fixtures = {"micro": ("listening", "front_end"), "log-mel": ("mel_stream", "mel")}[kind]
+    artifact, front_end = map(request.getfixturevalue, fixtures)
+    c_sources = front_end_sources(tree) if kind == "micro" else ()
     short = sound[: len(sound) // 3]
     counts = {}
     for recording in (short, sound):
-        frames = front_end(recording)
-        scores = listening.predict(frames[None, : len(frames) // 2 * 2], "micro")[0]
-        thresholds = {c: float(np.quantile(scores[:, c], 0.8)) for c in range(3)}
-        decision = tflite.Decision(thresholds, smoothing=2, refractory=5, warm_up=5)
-        found = decision.detections(scores)
+        frames = np.asarray(front_end(recording))
+        decision, found = decided(artifact, frames)
         assert len(found) > 1
         folder = tmp_path / str(len(recording))
-        listening.save(folder, "wake", decision=decision, recording=recording, front_end=front_end)
+        artifact.save(folder, "wake", decision=decision, recording=recording, front_end=front_end)
         program = folder / "program.elf"
         options = [f"-I{folder}", *includes(tree)]
-        cortex_m.build(tree, of_program(folder), program, options, front_end_sources(tree))
+        cortex_m.build(tree, of_program(folder), program, options, c_sources)
         printed, counts[len(frames)] = cortex_m.run(program)
         assert printed.splitlines() == passed(found)
     (few, less), (many, more) = counts.items()
     # As docs/streaming.md says. Other compilers take a little more or less.
-    assert (more - less) / (many - few) == pytest.approx(186_000, rel=0.3)
+    assert (more - less) / (many - few) == pytest.approx(per_frame, rel=0.3)
 
 
 def test_front_end_of_firmware_gives_the_same_features(
