@@ -95,6 +95,61 @@ def test_voice_activity(data_dir, tmp_path):
     assert (tmp_path / "firmware" / "student_front_end.h").is_file()
 
 
+@pytest.mark.nightly
+def test_wake_word(data_dir, tmp_path):
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("pymicro_features")
+    import wake_word
+
+    slice_ = {"count": 20, "marked": 10, "test": 6, "steps": 12}
+    result = wake_word.main(data_dir / "fsdd" / "fsdd.npz", tmp_path / "firmware", **slice_)
+    names = ["teacher", *STUDENTS, "distilled, int8"]
+    assert list(result) == [*names, "bytes", *(f"false accepts, {name}" for name in names)]
+    assert all(0 <= result[name] <= 1 for name in names)
+    assert result["bytes"] <= 16 * 1024
+    assert (tmp_path / "firmware" / "student_front_end.h").is_file()
+
+
+@pytest.mark.long
+def test_words_are_on_where_they_were_said(data_dir):
+    """Answers that know it hear all words, and nothing else."""
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("pymicro_features")
+    import wake_word
+
+    rng, espeak = np.random.default_rng(0), wake_word.Espeak()
+    words, _ = wake_word.read(data_dir / "fsdd" / "fsdd.npz")
+    x, on, events = wake_word.recordings(rng, espeak, wake_word.HEARD[:2], words[:20], 4)
+    assert x.shape == (4, wake_word.CLIP, 40)
+    assert sum(map(len, events)) >= 1
+    assert wake_word.figures(20 * on - 10, events) == (1.0, 0.0)
+    assert wake_word.figures(-20 * on, events)[0] < 0.5
+
+
+@pytest.mark.nightly
+def test_connected_digits(data_dir, tmp_path):
+    pytest.importorskip("jiwer")
+    pytest.importorskip("pymicro_features")
+    import connected_digits
+
+    slice_ = {"count": 20, "marked": 30, "test": 5, "epochs": 3}
+    result = connected_digits.main(data_dir / "fsdd" / "fsdd.npz", tmp_path / "firmware", **slice_)
+    assert list(result) == ["teacher", *STUDENTS, "distilled, int8", "bytes"]
+    assert all(value <= 1 for name, value in result.items() if name != "bytes")
+    assert result["bytes"] <= 20 * 1024
+    assert (tmp_path / "firmware" / "student_front_end.h").is_file()
+
+
+def test_words_that_are_right_are_counted():
+    """Of "12" and "3", one of three words is wrong."""
+    pytest.importorskip("jiwer")
+    pytest.importorskip("pymicro_features")
+    import connected_digits
+
+    frames = np.eye(11)[[[2, 0, 4, 4], [4, 4, 4, 0]]]
+    assert connected_digits.right(frames, np.array([[2, 3], [4, 0]])) == pytest.approx(2 / 3)
+
+
 def test_the_detector_has_the_outputs_of_its_head():
     import detection
 

@@ -56,6 +56,26 @@ def same():
     )
 
 
+def spectral():
+    """Over time and frequency: dilated, separable, pooling with a stride, and two outputs of it."""
+    inputs = keras.Input((20, 8, 2), name="frames")
+    x = layers.Conv2D(4, 3, dilation_rate=(2, 1), activation="relu")(inputs)
+    x = layers.SeparableConv2D(4, 3, activation="relu")(x)
+    x = layers.AveragePooling2D((2, 2))(x)
+    a = layers.Dense(3, name="flat")(layers.Flatten()(x))
+    return keras.Model(inputs, [a, layers.Dense(3, name="largest")(layers.GlobalMaxPooling2D()(x))])
+
+
+def gated():
+    """Groups, a stride in a causal convolution, a gate, normalization of channels, dropout."""
+    inputs = keras.Input((16, 4), name="frames")
+    x = layers.DepthwiseConv1D(3, padding="same", activation="relu")(inputs)
+    x = layers.Conv1D(4, 3, groups=2, strides=2, padding="causal", activation="relu")(x)
+    gate = layers.Conv1D(4, 3, padding="causal", activation="sigmoid")(x)
+    x = layers.SpatialDropout1D(0.1)(layers.Multiply()([x, gate]))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
 def residual():
     """Branches that look ahead differently far."""
     inputs = keras.Input((16, 4), name="frames")
@@ -115,7 +135,15 @@ def last():
 
 
 #: Students whose every output can be compared, and the hops to compare with.
-STUDENTS = {causal: (1, 3), valid: (2, 4), flat: (2, 6), same: (2, 4), residual: (1, 5)}
+STUDENTS = {
+    causal: (1, 3),
+    valid: (2, 4),
+    flat: (2, 6),
+    same: (2, 4),
+    spectral: (2, 6),
+    gated: (2, 4),
+    residual: (1, 5),
+}
 
 
 def windows(student, count=40):
