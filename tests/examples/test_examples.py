@@ -150,6 +150,36 @@ def test_words_that_are_right_are_counted():
     assert connected_digits.right(frames, np.array([[2, 3], [4, 0]])) == pytest.approx(2 / 3)
 
 
+@pytest.mark.nightly
+def test_spoken_digits(data_dir, tmp_path):
+    import spoken_digits
+
+    with np.load(data_dir / "fsdd" / "fsdd.npz") as data:
+        some = np.flatnonzero(data["is_test"] | (np.arange(len(data["y"])) % 3 == 0))
+        sounds = np.split(data["audio"], data["offsets"][1:-1])
+        ends = np.cumsum([0, *[len(sounds[i]) for i in some]])
+        slice_ = {name: data[name][some] for name in ("y", "is_test")}
+    path = tmp_path / "fsdd.npz"
+    np.savez(path, audio=np.concatenate([sounds[i] for i in some]), offsets=ends, **slice_)
+    teacher, firmware = tmp_path / "teacher.keras", tmp_path / "firmware"
+    result = spoken_digits.main(path, teacher, firmware, labels=60, steps=240, views=2)
+    gains(result, 0.5, over=0.1)
+    assert result["teacher"] > 0.9
+    assert (firmware / "student.tflite").stat().st_size == result["bytes"] <= 16 * 1024
+
+
+def test_sounds_change_in_speed_loudness_and_place(rng):
+    import spoken_digits
+
+    sound = np.sin(np.arange(4000) / 10).astype("float32")
+    for _ in range(20):
+        changed = spoken_digits.another(sound, rng)
+        heard = np.flatnonzero(changed)
+        assert 4000 / 1.16 < heard[-1] - heard[0] < 4000 / 0.84
+        assert 0 <= len(changed) - (heard[-1] - heard[0]) <= 810
+        assert 0.49 < np.abs(changed).max() < 2.02
+
+
 def test_the_detector_has_the_outputs_of_its_head():
     import detection
 
