@@ -91,13 +91,18 @@ def quantize_file(folder: pathlib.Path, request: dict) -> bytes:
 
     recipe = recipe_manager.RecipeManager()
     names = qtyping.TFLOperationName
-    for pattern, operator, weights, activations in request["recipe"]:
+    for pattern, operator, weights, activations, one_scale in request["recipe"]:
         name = names(operator) if operator else names.ALL_SUPPORTED
         if weights is None:
             recipe.add_quantization_config(pattern, name, algorithm_key="no_quantize")
         else:
+            scales = qtyping.QuantGranularity
             recipe.add_static_config(
-                pattern, name, weight_num_bits=weights, activation_num_bits=activations
+                pattern,
+                name,
+                weight_num_bits=weights,
+                activation_num_bits=activations,
+                weight_granularity=scales.TENSORWISE if one_scale else scales.CHANNELWISE,
             )
     with np.load(folder / "ranges.npz") as stored:
         ranges = {name: {"min": stored[name][0], "max": stored[name][1]} for name in stored.files}

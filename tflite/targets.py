@@ -182,8 +182,13 @@ def _micro_refusals(inspection):
         constant = [t for t in op.inputs if t and t.constant]
         if op.name == "DEQUANTIZE" and op.inputs[0].dtype == "FLOAT16":
             yield _MICRO_REFUSED["float16"]
-        elif op.name == "FULLY_CONNECTED" and any(t.dtype == "INT4" for t in constant):
-            yield f"TFLite Micro has no FULLY_CONNECTED of 4-bit weights{_at(op)}"
+        elif op.name == "FULLY_CONNECTED" and any(
+            t.dtype == "INT4" and len(t.scales) > 1 for t in constant
+        ):
+            yield (
+                "TFLite Micro has no FULLY_CONNECTED of 4-bit weights with a scale for each "
+                f"output{_at(op)}"
+            )
         elif _hybrid(op, constant):
             yield f"{_MICRO_REFUSED['dynamic']}: {op.name}{_at(op)}"
 

@@ -5,13 +5,16 @@ TFLite file; `keras_distill.tflite.convert` writes the file that computes exactl
 """
 
 from keras_distill.quantization.aware import freeze, precision, quantize_aware
+from keras_distill.quantization.bit_search import Found, search
 from keras_distill.quantization.calibration import calibrate
 from keras_distill.quantization.ranges import is_quantize_aware
 
 __all__ = [
+    "Found",
     "calibrate",
     "freeze",
     "is_quantize_aware",
     "precision",
     "quantize_aware",
+    "search",
 ]

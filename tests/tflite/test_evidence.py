@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
-from keras_distill.tflite import flatbuffer, runtimes
+from keras_distill.tflite import flatbuffer, runtimes, targets
 from keras_distill.tflite.converters import activation_ranges
 
 from keras_distill import tflite
@@ -288,10 +288,6 @@ class TestPrecision:
                 "android", {"SOFTMAX": "float32"}, ValueError,
                 r"names 'SOFTMAX', which has no .* are \['CONV_2D', ",
             ),
-            (
-                "micro", {"logits": "int4"}, ValueError,
-                "no FULLY_CONNECTED of 4-bit weights .at 'logits'",
-            ),
             ("micro", {"stemm": "int4"}, ValueError, r"names 'stemm'.*Did you mean 'stem'"),
         ],
     )  # fmt: skip
@@ -300,6 +296,29 @@ class TestPrecision:
             tflite.convert(
                 student, target, "int8", calibration=split[0][0][:20], precision=precision
             )
+
+    @pytest.mark.skipif(not runtimes.micro_available(), reason="no TFLite Micro interpreter")
+    @pytest.mark.parametrize("key", ["logits", "FULLY_CONNECTED"])
+    def test_dense_layers_of_4_bits_have_one_scale_in_tflite_micro(self, student, split, key):
+        """With one for each output, older kernels compute wrongly, and newer ones refuse it."""
+        (x, _), (x_test, y_test) = split
+        options = {"quantization": "int8", "io": "int8", "calibration": x[:100]}
+        options["precision"] = {key: "int4"}
+        artifact = tflite.convert(student, "micro", **options)
+        kernels = {o.name: o.inputs[1] for o in tflite.inspect(artifact.tflite).operators if o.macs}
+        assert (kernels["FULLY_CONNECTED"].dtype, kernels["CONV_2D"].dtype) == ("INT4", "INT8")
+        assert len(kernels["FULLY_CONNECTED"].scales) == 1
+        found = {}
+        for runtime in ("litert-reference", "micro"):
+            opened = runtimes.open_file(artifact.tflite, runtime)
+            (found[runtime],) = runtimes.run_samples(opened, [x_test[:50]])
+        apart = np.abs(np.subtract(*found.values(), dtype="int64"))
+        assert apart.max() <= 1
+        assert np.mean(np.argmax(found["micro"], -1) == y_test[:50]) > 0.8
+        per_output = tflite.convert(student, "android", **options)
+        (reason,) = targets.refusals(tflite.inspect(per_output.tflite), "micro")
+        assert "no FULLY_CONNECTED of 4-bit weights with a scale for each output" in reason
+        assert "'logits'" in reason
 
 
 class TestInsideTheFile:

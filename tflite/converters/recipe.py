@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from keras_distill.tflite import targets
 from keras_distill.tflite.inspect import Operator
 
-#: `(pattern, operator or None, weight bits, activation bits)`, for one rule of a recipe.
-Rule = tuple[str, str | None, int | None, int | None]
+#: `(pattern, operator or None, weight bits, activation bits, whether weights have one scale instead
+#: of one for each output)`, for one rule of a recipe.
+Rule = tuple[str, str | None, int | None, int | None, bool]
 
 #: Bits of weights and activations.
 _BITS: dict[str, tuple[int | None, int | None]] = {
@@ -16,6 +17,7 @@ _BITS: dict[str, tuple[int | None, int | None]] = {
     "int8": (8, 8),
     "int16": (8, 16),
 }
+_DENSE = "FULLY_CONNECTED"
 #: Operators that have another name in ai-edge-quantizer.
 _NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 
@@ -76,22 +78,27 @@ def build(
         io: Types of inputs and outputs.
         precision: Precision by layer or operator.
         named: The operators that its keys name.
-        micro: For TFLite Micro, which has no dense layer of 4-bit weights.
+        micro: For TFLite Micro, whose dense layers take one scale for all their 4-bit weights:
+            they have 8 bits unless `precision` names them.
     """
-    rules: list[Rule] = [(".", None, 8, 8)]
+    rules: list[Rule] = [(".", None, 8, 8, False)]
     if quantization == "int4":
         # Only convolutions and dense layers have 4-bit kernels: the rest stays at 8.
-        rules.append((".*", None, 4, 8))
+        rules.append((".*", None, 4, 8, False))
         if micro:
-            rules.append((".*$", "FULLY_CONNECTED", 8, 8))
+            rules.append((".*$", _DENSE, 8, 8, False))
     for name, value in precision.items():
         # ai-edge-quantizer knows an operator by the names of what it computes.
         scopes = ["".join(f"{t.name};" for t in op.outputs) for op in named[name]]
         # Named, an operator that lacks the precision is refused; in a layer it is left as it is.
         same = all(op.name == name for op in named[name])
         operator = _NAMES.get(name, name) if same else None
-        rules.append((f"^({'|'.join(map(re.escape, scopes))})$", operator, *_BITS[value]))
+        pattern = "|".join(map(re.escape, scopes))
+        rules.append((f"^({pattern})$", operator, *_BITS[value], False))
+        if micro and value == "int4" and any(op.name == _DENSE for op in named[name]):
+            # The pattern is written otherwise, so that this rule is a later one, which wins.
+            rules.append((f"^(?:{pattern})$", _DENSE, *_BITS[value], True))
     # Last, for an output has the name of what computes it.
     for name, dtype in zip(("INPUT", "OUTPUT"), io, strict=True):
-        rules.append((f"(?#{name})", name, *_BITS[dtype]))
+        rules.append((f"(?#{name})", name, *_BITS[dtype], False))
     return rules
