@@ -1,5 +1,6 @@
-"""Draws test images with boxes: truth, teacher, student on labels, file.
+"""Draws test frames with masks, and cells with boxes: truth, teacher, students, errors.
 
+    python docs/figures/dense.py segmentation camvid teacher.keras on_labels.keras student.tflite
     python docs/figures/dense.py detection BCCD teacher.keras on_labels.keras student.tflite
 
 Images are taken at equal distances from the test split, whatever was found on them.
@@ -28,6 +29,30 @@ def outputs(path, x):
     if str(path).endswith(".tflite"):
         return keras_distill.tflite.load(path).predict(x)
     return keras.models.load_model(path).predict(x, verbose=0)
+
+
+def segmentation(folder, paths):
+    """A row for each frame: pixels, painted mask, then mask and errors of each model."""
+    import segmentation as example
+
+    x, y = example.frames(folder, "test")
+    some = np.linspace(0, len(x) - 1, 6).astype(int)[1:-1]
+    x, y = x[some], y[some]
+    found = {n: outputs(p, x.astype("float32")).argmax(-1) for n, p in paths.items()}
+    colors = np.vstack([plt.get_cmap("tab20")(np.arange(example.CLASSES) * 2 % 20), [0, 0, 0, 1]])
+    colors[example.CLASSES - 1] = plt.get_cmap("tab20")(1)
+    names = ["frame", "painted", *(n for name in paths for n in (name, "errors"))]
+    figure, grid = plt.subplots(len(x), len(names), figsize=(1.55 * len(names), 1.25 * len(x)))
+    for row, image, mask, i in zip(grid, x, y, range(len(x)), strict=True):
+        shown = [image, colors[mask]]
+        for name in paths:
+            own = found[name][i]
+            wrong = (own != mask) & (mask != example.UNLABELED)
+            grey = np.repeat(image.mean(-1, keepdims=True) / 255, 3, -1)
+            shown += [colors[own], np.where(wrong[..., None], [0.77, 0.2, 0.16], grey)]
+        for axes, picture in zip(row, shown, strict=True):
+            axes.imshow(picture)
+    return figure, grid, names
 
 
 def detection(folder, paths):

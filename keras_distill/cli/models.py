@@ -1,6 +1,7 @@
 """Models named on the command line."""
 
 import difflib
+import importlib
 import inspect
 import pathlib
 import sys
@@ -63,6 +64,8 @@ def load(path: str | pathlib.Path) -> keras.Model:
     Raises:
         ValueError: If there is no such file, it can't be read, or it holds several students.
     """
+    # Detectors are compiled with losses that Keras knows once they are loaded.
+    importlib.import_module("keras_distill.detection")
     model = load_model(pathlib.Path(path))
     if isinstance(model, MutualDistiller):
         names = ", ".join(student.name for student in model.students)

@@ -1,6 +1,8 @@
 """`keras-distill evaluate` for detectors and segmenters: what `compare` finds, from files."""
 
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -66,6 +68,8 @@ def cells(tmp_path_factory):
     (folder / "instances.json").write_text(json.dumps(content))
     keras.utils.set_random_seed(0)
     model = small_detector()
+    # As it was trained: Keras has to know its losses to load it.
+    model.compile("sgd", {"classes": detection.TargetClasses(), "boxes": detection.TargetBoxes()})
     model.save(folder / "teacher.keras")
     (folder / "file.tflite").write_bytes(tflite.convert(model).tflite)
     return folder
@@ -74,6 +78,14 @@ def cells(tmp_path_factory):
 def run(capsys, *arguments):
     assert cli.main(["evaluate", *arguments, "--json"]) == 0, capsys.readouterr().err
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.long
+def test_the_command_loads_what_detectors_are_compiled_with(cells):
+    code = "import sys; from keras_distill.cli import models; models.load(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(cells / "teacher.keras")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_detectors(cells, capsys, monkeypatch):

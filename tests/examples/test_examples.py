@@ -219,6 +219,53 @@ def test_places_and_bins_of_the_detector_can_say_where_cells_are(data_dir, rng):
     assert scores["map"] > 0.9
 
 
+def some_of(folder, source, patterns, count):
+    """A folder with links to the first files of each pattern."""
+    for pattern in patterns:
+        for path in sorted(source.glob(pattern))[:count]:
+            link = folder / path.relative_to(source)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    return folder
+
+
+@pytest.mark.nightly
+def test_segmentation(data_dir, tmp_path):
+    import segmentation
+
+    patterns = [f"{split}{kind}" for split in ("train", "test") for kind in ("/*", "annot/*")]
+    folder = some_of(tmp_path / "camvid", data_dir / "camvid", patterns, 60)
+    slice_ = {"labels": 4, "steps": 100, "teacher_steps": 150}
+    result = segmentation.main(folder, tmp_path / "teacher.keras", tmp_path / "app", **slice_)
+    gains(result, 0.25, over=0.02)
+    assert result["teacher"] > 0.25
+    assert (tmp_path / "app" / "student.tflite").stat().st_size >= result["bytes"]
+    assert result["bytes"] <= 100_000
+    assert (tmp_path / "teacher.keras").is_file()
+
+
+def test_masks_stay_classes_when_frames_are_scaled(data_dir, tmp_path):
+    import segmentation
+
+    folder = some_of(tmp_path, data_dir / "camvid", ["val/*", "valannot/*"], 2)
+    images, masks = segmentation.frames(folder, "val")
+    assert images.shape == (2, *segmentation.SIZE, 3)
+    painted = keras.utils.img_to_array(
+        keras.utils.load_img(next(iter(sorted(folder.glob("valannot/*")))), color_mode="grayscale")
+    )[..., 0]
+    # Sizes are 2.5 times as small: a class of each pixel is that of one of those painted there.
+    assert (masks[0, ::2, ::2] == painted[1::5, 1::5]).mean() > 0.95
+    assert masks.max() == segmentation.UNLABELED
+    assert segmentation.segmenter((4, 4, 8), 1).output_shape == (None, *segmentation.SIZE, 11)
+
+
+def test_files_of_detectors_are_within_a_point_of_their_students():
+    results = json.loads((EXAMPLES / "results" / "detection.json").read_text())
+    for run in results["runs"]:
+        assert abs(run["distilled, int8"] - run["student distilled"]) < 0.01
+        assert run["bytes"] <= 250_000
+
+
 @pytest.mark.nightly
 def test_transfer_learning(digits, tmp_path):
     import transfer_learning
