@@ -9,7 +9,7 @@ alone and with each method, three seeds. The test set is looked at once for each
 
 Writes `benchmarks/results/cifar100.json` and prints the table. A run that is stopped goes on at the
 epoch where it was; what is done is in `--runs`. `--small` runs all of it on 256 images of CIFAR-10,
-with shallow networks, in a minute on a CPU; then nothing is written but `--runs`.
+with shallow networks, in minutes on a CPU; then nothing is written but `--runs`.
 """
 
 import functools
@@ -130,6 +130,7 @@ def train(model, data, settings, folder, scale, seed):
         batches(x, y, settings["batch_size"], seed),
         epochs=settings["epochs"],
         steps_per_epoch=steps,
+        shuffle=False,
         verbose=0,
         callbacks=[keras.callbacks.BackupAndRestore(str(folder))],
     )
