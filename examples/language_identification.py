@@ -27,8 +27,9 @@ def words_of(folder, part, rng, count=None):
     """Three words from somewhere in each caption, and the number of each one's language."""
     texts, languages = [], []
     for number, language in enumerate(LANGUAGES):
-        lines = gzip.open(pathlib.Path(folder, f"{part}.{language}.gz"), "rt", encoding="utf-8")
-        captions = [line.split() for line in lines][:count]
+        packed = pathlib.Path(folder, f"{part}.{language}.gz").read_bytes()
+        captions = gzip.decompress(packed).decode().split("\n")[:-1][:count]
+        captions = [caption.split() for caption in captions]
         starts = rng.random(len(captions))
         for caption, start in zip(captions, starts, strict=True):
             first = int(start * max(1, len(caption) - 2))
