@@ -8,7 +8,11 @@ if TYPE_CHECKING:
 
 
 class Sources(Protocol):
-    """What makes further sources of a kit, of which this package knows nothing."""
+    """What makes further sources of a kit, of which this package knows nothing.
+
+    Where the Kotlin sources have `fun CLASS.draw(bitmap: Bitmap): Bitmap`, and say so by an
+    attribute `draws` that is true, the sample app shows a picture of its assets with it.
+    """
 
     def cpp(self, name: str, artifact: "Artifact") -> Mapping[str, str]:
         """Files by path, for a kit of that namespace. Headers become part of its library."""

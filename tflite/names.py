@@ -64,9 +64,10 @@ _KOTLIN_KEYWORDS = frozenset(
 #: Types of Kotlin, of Java and of the kit, which its sources use.
 _KOTLIN_TYPES = frozenset(
     """
-    Accelerator Activity Any Array ArrayDeque AssetManager AutoCloseable Bitmap Boolean
-    BooleanArray BuildConfig BuiltinNpuAcceleratorProvider Bundle Button Byte ByteArray
-    ByteBuffer Char CharArray CharSequence Class Closeable Collection Comparable CompiledModel
+    Accelerator Activity Any Array ArrayDeque AssetManager AutoCloseable Bitmap BitmapFactory
+    Boolean BooleanArray Box BuildConfig BuiltinNpuAcceleratorProvider Bundle Button Byte ByteArray
+    ByteBuffer Canvas Char CharArray CharSequence Class ClassMap Closeable Collection Comparable
+    CompiledModel Detection Detections ImageView Letterbox Paint Pictures Rect
     CompletableFuture CompletionException Context Double DoubleArray Enum Environment Error
     Exception Executors File Float FloatArray Function Inputs InputsTest Int IntArray
     IOException Iterable Iterator JSONArray JSONObject Lazy LinearLayout List Loaded Log Long

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -44,6 +44,8 @@ class BoxSources:
     score: float = 0.3
     iou: float = 0.6
     most: int = 20
+    #: The Kotlin sources draw what is found over a picture.
+    draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         fraction("score", self.score)

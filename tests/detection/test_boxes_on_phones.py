@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import types
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -33,6 +34,9 @@ fun main() {
   println(Finder().detect(wide, 180))
   println(Finder().detect(Bitmap(4, 6, IntArray(24) { it + 1 }), 90))
   println(Finder().detect(Bitmap(4, 6, IntArray(24) { it + 1 }), 270))
+  val drawn = Finder().draw(wide)
+  println((0 until 3).map { y -> (0 until 6).map { x -> if (drawn.getPixel(x, y) < 0) 1 else 0 } })
+  println("${wide.getPixel(1, 0)} ${android.graphics.Canvas.written}")
   println(Letterbox(640, 480).back(1f, 0f, 3f, 9f))
   println(Letterbox(640, 480, 90).back(1f, 0f, 3f, 9f))
   println("${Letterbox(640, 480, 90).scaledWidth} ${Letterbox(640, 480, 90).scaledHeight}")
@@ -64,9 +68,19 @@ def test_detections_are_those_of_the_upright_picture(tmp_path):
     [(name, text)] = SOURCES.kotlin("org.example", "Finder", artifact(FOUND)).items()
     (tmp_path / name).write_text(text)
     (tmp_path / "Finder.kt").write_text(STUDENT)
-    files = [str(tmp_path / name), str(tmp_path / "Finder.kt"), str(ANDROID / "graphics.kt")]
+    inputs = files("keras_distill.tflite.android") / "templates/Inputs.kt"
+    (tmp_path / "Inputs.kt").write_text(inputs.read_text().replace("@PACKAGE@", "org.example"))
+    sources = [str(tmp_path / f"{stem}.kt") for stem in ("Detections", "Finder", "Inputs")]
     jar = str(tmp_path / "program.jar")
-    command = [compiler, "-Werror", *files, "-include-runtime", "-d", jar]
+    command = [
+        compiler,
+        "-Werror",
+        *sources,
+        str(ANDROID / "graphics.kt"),
+        "-include-runtime",
+        "-d",
+        jar,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     done = subprocess.run(
@@ -87,6 +101,8 @@ def test_detections_are_those_of_the_upright_picture(tmp_path):
         (np.rot90(tall, 1), box.format("4.0")),
     ]
     expected = [line for pixels, found in blocks for line in (*map(str, pixels.tolist()), found)]
+    # The box from (1, 0) to (2.5, 3) of a picture of 6 x 3, which itself stays as it is.
+    expected += [*map(str, wide.tolist()), str([[0, 1, 1, 0, 0, 0]] * 3), "2 [$c 50 %]"]
     # 640 x 480 is scaled by 1/120, 480 x 640 by 1/160: (edge / scale), cut at the picture's edges.
     expected += [
         "Box(left=120.0, top=0.0, right=360.0, bottom=480.0)",

@@ -27,6 +27,16 @@ def kotlinc():
     return compiler
 
 
+#: Names that a Kotlin string has to escape.
+STREETS = ["sky", 'the "road"', "$car"]
+
+
+def streets():
+    """A class for each of 2 x 3 fields of a picture."""
+    image = keras.Input((4, 6, 3), name="image")
+    return keras.Model(image, keras.layers.Conv2D(3, 2, strides=2, name="scores")(image))
+
+
 @pytest.fixture(scope="module")
 def kits(kotlinc, converted, student, split, tmp_path_factory):
     """Folders of kits by name, with ports of every kind."""
@@ -42,6 +52,8 @@ def kits(kotlinc, converted, student, split, tmp_path_factory):
         "classes": tflite.convert(student, postprocessing="argmax"),
         "several": tflite.convert(zoo.STUDENTS["several"]()),
         "embedding": tflite.convert(zoo.STUDENTS["embedding"]()),
+        "streets": tflite.convert(streets(), labels=STREETS),
+        "lanes": tflite.convert(streets(), labels=STREETS, postprocessing="argmax"),
     }  # fmt: skip
     for name, artifact in artifacts.items():
         digits = name == "my_digits"
@@ -158,6 +170,23 @@ def test_class_hands_the_file_what_python_would(program, kits):
     assert java(program, "kits.MainKt") == [f"{name}: []" for name in kits]
 
 
+def test_class_maps_are_those_of_the_upright_picture(program, kits):
+    lines = java(program, "org.junit.JunitKt", "org.example.streets_kit.ClassMapTest")
+    assert [x for x in lines if not x.endswith(": passed")] == []
+    assert len(lines) == 3
+    for name in ("streets", "lanes"):
+        app = kits[name][1] / "app"
+        picture = keras.utils.load_img(app / "app/src/main/assets/sample.png")
+        assert picture.size == (6, 4)
+        assert (
+            "show(it, column); prove(it)"
+            in (app / "app/src/main/kotlin/MainActivity.kt").read_text()
+        )
+    plain = kits["my_digits"][1]
+    assert not list(plain.rglob("ClassMap.kt")) + list(plain.rglob("Pictures.kt"))
+    assert "use { prove(it) }" in (plain / "app/app/src/main/kotlin/MainActivity.kt").read_text()
+
+
 def test_kotlin_compiles_against_litert(kotlinc, kits, tmp_path):
     """The stand-in of LiteRT's API says what LiteRT's own sources say."""
     litert = os.environ.get("LITERT_ROOT")
@@ -165,7 +194,7 @@ def test_kotlin_compiles_against_litert(kotlinc, kits, tmp_path):
         pytest.skip("name LiteRT's source tree in LITERT_ROOT")
     api = pathlib.Path(litert, "litert/kotlin/src/main/kotlin/com/google/ai/edge/litert")
     files = [str(p) for p in sorted(api.glob("*.kt")) if p.stem != "ModelProvider"]
-    ours = {"litert", "device", "vectors"}
+    ours = {"litert", "device", "vectors", "streets"}
     files += [str(p) for p in sorted(HERE.glob("*.kt")) if p.stem not in ours]
     files += map(str, sorted((kits["my_digits"][1] / "app/student/src/test").rglob("*.kt")))
     compiled(kotlinc, [*sources(kits), *files], tmp_path / "classes.jar")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from keras_distill.tflite import flatbuffer, names
-from keras_distill.tflite.android import kotlin_port
+from keras_distill.tflite.android import kotlin_port, pictures
 from keras_distill.tflite.android.listening import Heard
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
 from keras_distill.tflite.android.npu import compile_for_npu, save_ai_pack
@@ -91,14 +91,20 @@ def files(
         for path, values in heard.templates(artifact, kit.kotlin_class).items()
     }
     sources |= {} if more is None else dict(more.kotlin(package, kit.kotlin_class, artifact))
-    vectors = json.dumps(kit.vectors()) + "\n"
+    sources |= kit.class_map()
     library, main = "app/student/src/main", "app/app/src/main"
+    # What draws is there: the app shows it.
+    draws = getattr(more, "draws", False) or "ClassMap.kt" in sources
+    of_app = heard.of_app(artifact)
+    show = {"SHOW": "show(it, column); " if draws else ""}
+    vectors = json.dumps(kit.vectors()) + "\n"
     return {
         **models,
         **labels,
         **sources,
         "dependencies.gradle.kts": kit.filled("templates", "app.gradle.kts"),
-        **{f"app/{path}": kit.filled("app", path, heard.of_app(artifact)) for path in _APP},
+        **{f"app/{path}": kit.filled("app", path, {**of_app, **show}) for path in _APP},
+        **(kit.app_pictures(main) if draws else {}),
         **{f"{library}/kotlin/{path}": source for path, source in sources.items()},
         **{f"{library}/assets/{path}": content for path, content in {**models, **labels}.items()},
         f"{main}/assets/test_vectors.json": vectors,
@@ -241,13 +247,33 @@ class _Kit:
         values = {**self._values, **dict(more)}
         return re.sub(r"@([A-Z_]+)@", lambda match: str(values.get(match[1], match[0])), text)
 
-    def vectors(self):
-        """A few inputs of the class, before normalization, and the outputs that they must give."""
-        count = self._artifact.VECTORS
+    def class_map(self):
+        """`ClassMap.kt`, where the student gives the classes of a picture's pixels."""
+        values = pictures.class_map(self._inputs, self._outputs, self.label_lines)
+        return (
+            {}
+            if values is None
+            else {"ClassMap.kt": self.filled("templates", "ClassMap.kt", values)}
+        )
+
+    def app_pictures(self, main):
+        """The sample app's picture, and what draws on it."""
+        source = "app/src/main/kotlin/Pictures.kt"
+        picture = pictures.sample_picture(self._inputs[0], self._given()[0])
+        return {f"app/{source}": self.filled("app", source), f"{main}/assets/sample.png": picture}
+
+    def _given(self):
+        """Test vectors of the inputs, before normalization, and the outputs that they must give."""
         given, expected = self._artifact.example_values()
         for port in self._inputs:
             mean, std = port.normalization
             given[port.name] = given[port.name].astype("float64") * std + mean
+        return given, expected
+
+    def vectors(self):
+        """A few inputs of the class, and the outputs that they must give."""
+        count = self._artifact.VECTORS
+        given, expected = self._given()
         return {
             "count": count,
             "source": self._artifact.examples.source,

@@ -1,6 +1,8 @@
 package @PACKAGE@
 
 import android.graphics.Bitmap
+import android.graphics.Canvas
+import android.graphics.Paint
 import kotlin.math.max
 import kotlin.math.min
 
@@ -26,6 +28,26 @@ fun @CLASS@.detect(bitmap: Bitmap, rotation: Int = 0): List<Detection> {
   val result = run(letterbox.input(bitmap))
   return detections(result.boxes, result.scores, result.labels, letterbox)
 }
+
+/** A copy of an upright picture with the boxes, labels and scores of what is found on it. */
+fun @CLASS@.draw(bitmap: Bitmap): Bitmap {
+  val copy = bitmap.copy(Bitmap.Config.ARGB_8888, true)
+  val canvas = Canvas(copy)
+  val paint = Paint()
+  paint.strokeWidth = max(copy.width, copy.height) / 250f
+  paint.textSize = max(copy.width, copy.height) / 30f
+  for (found in detect(bitmap)) {
+    val (left, top, right, bottom) = found.box
+    paint.color = COLORS[DETECTED.indexOf(found.label) % COLORS.size]
+    paint.style = Paint.Style.STROKE
+    canvas.drawRect(left, top, right, bottom, paint)
+    paint.style = Paint.Style.FILL
+    canvas.drawText("${found.label} ${Math.round(found.score * 100)} %", left, bottom, paint)
+  }
+  return copy
+}
+
+private val COLORS = listOf(0xFF0072B2, 0xFFE69F00, 0xFF009E73, 0xFFD55E00, 0xFFCC79A7).map { it.toInt() }
 
 /** The outputs of the file, in the coordinates of the picture. */
 internal fun detections(
@@ -77,15 +99,9 @@ internal class Letterbox(width: Int, height: Int, private val rotation: Int = 0)
   /** The pixels of the scaled picture, turned upright and put to the upper left on black. */
   fun placed(pixels: IntArray): IntArray {
     val result = IntArray(WIDTH * HEIGHT) { BLACK }
-    for (y in 0 until fitHeight) for (x in 0 until fitWidth) {
-      val from =
-        when (rotation) {
-          90 -> (scaledHeight - 1 - x) * scaledWidth + y
-          180 -> (scaledHeight - 1 - y) * scaledWidth + scaledWidth - 1 - x
-          270 -> x * scaledWidth + scaledWidth - 1 - y
-          else -> y * scaledWidth + x
-        }
-      result[y * WIDTH + x] = pixels[from]
+    val turned = upright(pixels, scaledWidth, scaledHeight, rotation)
+    for (y in 0 until fitHeight) {
+      turned.copyInto(result, y * WIDTH, y * fitWidth, (y + 1) * fitWidth)
     }
     return result
   }

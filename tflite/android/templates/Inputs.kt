@@ -27,6 +27,29 @@ internal fun pixels(bitmap: Bitmap, width: Int, height: Int): IntArray {
 }
 
 /**
+ * Pixels turned clockwise until their picture stands upright.
+ *
+ * @param pixels Row by row.
+ * @param width Of the picture as it is.
+ * @param height Likewise.
+ * @param rotation 0, 90, 180 or 270 degrees.
+ */
+internal fun upright(pixels: IntArray, width: Int, height: Int, rotation: Int): IntArray {
+  require(rotation in setOf(0, 90, 180, 270)) { "rotation must be 0, 90, 180 or 270, not $rotation" }
+  val across = if (rotation % 180 == 0) width else height
+  return IntArray(pixels.size) {
+    val x = it % across
+    val y = it / across
+    when (rotation) {
+      90 -> pixels[(height - 1 - x) * width + y]
+      180 -> pixels[(height - 1 - y) * width + width - 1 - x]
+      270 -> pixels[x * width + width - 1 - y]
+      else -> pixels[it]
+    }
+  }
+}
+
+/**
  * The values 0 to 255 of pixels, row by row.
  *
  * @param pixels Colors as `Bitmap.getPixels` gives them.

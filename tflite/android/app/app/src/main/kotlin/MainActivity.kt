@@ -15,11 +15,12 @@ import org.json.JSONObject
 /** Runs the student's stored test vectors where the tapped button says, and shows the results. */
 class MainActivity : Activity() {
   private lateinit var text: TextView
+  private lateinit var column: LinearLayout
 
   override fun onCreate(savedInstanceState: Bundle?) {
     super.onCreate(savedInstanceState)
     text = TextView(this)
-    val column = LinearLayout(this)
+    column = LinearLayout(this)
     column.orientation = LinearLayout.VERTICAL
     for (accelerator in listOf(Accelerator.CPU, Accelerator.GPU, Accelerator.NPU)) {
       column.addView(button(accelerator.name, listOf(accelerator)))
@@ -44,7 +45,7 @@ class MainActivity : Activity() {
     thread {
       val report =
         try {
-          @CLASS@(this, accelerators).use { prove(it) }
+          @CLASS@(this, accelerators).use { @SHOW@prove(it) }
         } catch (error: StudentException) {
           "${error.message}"
         }

@@ -1,0 +1,71 @@
+package @PACKAGE@
+
+import android.graphics.Bitmap
+import android.graphics.Canvas
+import android.graphics.Rect
+
+/**
+ * The class of each pixel of a picture, on the student's grid, which covers all of the picture.
+ *
+ * @param classes Indices of [@CLASS@.LABELS], row by row.
+ */
+class ClassMap(val width: Int, val height: Int, val classes: IntArray) {
+  /** The name of the class at a position: 0 is the left or upper edge of the picture, 1 the other. */
+  fun at(x: Float, y: Float): String {
+    val column = (x * width).toInt().coerceIn(0, width - 1)
+    val row = (y * height).toInt().coerceIn(0, height - 1)
+    return @CLASS@.LABELS[classes[row * width + column]]
+  }
+
+  /** The share of the picture that each class takes, by name, without those that aren't there. */
+  fun shares(): Map<String, Float> =
+    classes.groupBy { it }.entries.associate { (label, all) ->
+      @CLASS@.LABELS[label] to all.size.toFloat() / classes.size
+    }
+
+  /** A picture of the size of the grid, in one color a class. */
+  fun bitmap(colors: List<Int> = COLORS): Bitmap {
+    val pixels = IntArray(classes.size) { colors[classes[it] % colors.size] }
+    return Bitmap.createBitmap(pixels, width, height, Bitmap.Config.ARGB_8888)
+  }
+
+  companion object {
+    /** Half-transparent colors, which are told apart by the color-blind, too. */
+    val COLORS: List<Int> =
+      listOf(0x800072B2, 0x80E69F00, 0x80009E73, 0x80D55E00, 0x80CC79A7, 0x8056B4E9, 0x80F0E442, 0x80000000)
+        .map { it.toInt() }
+  }
+}
+
+/**
+ * The class of each pixel of a picture.
+ *
+ * @param bitmap The picture, which is scaled to @WIDTH@ x @HEIGHT@ without keeping its proportions.
+ *   Pictures of the configuration HARDWARE can't be read.
+ * @param rotation By how many degrees it must be turned clockwise to stand upright: 0, 90, 180 or
+ *   270. The map is that of the upright picture.
+ */
+fun @CLASS@.segment(bitmap: Bitmap, rotation: Int = 0): ClassMap {
+  val turned = rotation == 90 || rotation == 270
+  val (width, height) = if (turned) @HEIGHT@ to @WIDTH@ else @WIDTH@ to @HEIGHT@
+  val pixels = upright(pixels(bitmap, width, height), width, height, rotation)
+  val input = Bitmap.createBitmap(pixels, @WIDTH@, @HEIGHT@, Bitmap.Config.ARGB_8888)
+  return ClassMap(@MAP_WIDTH@, @MAP_HEIGHT@, @CLASSES@)
+}
+
+/** A copy of an upright picture with the colors of the classes over it. */
+fun @CLASS@.draw(bitmap: Bitmap): Bitmap {
+  val copy = bitmap.copy(Bitmap.Config.ARGB_8888, true)
+  val all = Rect(0, 0, copy.width, copy.height)
+  Canvas(copy).drawBitmap(segment(bitmap).bitmap(), null, all, null)
+  return copy
+}
+
+/** The class of the highest score of each pixel, of equal ones the first. */
+internal fun highest(scores: FloatArray, classes: Int): IntArray =
+  IntArray(scores.size / classes) { pixel ->
+    val first = pixel * classes
+    var best = first
+    for (i in first until first + classes) if (scores[i] > scores[best]) best = i
+    best - first
+  }
