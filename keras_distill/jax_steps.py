@@ -1,6 +1,7 @@
 """How a distiller's steps run on the JAX backend: functions of all state, compiled by XLA."""
 
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +21,68 @@ class _Given(NamedTuple):
     batch: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class _ClosedOver:
+    """Variables of no teacher and no student that a teacher's functions read, or change.
+
+    Not a tuple, in which Keras would find variables to train.
+    """
+
+    teacher: Any = None
+    read: Sequence[keras.Variable] = ()
+    changed: Sequence[keras.Variable] = ()
+
+
+class _Touched(keras.StatelessScope):
+    """Notes which variables are read in it and which are changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: dict[int, keras.Variable] = {}
+        self.changed: set[int] = set()
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        self.all[id(variable)] = variable
+        return super().get_current_value(variable)
+
+    def add_update(self, update: tuple) -> None:
+        self.all[id(update[0])] = update[0]
+        self.changed.add(id(update[0]))
+        super().add_update(update)
+
+
+def _touched_by(function: Callable, x: Any) -> _Touched:
+    """What a function touches that is traced for a batch, not run."""
+    with _Touched() as touched:
+        jax.eval_shape(lambda x: function(x) and None, x)
+    return touched
+
+
 class JaxSteps(BuiltForFirstBatch, keras.Model):
     """The part of a `Distiller` that depends on JAX."""
 
     train_function: Any
     test_function: Any
+    _closed_over = _ClosedOver()
+
+    @property
+    def is_built_ahead(self) -> bool:
+        return super().is_built_ahead and self._closed_over.teacher is self.teacher
+
+    def build_ahead(self, batch: Any) -> tuple:
+        """As on PyTorch; and finds the variables that the teacher's functions close over."""
+        built = super().build_ahead(batch)
+        if self.teacher is not None:
+            self._closed_over = _ClosedOver()
+            touched = _touched_by(self.ask_teacher, self._unpack(batch)[0])
+            known = [*self.variables, *self.metrics_variables, *self._fixed()]
+            unknown = touched.all.keys() - {id(variable) for variable in known}
+            self._closed_over = _ClosedOver(
+                self.teacher,
+                [touched.all[i] for i in unknown - touched.changed],
+                [touched.all[i] for i in unknown & touched.changed],
+            )
+        return built
 
     @property
     def metrics_variables(self) -> list:
@@ -33,6 +91,7 @@ class JaxSteps(BuiltForFirstBatch, keras.Model):
             *super().metrics_variables,
             *self._means.variables,
             *self._teacher_metrics.variables,
+            *self._closed_over.changed,
         ]
 
     def train_step(self, state: tuple, data: Any) -> tuple[dict[str, Any], tuple]:
@@ -102,7 +161,7 @@ class JaxSteps(BuiltForFirstBatch, keras.Model):
         known = [] if self.teacher is None else self.teacher.variables
         # Those of a SavedModel stay on the host.
         teacher = [variable for variable in known if isinstance(variable, keras.Variable)]
-        return [*teacher, *self.objective.hyperparameters.values()]
+        return [*teacher, *self._closed_over.read, *self.objective.hyperparameters.values()]
 
     def _given(self, data: Any) -> _Given:
         """The data of a step, or of one that is called without the functions that `fit` uses."""

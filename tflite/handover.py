@@ -90,6 +90,16 @@ def read_arguments(folder: pathlib.Path) -> dict[str, Any]:
     return given
 
 
+def write_modules(folder: pathlib.Path, modules: list[str]) -> None:
+    """Writes the names of the modules that a student's layers and functions are registered in."""
+    _write_json(folder, "modules", modules)
+
+
+def read_modules(folder: pathlib.Path) -> list[str]:
+    """The names that `write_modules` wrote."""
+    return _read_json(folder, "modules")
+
+
 def write_outcome(folder: pathlib.Path, outcome: Outcome) -> None:
     """Writes what came of a conversion."""
     for name in ("tflite", "named", "compiled"):

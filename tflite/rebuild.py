@@ -5,18 +5,21 @@ The file is proven here, against the student on its own backend.
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras_distill.tflite import child, handover, judge
 from keras_distill.tflite.artifact import Artifact
+from keras_distill.tflite.child import ConverterError
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.targets import EthosU
 
@@ -93,6 +96,7 @@ def _run(request, target, quantization, arguments, read, work):
         _save(request.student.model, folder / "student.keras")
         handover.write_arguments(folder, target, quantization, arguments)
         _save_around(request, arguments, folder)
+        handover.write_modules(folder, _modules(folder))
         environment = {
             **os.environ,
             "KERAS_BACKEND": "tensorflow",
@@ -125,6 +129,23 @@ def _save(model, path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What Keras says of optimizers and of unbuilt models.
         model.save(path)
+
+
+def _modules(folder):
+    """Modules of the classes and functions that the saved models in a folder have by name."""
+    texts = []
+    for path in folder.glob("*.keras"):
+        with zipfile.ZipFile(path) as archive:
+            texts.append(archive.read("config.json").decode())
+    registered = keras.saving.get_custom_objects()
+    used = [x for name, x in registered.items() if any(json.dumps(name) in t for t in texts)]
+    for x in used:
+        if x.__module__ == "__main__":
+            raise ConverterError(
+                f"{x.__name__!r} is defined in the program that runs, which the process that "
+                f"converts on TensorFlow can't import. Put it in a module of its own."
+            )
+    return sorted({x.__module__ for x in used})
 
 
 def _save_around(request, arguments, folder):

@@ -4,6 +4,7 @@ Started by name, with what to do (`"convert"` or `"float32"`) and a folder that 
 and what is asked for.
 """
 
+import importlib
 import pathlib
 import sys
 import warnings
@@ -28,13 +29,31 @@ def rebuilt(path: pathlib.Path) -> Any:
             "The student can't be rebuilt on the TensorFlow backend from its saved form. Layers of "
             "your own must be in a module that can be imported, registered by "
             "`keras.saving.register_keras_serializable`, and compute with `keras.ops`; of a "
-            f"`Lambda` layer make one of them. The error was: {error}"
+            "`Lambda` layer make one of them. The error was: "
+            + str(error).partition("Full object config")[0].strip()
+        ) from None
+
+
+def _import(module: str) -> None:
+    """Imports a module, which registers what the student has of it.
+
+    Raises:
+        ConverterError: It can't be imported here.
+    """
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # Whatever a module raises.
+        raise ConverterError(
+            f"The student has layers or functions of the module {module!r}, which can't be "
+            f"imported on the TensorFlow backend: {type(error).__name__}: {error}"
         ) from None
 
 
 def run(work: str, folder: pathlib.Path) -> None:
     """Converts the student of a folder, and writes the outcome or the float32 file there."""
     given = handover.read_arguments(folder)
+    for module in handover.read_modules(folder):
+        _import(module)
     for name in handover.AROUND:
         place = folder / f"{name}.keras"
         if place.is_file():

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_distill.teachers.base import Misfit
+
 _refusal: contextvars.ContextVar = contextvars.ContextVar("refusal", default=None)
 
 
@@ -34,7 +36,7 @@ def outputs_of(function: Callable, inputs: Any, output_spec: Any) -> Any:
     if output_spec is not None:
         return _called(function, inputs, output_spec)
     if not hasattr(function, "get_concrete_function"):
-        return keras.tree.map_structure(keras.ops.convert_to_tensor, function(inputs))
+        return keras.tree.map_structure(keras.ops.convert_to_tensor, _traced(function, inputs))
     spec = keras.tree.map_structure(_spec, inputs)
 
     def on_arrays(arrays: Any) -> Any:
@@ -42,6 +44,20 @@ def outputs_of(function: Callable, inputs: Any, output_spec: Any) -> Any:
         return keras.tree.map_structure(np.asarray, outputs)
 
     return _called(on_arrays, inputs, function.get_concrete_function(spec).structured_outputs)
+
+
+def _traced(function, inputs):
+    """What a function of the backend's own arrays answers."""
+    try:
+        return function(inputs)
+    except Exception as error:
+        # What TensorFlow and NumPy meet in an array of JAX that has no values yet.
+        if type(error).__name__ != "TracerArrayConversionError":
+            raise
+        raise Misfit(
+            "The teacher's function computes with TensorFlow or NumPy, and gets arrays of JAX: "
+            "wrap it in `tf.function`, or give `output_spec`, to have it called with arrays."
+        ) from None
 
 
 def _spec(x):

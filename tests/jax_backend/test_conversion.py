@@ -71,6 +71,33 @@ class OfJax(keras.layers.Layer):
         return jax.nn.relu(inputs)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Gated(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="uniform", name="scale")
+
+    def call(self, inputs):
+        return doubled(inputs) * (1 + self.scale)
+
+
+@keras.saving.register_keras_serializable("tests")
+def doubled(x):
+    return 2 * keras.ops.sigmoid(x)
+
+
+def test_layers_and_functions_of_a_module_are_imported(monkeypatch):
+    """Registered names say nothing of the module that registers them."""
+    student = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, doubled), Gated(name="gate")]
+    )
+    artifact = tflite.convert(student)
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    np.testing.assert_allclose(artifact.predict(x), student.predict(x, verbose=0), atol=1e-5)
+    monkeypatch.setattr(Gated, "__module__", "__main__")
+    with pytest.raises(tflite.ConverterError, match="'Gated' is defined in the program that runs"):
+        tflite.convert(student)
+
+
 def test_what_cannot_be_handed_over_is_refused(student):
     with pytest.raises(NotImplementedError, match="`stream` needs the TensorFlow backend"):
         tflite.convert(student, stream=1)

@@ -3,6 +3,8 @@
 import jax
 import keras
 import numpy as np
+import pytest
+import tensorflow as tf
 from backend_cases import data, network
 
 import keras_distill
@@ -109,3 +111,48 @@ def test_own_batches():
     assert_same(distiller.get_weights(), once.get_weights(), rtol=1e-5, atol=1e-6)
     assert distiller.predict(x, verbose=0).shape == (80, 3)
     assert distiller.evaluate(x, y, verbose=0, return_dict=True).keys() == {"loss", "accuracy"}
+
+
+def test_what_a_function_closes_over_is_no_constant():
+    """Its weights are read anew at each step, and are neither trained nor counted."""
+    inputs = keras.Input((8,))
+    teacher, student = (keras.Model(inputs, keras.layers.Dense(3)(inputs)) for _ in range(2))
+    before = [np.asarray(w) for w in teacher.get_weights()]
+    teaches = keras_distill.teachers.Teacher(lambda x: teacher(x))
+    distiller = keras_distill.Distiller(student, teaches, SoftTargets(2.0), alpha=0.0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    x, _, _ = data()
+
+    def loss():
+        return distiller.fit(x, batch_size=len(x), verbose=0).history["loss"][0]
+
+    def expected():
+        plain = keras_distill.Distiller(student, teacher, SoftTargets(2.0), alpha=0.0)
+        plain.compile(keras.optimizers.SGD(0.0))
+        return plain.fit(x, batch_size=len(x), verbose=0).history["loss"][0]
+
+    assert loss() == pytest.approx(expected(), rel=1e-5)
+    assert_same(teacher.get_weights(), before)
+    teacher.set_weights([3 * w for w in before])
+    assert loss() == pytest.approx(expected(), rel=1e-5)
+    assert len(distiller.trainable_variables) == len(student.trainable_variables)
+
+
+def test_a_teachers_views_are_drawn_anew_at_each_step():
+    noise = keras.layers.GaussianNoise(1.0)
+    teacher = keras_distill.teachers.Teacher(
+        network(6, 1), preprocess=lambda x: noise(x, training=True)
+    )
+    distiller = keras_distill.Distiller(network(4, 2), teacher, SoftTargets(2.0), alpha=0.0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    x, _, _ = data()
+    losses = [distiller.fit(x, batch_size=len(x), verbose=0).history["loss"][0] for _ in range(2)]
+    losses += distiller.fit(x, batch_size=len(x), epochs=2, verbose=0).history["loss"]
+    assert len(set(losses)) == 4
+
+
+def test_functions_of_tensorflow_are_told_what_to_do():
+    says = r"wrap it in `tf\.function`, or give `output_spec`"
+    with pytest.raises(ValueError, match=says) as told:
+        keras_distill.Distiller(network(4, 2), lambda x: tf.nn.softmax(x[:, :3]))
+    assert "\n" not in str(told.value)
