@@ -43,15 +43,16 @@ def _table(name):
     note = [results["note"]] if results["note"] else []
     versions = ", ".join(f"{k} {results['versions'][k]}" for k in ("keras", "tensorflow"))
     command = results["command"].split(" --note ")[0]
-    ends = [_gain(results["gain"]), f"Recorded with `{command}` ({versions})."]
+    student = next(key for key in results["mean"] if key.startswith("student "))
+    ends = [_gain(results["gain"], student), f"Recorded with `{command}` ({versions})."]
     return "\n".join([*table, "", *note, *ends])
 
 
-def _gain(gain):
-    """What was gained over training on labels, in words."""
+def _gain(gain, student):
+    """What was gained over the student without a teacher, in words."""
     share = gain["share_of_gap"]
     return (
-        f"{gain['of'].capitalize()}, less the student on labels of the same seed: "
+        f"{gain['of'].capitalize()}, less the {student} of the same seed: "
         f"{gain['mean']:+.4f} ± {gain['half_interval']:.4f} (mean and half its 95 % interval)"
         + (f", {share:.0%} of the gap between that student and the teacher." if share else ".")
     )

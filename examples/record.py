@@ -61,14 +61,19 @@ def record(name, arguments=(), seeds=5, note=None, folder=FOLDER / "results"):
     return results
 
 
+def alone(values):
+    """The name of the student without a teacher: on labels, or where there are none, alone."""
+    return next((key for key in ("student on labels", "student alone") if key in values), None)
+
+
 def statistics(runs):
     """Mean and standard deviation over seeds, and what the file gains over training on labels.
 
     Args:
         runs: The results of each seed. The gain is the mean of the paired differences between
-            `"distilled, int8"` (or `"student distilled"`, where no file is made) and
-            `"student on labels"`, with half its 95 % interval (Student's t); its share of the gap
-            is its ratio to the teacher's lead over `"student on labels"`, `None` without a lead.
+            `"distilled, int8"` (or `"student distilled"`, where no file is made) and the student
+            `alone`, with half its 95 % interval (Student's t); its share of the gap is its ratio
+            to the teacher's lead over that student, `None` without a lead.
     """
     values = {key: [run[key] for run in runs] for key in runs[0]}
     result = {
@@ -77,7 +82,7 @@ def statistics(runs):
             key: float(np.std(v, ddof=1)) if len(v) > 1 else None for key, v in values.items()
         },
     }
-    base = values.get("student on labels")
+    base = values.get(alone(values))
     found = [key for key in ("distilled, int8", "student distilled") if key in values]
     if base and found:
         mean, half = summary(np.subtract(values[found[0]], base).tolist())

@@ -55,6 +55,32 @@ def test_text_classification(data_dir, tmp_path):
     assert result["bytes"] <= (app / "student.tflite").stat().st_size < 170_000
 
 
+@pytest.mark.long
+def test_policy():
+    import policy
+
+    result = policy.main(rounds=50, steps=4000)
+    assert list(result) == [
+        *("teacher", "student alone", "student distilled", "distilled, int8", "bytes")
+    ]
+    assert result["teacher"] > 400
+    assert result["student alone"] < 300
+    for name in ("student distilled", "distilled, int8"):
+        assert result[name] > 0.9 * result["teacher"]
+    assert result["bytes"] < 2048
+
+
+def test_returns_of_episodes_begin_and_end_as_in_the_environment():
+    """Leaning on the fall holds the pole up to the end; one push makes it fall at once."""
+    gymnasium = pytest.importorskip("gymnasium")
+    import policy
+
+    environment = gymnasium.make_vec("CartPole-v1", num_envs=policy.ENVIRONMENTS)
+    right = np.array([0.0, 1.0])
+    assert policy.score(lambda x: (x[:, 2] + x[:, 3])[:, None] * right, environment, 0) > 195
+    assert 8 <= policy.score(lambda x: np.broadcast_to(right, (len(x), 2)), environment, 0) <= 11
+
+
 def test_texts_without_words(rng):
     """Two of SST-2's 60,614 have none."""
     import text_classification
