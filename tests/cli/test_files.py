@@ -171,6 +171,7 @@ def test_export_counts_the_firmware(kernels, trained, workplace, capsys):
     assert not (workplace / f"{output}_less").exists()
 
 
+@pytest.mark.long
 def test_export_unrolls(workplace, capsys):
     import keras
 

@@ -83,6 +83,7 @@ def test_the_update_is_that_of_one_device(run, mode, workers):
             np.testing.assert_allclose(other[name], one[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.long
 def test_the_training_moved_the_weights(run):
     (one,) = run("one")
     assert not np.allclose(one["log/loss"][0], one["log/loss"][-1], rtol=1e-3)

@@ -170,6 +170,7 @@ def largest_tensor(loss, positions, words=32000, width=4):
     return max(np.prod([int(size) for size in shape.split(",")]) for shape in set(shapes))
 
 
+@pytest.mark.long
 def test_no_tensor_grows_with_positions_times_vocabulary():
     """At 32,000 words, the largest tensors are a chunk's logits and the embedding."""
     assert largest_tensor(SoftTargets(1.0), 128) == 128 * 32000

@@ -40,6 +40,7 @@ def losses_of_a_step(student, teacher, matches, x):
     return distiller.fit(x, batch_size=len(x), verbose=0).history
 
 
+@pytest.mark.long
 def test_presets_on_convolutional_models(digits):
     images = digits[0][:16]
     student, teacher = convolutional(3, "student"), convolutional(5, "teacher")

@@ -4,6 +4,7 @@ import warnings
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 import keras_distill
@@ -66,6 +67,7 @@ def test_made_up_inputs_tell_nothing_about_ranges():
     assert not [text for text in said + made.report["warnings"] if "joins" in text]
 
 
+@pytest.mark.long
 def test_a_concatenation_that_stays_float_is_not_named():
     """Beside another one, in integers, that joins what is alike."""
     image = keras.Input((8, 8, 3), name="image")

@@ -124,6 +124,7 @@ def test_loops_of_unknown_size(layer):
         tflite.convert(model_of(layer, 4, 3), batch_size=None)
 
 
+@pytest.mark.long
 def test_loops_of_tflite_micro():
     student = model_of(lambda x: layers.GRU(3, return_sequences=True)(x), 5, 3)
     with pytest.raises(tflite.ConverterError, match='Give `recurrent="unroll"`'):

@@ -351,6 +351,7 @@ def test_recurrent_layers_go_on_from_frame_to_frame(quantization, kind):
         assert np.sqrt(np.mean((found[0] - expected) ** 2)) < 0.1 * expected.std()
 
 
+@pytest.mark.long
 def test_a_recurrent_layer_may_come_last():
     """Its state is the output, and keeps the output's scale where it goes back in."""
     with pytest.warns(UserWarning, match="is that of the student on the recording so far"):

@@ -122,6 +122,7 @@ def test_gru_in_integers(students, recurrent, target):
         assert artifact.report["inputs"][0]["shape"] == [1, 1, 3]
 
 
+@pytest.mark.long
 def test_fused_operator_for_lstm(students):
     student, x = students["lstm"]
     artifact = tflite.convert(student, "micro", "int8", calibration=x)
@@ -164,6 +165,7 @@ class Loop(keras.layers.Layer):
         return tf.while_loop(lambda t, _: t < 4, step, (0, tf.zeros_like(x[:, 0])))[1]
 
 
+@pytest.mark.long
 def test_crash_of_the_converter_names_the_layer(students):
     inputs = keras.Input((4, 3))
     model = keras.Model(inputs, keras.layers.Dense(2)(Loop(name="spin")(inputs)))

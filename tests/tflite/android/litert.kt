@@ -3,6 +3,7 @@ package com.google.ai.edge.litert
 
 import android.content.Context
 import android.content.res.AssetManager
+import java.util.Collections
 
 /** The device: what it has, what runs a file whole, and what the file computes. */
 object Device {
@@ -12,8 +13,8 @@ object Device {
   var file: (Map<String, Any?>) -> Map<String, Any?> = { mapOf() }
   var thread: Thread? = null
 
-  /** What was opened and not closed. */
-  val open = mutableListOf<Any>()
+  /** What was opened and not closed, by the threads of several students. */
+  val open: MutableList<Any> = Collections.synchronizedList(mutableListOf<Any>())
 }
 
 enum class Accelerator(val value: Int) {
