@@ -206,6 +206,7 @@ def test_drawn_negatives():
     assert (again != drawn).any()
 
 
+@pytest.mark.long
 def test_contrastive_learns_to_tell_samples_apart():
     """The heads and memories alone, without a student, find each sample in the other side."""
     rng = np.random.default_rng(0)

@@ -259,6 +259,7 @@ def test_units_cost_what_their_leaving_saves(network):
     np.testing.assert_allclose(cost, (before - after) / before, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_what_matters_little_to_the_loss_leaves_first(split):
     keras.utils.set_random_seed(0)
     (x, y), test = split

@@ -577,6 +577,7 @@ def test_arrays_go_with_their_examples_only(model, dataset, examples):
         arrays.attach(dataset.filter(lambda x, y: y != 2))
 
 
+@pytest.mark.long
 def test_answers_go_to_the_teacher_that_gave_them(dense, examples, tmp_path, loss_of):
     """Those of several teachers come together; one's are never taken for another's."""
     x, models = examples[0], [dense(CLASSES, seed=seed, name="sage") for seed in (3, 4, 5)]

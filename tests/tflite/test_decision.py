@@ -438,6 +438,7 @@ def test_programs_for_microphones_compile(mel, mel_stream, tmp_path):
     assert (library / "examples/wake_listen_idf/CMakeLists.txt").exists()
 
 
+@pytest.mark.long
 def test_sounds_that_do_not_fit_are_refused(listening, stream, front_end, sound, tmp_path):
     given = {"decision": tflite.Decision({0: 0.6}), "front_end": front_end}
     with pytest.raises(ValueError, match="int16 samples of one channel. Received: float32"):

@@ -61,6 +61,7 @@ def test_a_quantize_aware_student_of_this_form_is_named():
     assert [text for text in said if "'both' joins" in text]
 
 
+@pytest.mark.long
 def test_made_up_inputs_tell_nothing_about_ranges():
     aware = keras_distill.quantization.quantize_aware(detector(True), X)
     made, said = convert(aware)

@@ -397,6 +397,7 @@ def test_ethos_u_estimate(student, split, tmp_path):
         tflite.load(compiled)
 
 
+@pytest.mark.long
 def test_operators_at_which_vela_fails_are_named():
     pytest.importorskip("ethosu", reason="Vela (keras-distill[ethos]) is not installed")
     inputs = keras.Input((2, 2, 2, 2))

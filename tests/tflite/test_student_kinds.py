@@ -258,7 +258,7 @@ def test_subclassed_students_that_take_a_dict():
     ("target", "quantization"),
     rest_is_long(
         list(itertools.product(["android", "micro"], ["float32", "int8"])),
-        [("micro", "int8")],
+        [],
     ),
 )
 def test_streams_with_an_output_for_each_step(target, quantization):
