@@ -143,7 +143,7 @@ def _modules(folder):
         if x.__module__ == "__main__":
             raise ConverterError(
                 f"{x.__name__!r} is defined in the program that runs, which the process that "
-                f"converts on TensorFlow can't import. Put it in a module of its own."
+                "converts on TensorFlow can't import. Put it in a module of its own."
             )
     return sorted({x.__module__ for x in used})
 

@@ -60,3 +60,19 @@ def sound(data_dir):
 def mel():
     """Windows that are neither a power of two nor whole steps."""
     return data.LogMel(16000, bands=20, window=0.03, step=0.0125)
+
+
+@pytest.fixture(scope="session")
+def mel_student(mel, sound):
+    """A student on windows of eight log-mel frames, and such windows of the sound."""
+    keras.utils.set_random_seed(8)
+    student = keras.Sequential(
+        [
+            keras.Input((8, 20), name="frames"),
+            keras.layers.Conv1D(6, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3, name="scores"),
+        ]
+    )
+    frames = np.asarray(mel(sound))
+    return student, np.stack([frames[i : i + 8] for i in range(0, len(frames) - 8, 5)])

@@ -317,19 +317,9 @@ def test_front_end_of_firmware_gives_the_same_features(
 
 
 @pytest.fixture(scope="module")
-def mel_stream(mel, sound):
+def mel_stream(mel_student):
     """An int8 stream on log-mel features."""
-    keras.utils.set_random_seed(8)
-    student = keras.Sequential(
-        [
-            keras.Input((8, 20), name="frames"),
-            keras.layers.Conv1D(6, 3, activation="relu"),
-            keras.layers.GlobalAveragePooling1D(),
-            keras.layers.Dense(3),
-        ]
-    )
-    frames = np.asarray(mel(sound))
-    windows = np.stack([frames[i : i + 8] for i in range(0, len(frames) - 8, 5)])
+    student, windows = mel_student
     return tflite.convert(student, "micro", "int8", calibration=windows, stream=2)
 
 

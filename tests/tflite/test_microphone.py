@@ -5,7 +5,6 @@ import pathlib
 import shutil
 import subprocess
 
-import keras
 import numpy as np
 import pytest
 from keras_distill.tflite import runtimes
@@ -16,22 +15,13 @@ HERE = pathlib.Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def phone(mel, sound):
+def phone(mel, sound, mel_student):
     """An int8 stream on log-mel features, and a decision that detects several classes."""
-    keras.utils.set_random_seed(8)
-    student = keras.Sequential(
-        [
-            keras.Input((8, 20), name="frames"),
-            keras.layers.Conv1D(6, 3, activation="relu"),
-            keras.layers.GlobalAveragePooling1D(),
-            keras.layers.Dense(3, name="scores"),
-        ]
-    )
-    frames = np.asarray(mel(sound))
-    windows = np.stack([frames[i : i + 8] for i in range(0, len(frames) - 8, 5)])
+    student, windows = mel_student
     artifact = tflite.convert(
         student, quantization="int8", io="int8", calibration=windows, stream=2
     )
+    frames = np.asarray(mel(sound))
     scores = artifact.predict(frames[None, : len(frames) // 2 * 2])[0]
     thresholds = {c: float(np.quantile(scores[:, c], 0.8)) for c in range(3)}
     return artifact, tflite.Decision(thresholds, smoothing=2, refractory=5, warm_up=5)
