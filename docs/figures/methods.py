@@ -33,7 +33,11 @@ PLACES = (
         "RelationalDistance   RelationalAngle\nContrastive (across the whole dataset)",
         RELATIONS,
     ),
-    (3, "SimilarityPreserving   CIRKD (across the batch)", RELATIONS),
+    (
+        3,
+        "SimilarityPreserving   CIRKD (across the batch)   CIRKDMemory (across batches)",
+        RELATIONS,
+    ),
     (
         2.35,
         "ChannelWise   PKD   MGD   AttentionMap, ValueRelation (transformers)\n"

@@ -21,6 +21,7 @@ from keras_distill.losses.features import Hint, VariationalInformation
 from keras_distill.losses.generation import MGD
 from keras_distill.losses.margins import MarginMSE
 from keras_distill.losses.multilevel import MLKD
+from keras_distill.losses.pixel_memory import CIRKDMemory
 from keras_distill.losses.pixels import CIRKD
 from keras_distill.losses.refined import RLD
 from keras_distill.losses.regression import TeacherBoundedRegression
@@ -45,6 +46,7 @@ __all__ = [
     "RLD",
     "AttentionMap",
     "AttentionTransfer",
+    "CIRKDMemory",
     "ChannelWise",
     "Chunked",
     "Contrastive",

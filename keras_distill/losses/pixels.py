@@ -66,7 +66,7 @@ class CIRKD(DistillationLoss):
 
     Source: Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation"
     (arXiv:2204.06986), equations 3 to 6, the mini-batch pixel-to-pixel term; τ = 0.1 and a weight
-    of 1 are theirs. Their memory of pixels and regions of other batches isn't here.
+    of 1 are theirs. `CIRKDMemory` has their memory of other batches.
     Costs memory of (batch · positions)²: tap a map of a few hundred positions, or give the
     `Match` a pooling layer as adapter. For segmentation, beside a loss on the outputs.
 

@@ -344,6 +344,32 @@ def cirkd(t, s, temperature=0.1):
     return values / len(s)
 
 
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def cirkd_memory(t, s, labels, state, temperature=0.1, new=True):
+    """All pixels of the batch, and the region of each class in each image, beside what is there.
+
+    Unless `new`, they are in the memories already.
+    """
+    t, s = (unit(x.reshape(len(x), -1, x.shape[-1])) for x in (t, s))
+    labels = labels.reshape(len(labels), -1)
+    seen = [range(state.classes) == y for y in labels[..., None]]
+    pixels = np.concatenate([image[y.any(-1)] for image, y in zip(t, seen, strict=True)])
+    regions = [
+        unit(image[of].mean(0)) for image, y in zip(t, seen, strict=True) for of in y.T if of.any()
+    ]
+    values = np.zeros(len(s))
+    for memory, added in ((state.pixel_memory, pixels), (state.region_memory, regions)):
+        rows = np.float64(memory.numpy()).reshape(-1, t.shape[-1])
+        rows = np.concatenate([rows[rows.any(-1)], *([added] if new else [])])
+        for i, y in enumerate(seen):
+            log_p, log_q = (log_softmax(x[i][y.any(-1)] @ rows.T / temperature) for x in (t, s))
+            values[i] += np.mean([kl(*both) for both in zip(log_p, log_q, strict=True)])
+    return values
+
+
 def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 

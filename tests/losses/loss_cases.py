@@ -377,6 +377,14 @@ def cross_kd(compares, outputs):
     )
 
 
+def some_pixels(state, rng):
+    """Memories as after a batch: of two classes two rows, of the last none."""
+    for memory in (state.pixel_memory, state.region_memory):
+        rows = np.zeros(memory.shape)
+        rows[:2, :2] = golden.unit(rng.standard_normal((2, 2, memory.shape[-1])))
+        memory.assign(rows)
+
+
 DENSE = [
     Case(
         "mgd",
@@ -393,6 +401,14 @@ DENSE = [
         partial(losses.CIRKD, temperature=1.0),
         partial(golden.cirkd, temperature=1.0),
         student=(2, 3, 2),
+    ),
+    Case(
+        "cirkd_memory",
+        partial(losses.CIRKDMemory, classes=3, pixels=20, regions=6),
+        golden.cirkd_memory,
+        student=(3, 2, 2, 4),
+        labels=lambda rng: np.array([0, 2, 3, 0, 2, 2, 0, 9, -1, 0, 0, 2]).reshape(3, 2, 2),
+        prepare=some_pixels,
     ),
     cross_kd("classes", 5),
     cross_kd("edges", 12),

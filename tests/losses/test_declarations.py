@@ -38,6 +38,7 @@ def table():
 def made(cls):
     needed = {
         losses.Contrastive: {"samples": 9},
+        losses.CIRKDMemory: {"classes": 2},
         losses.CrossKD: {"head": keras.Sequential([keras.Input((2,))])},
     }
     return cls(**needed.get(cls, {}))

@@ -211,3 +211,62 @@ def test_heads_and_features_that_do_not_fit_are_refused():
         losses.MGD().build((None, 4), (None, 4))
     with pytest.raises(ValueError, match="`PKD` takes features with positions"):
         losses.PKD()(np.zeros((2, 3)), np.zeros((2, 3)))
+
+
+def memory_loss(**arguments):
+    loss = losses.CIRKDMemory(classes=3, pixels=6, regions=3, drawn=2, **arguments)
+    loss.build((None, 4, 4, 5), (None, 4, 4, 5))
+    return loss
+
+
+def test_memory_keeps_the_newest_pixels_and_regions_of_each_class():
+    loss, teacher = memory_loss(), RNG.standard_normal((5, 4, 4, 5))
+    labels = np.full((5, 4, 4), 255)
+    labels[:, :2], labels[3, 3] = 0, 2
+    for i in range(5):
+        loss((teacher[i : i + 1], labels[i : i + 1]), np.zeros((1, 4, 4, 5)))
+    pixels, regions = loss.state.pixel_memory.numpy(), loss.state.region_memory.numpy()
+    assert not pixels[1].any()
+    assert not regions[1].any()
+    np.testing.assert_array_equal(pixels[2].any(-1), [1, 1, 0, 0, 0, 0])
+    np.testing.assert_allclose(regions[2, 0], golden.unit(golden.unit(teacher[3, 3]).mean(0)), 1e-5)
+    of_images = golden.unit(teacher[:, :2].reshape(5, 8, 5))
+    np.testing.assert_allclose(
+        regions[0], golden.unit(of_images.mean(1))[:1:-1], rtol=1e-5, atol=1e-6
+    )
+    for rows, image in zip(pixels[0].reshape(3, 2, 5), of_images[:1:-1], strict=True):
+        distance = np.abs(rows[:, None] - image).max(-1)
+        assert (distance.min(1) < 1e-6).all()
+        assert len(set(distance.argmin(1))) == 2
+
+
+def test_memory_in_double_precision_with_labels_of_a_larger_map():
+    loss = memory_loss(reduction="none", dtype="float64", temperature=0.3)
+    t, s = RNG.standard_normal((2, 1, 4, 4, 5))
+    labels = RNG.integers(0, 4, (1, 10, 8, 1))
+    at = labels[:, [0, 2, 5, 7]][:, :, ::2]
+    loss.state.drawn = 16
+    loss.state.pixel_memory.assign(golden.unit(RNG.standard_normal((3, 6, 5))))
+    value = loss((t, labels), s)
+    filled = loss.state  # What was compared holds the batch already, rounded to float32.
+    want = golden.cirkd_memory(t, s, at, filled, 0.3, new=False)
+    np.testing.assert_allclose(value, want, rtol=1e-12)
+    with pytest.raises(ValueError, match="takes the class of each position"):
+        loss((t, np.zeros((1,))), s)
+
+
+def test_memory_is_filled_and_saved_by_a_distiller(tmp_path):
+    teacher, student = detector(6, 0), detector(4, 1)
+    match = keras_distill.Match(losses.CIRKDMemory(classes=2), student="tower_1", adapter="auto")
+    distiller = keras_distill.Distiller(student, teacher, match, missing_label=255)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("sgd", loss, run_eagerly=True)
+    x, y = RNG.standard_normal((2, 4, 4, 3)), np.zeros((2, 4, 4))
+    y[0] = 255
+    assert distiller.train_on_batch(x, y, return_dict=True)["cirkd_memory"] > 0
+    memory = match.loss.state.region_memory.numpy()
+    np.testing.assert_array_equal(memory.any(-1).sum(1), [1, 0])
+    distiller.save_weights(tmp_path / "all.weights.h5")
+    match.loss.state.region_memory.assign(np.zeros(memory.shape))
+    distiller.load_weights(tmp_path / "all.weights.h5")
+    np.testing.assert_array_equal(match.loss.state.region_memory, memory)
