@@ -1,6 +1,7 @@
 """Language models: text that a model writes, distillation on it, vocabularies, and scores."""
 
 from keras_distill.language.buckets import bucketed
+from keras_distill.language.exporting import Generator, export
 from keras_distill.language.generation import generate, write_targets
 from keras_distill.language.on_policy import OnPolicyDistiller
 from keras_distill.language.recognition import decode_ctc, word_error_rate
@@ -14,6 +15,7 @@ from keras_distill.language.scores import (
 from keras_distill.language.vocabularies import fingerprint, require_same_vocabulary
 
 __all__ = [
+    "Generator",
     "OnPolicyDistiller",
     "bits_per_character",
     "bleu",
@@ -21,6 +23,7 @@ __all__ = [
     "chrf",
     "decode_ctc",
     "exact_match",
+    "export",
     "fingerprint",
     "generate",
     "perplexity",

@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+import pathlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from keras import ops
 from keras_distill import backends
 from keras_distill._types import Tensor
 from keras_distill.checks import positive, whole_number
+from keras_distill.language.file_reader import FileReader
 from keras_distill.language.search import beam_search, reader, written
 from keras_distill.teachers import BaseTeacher, LiteRT, store
 from keras_distill.teachers.base import contents_of
@@ -61,12 +63,14 @@ class Writing:
             batch = ops.shape(keras.tree.flatten(inputs)[0])[0]
             given = ops.ones((batch,), dtype="int32")
             tokens = ops.full((batch, self.length), self.start, dtype="int32")
-        if self.beams == 1:
+        if isinstance(model, FileReader):
+            next_logits: Callable = model.begin(inputs, tokens.shape[0], self.length, self.beams)
+        else:
+            if inputs is not None and self.beams > 1:
+                inputs = {name: ops.repeat(x, self.beams, axis=0) for name, x in inputs.items()}
             next_logits = reader(model, inputs, self.target)
+        if self.beams == 1:
             return written(next_logits, tokens, given, self.end, draws, self.temperature or 1.0)
-        if inputs is not None:
-            inputs = {name: ops.repeat(x, self.beams, axis=0) for name, x in inputs.items()}
-        next_logits = reader(model, inputs, self.target)
         found = beam_search(next_logits, tokens, given, self.end, self.beams, self.length_penalty)
         return found[0][:, 0]
 
@@ -88,12 +92,14 @@ def generate(
     """Has a model write sequences: greedily, by beam search, or by drawing tokens.
 
     The model is causal, and its output at a position is for the token after it. It is run on the
-    whole sequence for each token. Token 0 is padding.
+    whole sequence for each token; a file that `export` made reads each token once. Token 0 is
+    padding.
 
     Args:
         model: A Keras model: one that continues prompts, with the tokens so far as its only input,
             or an encoder and decoder, with the decoder's tokens as the input `target`. Or the path
-            of a `.tflite` file made of one for sequences of `length` tokens, which LiteRT runs.
+            of a `.tflite` file, which LiteRT runs: one that `export` made, or `convert` of a model
+            for sequences of `length` tokens.
         inputs: Prompts, integers, shape `(samples, tokens)`, padded with 0 on the right; or, with
             `target`, a dict of the model's other inputs.
         length: Tokens of a sequence that is returned, with prompt or start.
@@ -113,8 +119,8 @@ def generate(
         and 0 after it.
 
     Raises:
-        ValueError: If a number is out of range, there are no inputs, prompts leave no room, or a
-            file's outputs are probabilities.
+        ValueError: If a number is out of range, there are no inputs, prompts leave no room, a
+            file's outputs are probabilities, or it was exported for shorter sequences.
 
     Example:
 
@@ -137,8 +143,7 @@ def generate(
     if isinstance(model, keras.Model):
         compiled = backends.compiled(write, model.variables)
     else:
-        model = LiteRT(model)
-        model.require_logits(True)
+        model = _opened(model)
         compiled = write
     draws = np.random.default_rng(seed).random((count, length), "float32")
     found = []
@@ -245,6 +250,18 @@ class Writer(BaseTeacher):
     def contents(self) -> Iterable:
         settings = dataclasses.asdict(self.writing)
         return [type(self).__name__, settings, *contents_of(self.model.weights)]
+
+
+def _opened(path):
+    """A file as what `Writing.write` takes."""
+    from keras_distill.tflite.inspect import inspect
+
+    path = pathlib.Path(path)
+    if path.is_file() and "decode" in inspect(path.read_bytes()).signatures:
+        return FileReader(path.read_bytes())
+    model = LiteRT(path)
+    model.require_logits(True)
+    return model
 
 
 def _fitted(prompts, length):

@@ -1,0 +1,283 @@
+"""Generation as one `.tflite` file: an encoder, several tokens, and one token, as signatures."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_distill import _files, backends
+from keras_distill.checks import whole_number
+from keras_distill.language.file_reader import FileReader, put
+from keras_distill.language.generation import Writing, generate
+from keras_distill.language.steps import Steps
+
+#: So many sequences are read step by step, for calibration and to compare with the whole model.
+_SEQUENCES = 64
+#: So many of their steps, at most, calibrate a file.
+_STEPS = 500
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generator:
+    """A file that generates, with what is known of it. `export` makes it.
+
+    Attributes:
+        tflite: The file.
+        artifacts: The file of each signature alone, as `keras_distill.tflite.convert` made it.
+        report: `"sequences"`, how many the file and the model have both written;
+            `"same_sequences"`, the share of these that are equal; `"same_tokens"`, the share of the
+            model's own tokens that the file writes after those before; `"kept_bytes"`, what an app
+            keeps between two tokens; `"bytes"`, `"quantization"` and `"signatures"`.
+    """
+
+    tflite: bytes
+    artifacts: Mapping[str, Any]
+    report: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<Generator, {len(self.tflite):,} bytes>"
+
+    def save(self, folder: str | os.PathLike, name: str = "student") -> pathlib.Path:
+        """Writes the file and the report to a folder.
+
+        Args:
+            folder: The folder.
+            name: Name of the file, without its ending.
+
+        Returns:
+            Path of the file, which `keras_distill.language.generate` takes.
+        """
+        _files.check_folder(folder)
+        report = json.dumps(self.report, indent=2) + "\n"
+        _files.write_folder(folder, {f"{name}.tflite": self.tflite, f"{name}.json": report})
+        return pathlib.Path(folder, f"{name}.tflite")
+
+
+def export(
+    model: keras.Model,
+    inputs: Any,
+    *,
+    length: int,
+    end: int,
+    start: int | None = None,
+    target: str | None = None,
+    prefill: int = 8,
+    quantization: str = "float32",
+) -> Generator:
+    """Converts a model that writes into a file that reads each token once.
+
+    The file has the signatures `"encode"` (of an encoder and decoder), `"prefill"` (several tokens
+    of a prompt) and `"decode"` (one token). What attention and recurrent layers keep of the tokens
+    before are inputs and outputs of fixed shapes, named after the layers: `<layer>_keys_new` goes
+    into `<layer>_keys` at the tokens' positions, `<layer>_state_0_out` replaces
+    `<layer>_state_0`, and what `"encode"` gives goes into the inputs of the same name. All others
+    are 0 at first.
+
+    `MultiHeadAttention` and layers derived from it, `LSTM`, `GRU` and `SimpleRNN` can be read token
+    by token, beside all layers that look at one token at a time. Positions are looked up in an
+    `Embedding` of `ops.arange`, or by a layer with the argument `start_index`, such as
+    `keras_hub.layers.PositionEmbedding`.
+
+    Args:
+        model: A Keras model, as `generate` takes it; its input of tokens has the shape `(None,)`.
+        inputs: Prompts, or the model's other inputs, as `generate` takes them: some hundred like
+            those in use. The model and the file both go on from them, and in integers the ranges
+            are those of the sequences that the model writes.
+        length: Tokens of the longest sequence.
+        end: As in `generate`.
+        start: As in `generate`.
+        target: As in `generate`.
+        prefill: How many tokens of a prompt are read at once. Without a prompt, with `target`,
+            there is no such signature.
+        quantization: As in `keras_distill.tflite.convert`; ranges are taken from `inputs`.
+
+    Returns:
+        The file, and how often it writes what the model does.
+
+    Raises:
+        ValueError: A layer can't read token by token, or an argument is wrong. Names the layer.
+
+    Example:
+
+    >>> generator = keras_distill.language.export(
+    ...     student, prompts, length=40, end=2, quantization="int8"
+    ... )
+    >>> generator.save("app")
+    >>> keras_distill.language.generate("app/student.tflite", prompts, length=40, end=2)
+    """
+    backends.require("`keras_distill.language.export`", "tensorflow")
+    from keras_distill.tflite import signatures
+
+    whole_number("prefill", prefill, 1)
+    _check_tokens(model, target)
+    expected = generate(model, inputs, length=length, end=end, start=start, target=target)
+    others = {} if target is None else {n: np.asarray(x) for n, x in inputs.items() if n != target}
+    steps = Steps(model, {n: x[:1] for n, x in others.items()}, length, target)
+    read = {"decode": 1}
+    if target is None and prefill > 1:
+        read = {"prefill": min(prefill, length - 1), **read}
+    first = {n: x[:_SEQUENCES] for n, x in others.items()}
+    met = Rollout(steps, expected[:_SEQUENCES], first, list(read.values())).met
+    parts: dict[str, tuple] = {"encode": (Encoding(steps), others)} if steps.encodes else {}
+    parts |= {name: (Reading(steps), met[size]) for name, size in read.items()}
+    artifacts = {name: _converted(*part, quantization) for name, part in parts.items()}
+    tflite = signatures.joined({name: made.tflite for name, made in artifacts.items()})
+    arrays = keras.tree.map_structure(np.asarray, inputs)
+    got = np.asarray(Writing(length, end, start, target).write(FileReader(tflite), arrays))
+    given = 1 if target is not None else (arrays[:_SEQUENCES] != 0).sum(-1)[:, None]
+    report = {
+        "bytes": len(tflite),
+        "quantization": quantization,
+        "kept_bytes": sum(4 * int(np.prod(kept.shape)) for kept in steps.all_kept),
+        "sequences": len(expected),
+        "same_sequences": float((got == expected).all(-1).mean()),
+        "same_tokens": _same_tokens(tflite, expected[:_SEQUENCES], others, given),
+        "signatures": {
+            name: {side: made.ports.reported(side) for side in ("inputs", "outputs")}
+            for name, made in artifacts.items()
+        },
+    }
+    return Generator(tflite, artifacts, report)
+
+
+def _same_tokens(tflite, tokens, others, given):
+    """The share of written tokens that a file finds most likely, too, after those before."""
+    count, length = tokens.shape
+    reader = FileReader(tflite).begin(others, count, length, 1)
+    found = [1 + np.asarray(reader(tokens, i))[:, 1:].argmax(-1) for i in range(1, length)]
+    written = (np.arange(1, length) >= given) & (tokens[:, 1:] != 0)
+    return float((np.stack(found, 1) == tokens[:, 1:])[written].mean())
+
+
+def _check_tokens(model, target):
+    """Refuses models that take sequences of one length alone."""
+    given = getattr(model, "input", None)
+    tensor = given.get(target) if isinstance(given, dict) else given
+    if tensor is not None and getattr(tensor, "shape", (None, None))[1:2] != (None,):
+        raise ValueError(
+            f"Model {model.name!r} takes tokens of the shape {tuple(tensor.shape)}, but reads a "
+            "few at a time. Build it with `keras.Input((None,))`, and give it the same weights."
+        )
+
+
+def _converted(part, arrays, quantization):
+    """The artifact of a signature."""
+    from keras_distill.tflite import convert
+
+    specs = {
+        name: keras.InputSpec(str(x.dtype), (None, *x.shape[1:]), name=name)
+        for name, x in arrays.items()
+    }
+    is_float = quantization in ("float32", "float16", "dynamic")
+    return convert(
+        part,
+        "android",
+        quantization,
+        calibration=arrays,
+        input_signature=specs,
+        recurrent=None if is_float else "unroll",
+    )
+
+
+class Encoding(keras.Model):
+    """What a decoder is given, from the model's other inputs.
+
+    Args:
+        steps: The model, read step by step.
+    """
+
+    def __init__(self, steps: Steps):
+        super().__init__(name="encode")
+        self.model = steps.model
+        self.steps = steps
+
+    def call(self, inputs, training=False):
+        return self.steps.encode(inputs)
+
+
+class Reading(keras.Model):
+    """The next tokens, read by a model: the logits after them, and what is kept.
+
+    Args:
+        steps: The model, read step by step.
+    """
+
+    def __init__(self, steps: Steps):
+        super().__init__(name="read")
+        self.model = steps.model
+        self.steps = steps
+
+    def call(self, inputs, training=False):
+        kept = {kept.name: inputs[kept.name] for kept in self.steps.all_kept}
+        return self.steps.read(inputs["tokens"], inputs["position"], kept)
+
+
+class Rollout:
+    """Sequences read token by token.
+
+    Args:
+        steps: The model.
+        tokens: Sequences, padded with 0 on the right, shape `(sequences, tokens)`.
+        others: The model's other inputs.
+        sizes: How many tokens signatures read at once.
+
+    Attributes:
+        met: For each of `sizes`, what reading so many tokens is given, where none is padding.
+
+    Raises:
+        ValueError: The model gives other logits than as a whole, or no sequence is that long.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        tokens: np.ndarray,
+        others: Mapping[str, np.ndarray],
+        sizes: Sequence[int] = (1,),
+    ):
+        count, length = tokens.shape
+        read = backends.compiled(Reading(steps).call, steps.model.variables)
+        found: dict[int, list[dict[str, np.ndarray]]] = {size: [] for size in sizes}
+        kept = {x.name: np.zeros((count, *x.shape), "float32") for x in steps.all_kept}
+        if steps.encodes:
+            encode = backends.compiled(steps.encode, steps.model.variables)
+            kept |= {name: np.asarray(x) for name, x in encode(others).items()}
+        logits = []
+        for place in range(length):
+            given = {"position": np.full((count, 1), place, "int32"), **kept}
+            for size in sizes:
+                next_tokens = tokens[:, place : place + size]
+                rows = np.flatnonzero((next_tokens != 0).all(1))
+                if place + size <= length and len(rows):
+                    rows = rows[:: -(-len(rows) * length // _STEPS)]
+                    arrays = {"tokens": next_tokens, **given}
+                    found[size].append({name: x[rows] for name, x in arrays.items()})
+            after = read({"tokens": tokens[:, place : place + 1], **given})
+            after = {name: np.asarray(x) for name, x in after.items()}
+            logits.append(after.pop("logits"))
+            kept = put(kept, after, place)
+        for size, each in found.items():
+            if not each:
+                raise ValueError(
+                    f"No sequence has `prefill` tokens. Received: prefill={size}, sequences of up "
+                    f"to {int((tokens != 0).sum(-1).max())} tokens"
+                )
+        self.met = {
+            size: {name: np.concatenate([x[name] for x in each]) for name in each[0]}
+            for size, each in found.items()
+        }
+        whole = np.asarray(steps.logits(tokens, others))
+        off = np.abs(np.stack(logits, axis=1) - whole)[tokens != 0].max()
+        if not off <= 1e-3 * max(1.0, float(np.abs(whole).max())):
+            raise ValueError(
+                f"Model {steps.model.name!r}, read token by token, gives other logits than as a "
+                f"whole, by up to {off:.3g}: a layer looks at several tokens and is none of "
+                "`MultiHeadAttention`, `LSTM`, `GRU` and `SimpleRNN`, its attention isn't causal, "
+                "or positions are none of an `Embedding` of `ops.arange` or of a layer with "
+                "`start_index`."
+            )

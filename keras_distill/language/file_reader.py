@@ -1,0 +1,119 @@
+"""Exported generation, run: each row's tokens are read once, what is kept of them goes along."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_distill._types import Tensor
+
+
+class FileReader:
+    """A file that `keras_distill.language.export` made, as the model that a search asks.
+
+    Args:
+        tflite: The file.
+
+    Attributes:
+        length: Tokens of the longest sequence, `None` for any.
+    """
+
+    def __init__(self, tflite: bytes):
+        from keras_distill.tflite import signatures
+
+        self._file = signatures.Signatures(tflite)
+        ports, results = self._file.inputs["decode"], self._file.outputs["decode"]
+        self._empty = {
+            name: np.zeros(shape, "float32")
+            for name, shape in ports.items()
+            if name not in ("tokens", "position")
+        }
+        self._logits = np.zeros(results["logits"], "float32")
+        self._prefill = self._file.inputs.get("prefill", {}).get("tokens", (1, 0))[1]
+        rooms = (shape[1] for name, shape in ports.items() if f"{name}_new" in results)
+        self.length = next(rooms, None)
+        #: What is kept of each row, by the tokens read so far.
+        self._rows: list[tuple[list[int], dict[str, np.ndarray]]] = []
+        self._beams = 1
+
+    def begin(
+        self, inputs: Mapping[str, Any] | None, count: int, length: int, beams: int
+    ) -> "FileReader":
+        """Starts new sequences, and returns itself.
+
+        Args:
+            inputs: Inputs of the encoder by name, or `None`.
+            count: How many sequences.
+            length: Tokens of the longest.
+            beams: How many rows there are of each, side by side.
+
+        Raises:
+            ValueError: The file has no room for such sequences.
+        """
+        if self.length is not None and length > self.length:
+            raise ValueError(
+                f"The file was exported for sequences of up to {self.length} tokens. Received: "
+                f"length={length}"
+            )
+        self._rows, self._beams = [], beams
+        encoded = self._file.inputs.get("encode", {})
+        for i in range(count):
+            kept = self._empty
+            if encoded:
+                given = {name: np.asarray((inputs or {})[name])[i : i + 1] for name in encoded}
+                kept = kept | self._file.run("encode", given)
+            self._rows += [([], kept)] * beams
+        return self
+
+    def __call__(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """The logits of the token at `position` of each row, given those before it."""
+        before = np.asarray(tokens)[:, : int(position)].tolist()
+        rows, logits = [], []
+        for i, sequence in enumerate(before):
+            first = i // self._beams * self._beams
+            # A beam may go on from another one of its sequence.
+            read, kept = max(
+                (row for row in self._rows[first : first + self._beams]
+                 if row[0] == sequence[: len(row[0])]),
+                key=lambda row: len(row[0]),
+            )  # fmt: skip
+            found = self._logits
+            while len(read) < len(sequence) and sequence[-1] != 0:
+                read, kept, found = self._step(sequence, read, kept)
+            rows.append((read, kept))
+            logits.append(found)
+        self._rows = rows
+        return ops.convert_to_tensor(np.concatenate(logits))
+
+    def _step(self, sequence, read, kept):
+        """Reads the next tokens of a sequence."""
+        place = len(read)
+        left = len(sequence) - place
+        name, size = ("prefill", self._prefill) if 1 < self._prefill <= left else ("decode", 1)
+        tokens = np.array([sequence[place : place + size]], "int32")
+        given = {"tokens": tokens, "position": np.full((1, 1), place, "int32"), **kept}
+        after = self._file.run(name, given)
+        logits = after.pop("logits")
+        return sequence[: place + size], put(kept, after, place), logits
+
+
+def put(
+    kept: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], place: int
+) -> dict[str, np.ndarray]:
+    """What is kept after a step.
+
+    Args:
+        kept: What was kept before, by name, shape `(rows, ...)`.
+        after: What the step gave for it.
+        place: The position of the step's first token.
+    """
+    result = dict(kept)
+    for name, x in after.items():
+        if name.endswith("_new"):
+            name = name.removesuffix("_new")
+            result[name] = kept[name].copy()
+            result[name][:, place : place + x.shape[1]] = x
+        else:
+            result[name.removesuffix("_out")] = x
+    return result

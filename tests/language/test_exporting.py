@@ -1,0 +1,168 @@
+"""Generation by exported files: they write what their models write, on sentences of Multi30k."""
+
+import gzip
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from keras_distill.tflite import signatures
+from keras_distill.tflite.flatbuffer import File
+
+from keras_distill import language
+
+LENGTH, START, END = 16, 1, 2
+
+
+class Positions(layers.Layer):
+    """Adds an embedding of each token's place."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.table = layers.Embedding(LENGTH, width)
+        self.supports_masking = True
+
+    def call(self, x):
+        return x + self.table(ops.arange(ops.shape(x)[1]))
+
+
+def attending(x, memory=None):
+    normal = layers.LayerNormalization()(x)
+    x = x + layers.MultiHeadAttention(2, 16)(normal, normal, use_causal_mask=True)
+    if memory is not None:
+        x = x + layers.MultiHeadAttention(2, 16)(layers.LayerNormalization()(x), memory)
+    normal = layers.LayerNormalization()(x)
+    return x + layers.Dense(32)(layers.Dense(64, "relu")(normal))
+
+
+@pytest.fixture(scope="module")
+def sentences(data_dir):
+    """Ids of the captions' words by language and part."""
+
+    def read(part, name):
+        path = data_dir / "multi30k" / f"{part}.{name}.gz"
+        return gzip.decompress(path.read_bytes()).decode().split("\n")[:-1]
+
+    found = {}
+    for name in ("de", "en"):
+        words = layers.TextVectorization(300, output_sequence_length=LENGTH - 2)
+        words.adapt(read("train", name)[:2000])
+        for part in ("train", "val"):
+            ids = np.asarray(words(read(part, name)[:2000]))
+            ids = np.pad(np.where(ids > 0, ids + 2, 0), ((0, 0), (1, 1)))
+            ids[:, 0] = START
+            ids[np.arange(len(ids)), (ids != 0).sum(1)] = END
+            found[part, name] = ids.astype("int32")
+    return found
+
+
+def trained(model, x, y):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
+    model.compile(keras.optimizers.Adam(1e-2), loss)
+    model.fit(x, y, epochs=2, batch_size=64, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def writer(sentences):
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    x = Positions(32)(layers.Embedding(302, 32, mask_zero=True)(tokens))
+    model = keras.Model(tokens, layers.Dense(302)(attending(x)))
+    x = sentences["train", "en"]
+    return trained(model, x[:, :-1], x[:, 1:])
+
+
+@pytest.mark.long
+def test_a_file_writes_what_its_model_writes(writer, sentences, tmp_path):
+    prompts = sentences["val", "en"][:, :5]
+    made = language.export(writer, prompts[:100], length=LENGTH, end=END, prefill=3)
+    assert made.report["same_sequences"] == made.report["same_tokens"] == 1.0
+    assert made.report["kept_bytes"] == 2 * 4 * LENGTH * 2 * 16
+    alone = {name: len(artifact.tflite) for name, artifact in made.artifacts.items()}
+    assert list(alone) == ["prefill", "decode"]
+    assert len(made.tflite) < 1.2 * alone["decode"]
+
+    path = made.save(tmp_path)
+    held_out = prompts[100:200].copy()
+    for row, size in enumerate(np.random.default_rng(0).integers(1, 6, 100)):
+        held_out[row, size:] = 0
+    for options in ({}, {"beams": 3}, {"temperature": 0.7, "seed": 1}):
+        want = language.generate(writer, held_out, length=LENGTH, end=END, **options)
+        got = language.generate(path, held_out, length=LENGTH, end=END, **options)
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(ValueError, match=r"up to 16 tokens. Received: length=17"):
+        language.generate(path, held_out, length=LENGTH + 1, end=END)
+
+
+@pytest.mark.long
+def test_an_int8_file_agrees_with_its_model(writer, sentences, tmp_path):
+    prompts = sentences["val", "en"][:, :5]
+    made = language.export(writer, prompts[:100], length=LENGTH, end=END, quantization="int8")
+    operators = {op for x in made.artifacts.values() for op in x.report["operators"]}
+    assert "BATCH_MATMUL" in operators
+    assert made.report["same_tokens"] > 0.9
+    want = language.generate(writer, prompts[100:200], length=LENGTH, end=END)
+    path = made.save(tmp_path)
+    got = language.generate(path, prompts[100:200], length=LENGTH, end=END)
+    assert (got == want).all(1).mean() > 0.6
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["attention", "recurrent"])
+def test_a_file_translates_as_its_model_does(kind, sentences, tmp_path):
+    keras.utils.set_random_seed(0)
+    source = keras.Input((LENGTH,), dtype="int32", name="source")
+    target = keras.Input((None,), dtype="int32", name="target")
+    x = layers.Embedding(302, 32, mask_zero=True)(source)
+    y = layers.Embedding(302, 32, mask_zero=True)(target)
+    if kind == "attention":
+        memory = layers.Add()([x, layers.MultiHeadAttention(2, 16)(x, x)])
+        y = attending(Positions(32)(y), memory)
+    else:
+        y = layers.GRU(32, return_sequences=True)(y, initial_state=layers.GRU(32)(x))
+    model = keras.Model({"source": source, "target": target}, layers.Dense(302)(y))
+    english = sentences["train", "en"]
+    x = {"source": sentences["train", "de"], "target": english[:, :-1]}
+    trained(model, x, english[:, 1:])
+
+    options = {"target": "target", "start": START, "end": END, "length": LENGTH}
+    german = sentences["val", "de"]
+    for quantization, least in (("float32", 1.0), ("int8", 0.9)):
+        made = language.export(
+            model, {"source": german[:100]}, quantization=quantization, **options
+        )
+        assert list(made.artifacts) == ["encode", "decode"]
+        assert made.report["same_tokens"] >= least
+        if quantization == "float32":
+            path = made.save(tmp_path)
+    for beams in (1, 3):
+        want = language.generate(model, {"source": german[100:150]}, beams=beams, **options)
+        got = language.generate(path, {"source": german[100:150]}, beams=beams, **options)
+        np.testing.assert_array_equal(got, want)
+
+
+def test_a_model_of_one_length_is_refused():
+    tokens = keras.Input((LENGTH,), dtype="int32")
+    model = keras.Model(tokens, layers.Dense(9)(layers.Embedding(9, 4)(tokens)))
+    with pytest.raises(ValueError, match=r"takes tokens of the shape \(None, 16\)"):
+        language.export(model, np.ones((2, 3), "int32"), length=LENGTH, end=END)
+
+
+@pytest.mark.long
+def test_files_are_joined_with_their_weights_once():
+    """Loops, whose bodies are graphs of their own, are found in the file of both."""
+    from keras_distill.tflite import convert
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 3), name="x")
+    loop = keras.Model(inputs, layers.Dense(64)(layers.GRU(64)(inputs)))
+    files = {name: convert(loop).tflite for name in ("first", "second")}
+    whole = signatures.joined(files)
+    assert len(whole) < 1.3 * len(files["first"])
+    assert len(File(whole).model.subgraphs) == 2 * len(File(files["first"]).model.subgraphs) > 2
+    x = np.random.default_rng(0).normal(size=(1, 4, 3)).astype("float32")
+    opened = signatures.Signatures(whole)
+    for name in files:
+        (got,) = opened.run(name, {"x": x}).values()
+        np.testing.assert_allclose(got, loop.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
