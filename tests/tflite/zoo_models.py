@@ -4,6 +4,8 @@ import keras
 import zoo
 from zoo_layers import unsettled
 
+from keras_distill import detection
+
 layers, ops = keras.layers, keras.ops
 
 
@@ -210,6 +212,41 @@ def text_memory(x):
     return layers.Dense(3)(layers.LSTM(5)(layers.Embedding(20, 6)(x)))
 
 
+#: Two levels, edges as distributions.
+HEAD = detection.Head((8, 8), (2, 4), ["red", "green", "blue"], "edges")
+
+
+def detector_of_levels(x):
+    fine = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
+    coarse = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(fine)
+    fine = layers.Add()([fine, layers.UpSampling2D()(layers.Conv2D(8, 1)(coarse))])
+    return {
+        name: layers.Concatenate(axis=1)(
+            [layers.Reshape((-1, *shape))(layers.Conv2D(n, 1)(y)) for y in (fine, coarse)]
+        )
+        for name, n, shape in (("classes", 3, (3,)), ("boxes", 24, (4, 6)))
+    }
+
+
+def detector_that_decodes(x):
+    return detection.Decoded(HEAD, name="decoded")(detector_of_levels(x))
+
+
+def detector_that_suppresses(x):
+    return detection.Found(HEAD, score=0.3, most=10, name="found")(detector_of_levels(x))
+
+
+def segmenter(x):
+    """Down by strides, up by interpolation, to the scores of each pixel."""
+    stages = [x]
+    for units in (8, 12):
+        y = layers.Conv2D(units, 3, strides=2, padding="same", use_bias=False)(stages[-1])
+        stages.append(layers.ReLU()(layers.BatchNormalization()(y)))
+    y = layers.UpSampling2D(interpolation="bilinear")(layers.Conv2D(8, 1)(stages[2]))
+    y = layers.Conv2D(5, 1)(layers.Add()([y, stages[1]]))
+    return layers.UpSampling2D(interpolation="bilinear", name="scores")(y)
+
+
 #: What they take, and further arguments of `convert`.
 _IMAGES, _SERIES, _IDS = (8, 8, 4), (8, 6), "ids"
 _TAKES = {
@@ -236,13 +273,19 @@ def _built(shape, function):
     return unsettled(keras.Model(x, function(x)))
 
 
-MODELS = {
-    **{
+_DENSE = {_IMAGES: (detector_of_levels, detector_that_decodes, detector_that_suppresses, segmenter)}
+
+
+def _of(takes):
+    return {
         f.__name__: lambda shape=shape, f=f: _built(shape, f)
-        for shape, functions in _TAKES.items()
+        for shape, functions in takes.items()
         for f in functions
-    },
-    **zoo.STUDENTS,
-}
+    }
+
+
+MODELS = {**_of(_TAKES), **zoo.STUDENTS, **_of(_DENSE)}
+#: Layers that compute in float beside integers.
+IN_FLOAT = {"detector_that_decodes": "decoded", "detector_that_suppresses": "found"}
 #: Loops are for float files.
 UNROLLED = {"gru"}

@@ -10,6 +10,7 @@ import pathlib
 import re
 import sys
 import warnings
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -50,7 +51,7 @@ def wanted(column: str) -> tuple[dict, list[str]]:
     return layers, [n for i, n in enumerate(zoo_models.MODELS) if (i + at) % 6 == 0]
 
 
-def outcome(model: keras.Model, column: str, **options: str) -> list[float] | str:
+def outcome(model: keras.Model, column: str, **options: Any) -> list[float] | str:
     """The rms of each output of a model's file in order, or the refusal's first words."""
     target, quantization = column.split()
     x = zoo.data(model)
@@ -89,8 +90,12 @@ def of_layers(shape: tuple | str, names: list[str], column: str) -> dict[str, Ou
 
 def of_student(name: str, column: str) -> Outcome:
     """The largest rms of a student's outputs, or the refusal."""
-    unroll = name in zoo_models.UNROLLED and column.split()[1].startswith("int")
-    options = {"recurrent": "unroll"} if unroll else {}
+    options: dict[str, Any] = {}
+    quantization = column.split()[1]
+    if name in zoo_models.UNROLLED and quantization.startswith("int"):
+        options["recurrent"] = "unroll"
+    if name in zoo_models.IN_FLOAT and quantization in ("int8", "int4"):
+        options["precision"] = {zoo_models.IN_FLOAT[name]: "float32"}
     found = outcome(zoo_models.MODELS[name](), column, **options)
     return max(found) if isinstance(found, list) else found
 
