@@ -125,8 +125,6 @@ class BoxSources:
             "PACKAGE": package,
             "CLASS": kotlin_class,
             "LABELS": ", ".join(map(names.kotlin_string, self.head.class_names)),
-            "WIDTH": width,
-            "HEIGHT": height,
         }
         return {"Detections.kt": _filled("Detections.kt", values)}
 

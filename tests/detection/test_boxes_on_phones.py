@@ -68,9 +68,14 @@ def test_detections_are_those_of_the_upright_picture(tmp_path):
     [(name, text)] = SOURCES.kotlin("org.example", "Finder", artifact(FOUND)).items()
     (tmp_path / name).write_text(text)
     (tmp_path / "Finder.kt").write_text(STUDENT)
-    inputs = files("keras_distill.tflite.android") / "templates/Inputs.kt"
-    (tmp_path / "Inputs.kt").write_text(inputs.read_text().replace("@PACKAGE@", "org.example"))
-    sources = [str(tmp_path / f"{stem}.kt") for stem in ("Detections", "Finder", "Inputs")]
+    values = {"@PACKAGE@": "org.example", "@WIDTH@": "6", "@HEIGHT@": "4"}
+    for stem in ("Inputs", "Letterbox"):
+        text = (files("keras_distill.tflite.android") / f"templates/{stem}.kt").read_text()
+        for name, value in values.items():
+            text = text.replace(name, value)
+        (tmp_path / f"{stem}.kt").write_text(text)
+    stems = ("Detections", "Finder", "Inputs", "Letterbox")
+    sources = [str(tmp_path / f"{stem}.kt") for stem in stems]
     jar = str(tmp_path / "program.jar")
     command = [
         compiler,

@@ -173,7 +173,7 @@ def test_class_hands_the_file_what_python_would(program, kits):
 def test_class_maps_are_those_of_the_upright_picture(program, kits):
     lines = java(program, "org.junit.JunitKt", "org.example.streets_kit.ClassMapTest")
     assert [x for x in lines if not x.endswith(": passed")] == []
-    assert len(lines) == 3
+    assert len(lines) == 4
     for name in ("streets", "lanes"):
         app = kits[name][1] / "app"
         picture = keras.utils.load_img(app / "app/src/main/assets/sample.png")
@@ -183,7 +183,9 @@ def test_class_maps_are_those_of_the_upright_picture(program, kits):
             in (app / "app/src/main/kotlin/MainActivity.kt").read_text()
         )
     plain = kits["my_digits"][1]
-    assert not list(plain.rglob("ClassMap.kt")) + list(plain.rglob("Pictures.kt"))
+    assert not [
+        path for name in ("ClassMap", "Letterbox", "Pictures") for path in plain.rglob(f"{name}.kt")
+    ]
     assert "use { prove(it) }" in (plain / "app/app/src/main/kotlin/MainActivity.kt").read_text()
 
 

@@ -92,9 +92,10 @@ def files(
     }
     sources |= {} if more is None else dict(more.kotlin(package, kit.kotlin_class, artifact))
     sources |= kit.class_map()
-    library, main = "app/student/src/main", "app/app/src/main"
     # What draws is there: the app shows it.
     draws = getattr(more, "draws", False) or "ClassMap.kt" in sources
+    sources |= kit.letterbox() if draws else {}
+    library, main = "app/student/src/main", "app/app/src/main"
     of_app = heard.of_app(artifact)
     show = {"SHOW": "show(it, column); " if draws else ""}
     vectors = json.dumps(kit.vectors()) + "\n"
@@ -255,6 +256,12 @@ class _Kit:
             if values is None
             else {"ClassMap.kt": self.filled("templates", "ClassMap.kt", values)}
         )
+
+    def letterbox(self):
+        """`Letterbox.kt`, by which pictures become inputs."""
+        _, height, width, _ = self._inputs[0].shape
+        values = {"WIDTH": width, "HEIGHT": height}
+        return {"Letterbox.kt": self.filled("templates", "Letterbox.kt", values)}
 
     def app_pictures(self, main):
         """The sample app's picture, and what draws on it."""

@@ -59,6 +59,20 @@ class ClassMapTest {
   }
 
   @Test
+  fun picturesKeepTheirProportions() {
+    Streets(Context()).use {
+      val wide = it.segment(Bitmap(6, 2, IntArray(12) { i -> i + (255 shl 24) }))
+      assertEquals(List(24) { i -> if (i < 12) i else 0 }, blue())
+      assertEquals(listOf(3, 1, listOf(2, 0, 1)), listOf(wide.width, wide.height, wide.classes.toList()))
+      assertEquals("sky", wide.at(0.5f, 0.99f))
+      val tall = it.segment(Bitmap(4, 2, IntArray(8) { i -> i + (255 shl 24) }), 90)
+      assertEquals(listOf(4, 0, 0, 5, 1, 0), blue().filterIndexed { i, _ -> i % 6 < 3 }.take(6))
+      assertEquals(listOf(1, 2, listOf(2, 1)), listOf(tall.width, tall.height, tall.classes.toList()))
+      assertEquals(mapOf("\$car" to 0.5f, "the \"road\"" to 0.5f), tall.shares())
+    }
+  }
+
+  @Test
   fun colorsAreDrawnOverACopy() {
     val picture = picture(6, 4)
     val drawn = Streets(Context()).use { it.draw(picture) }

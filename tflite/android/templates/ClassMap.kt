@@ -3,9 +3,10 @@ package @PACKAGE@
 import android.graphics.Bitmap
 import android.graphics.Canvas
 import android.graphics.Rect
+import kotlin.math.max
 
 /**
- * The class of each pixel of a picture, on the student's grid, which covers all of the picture.
+ * The class of each pixel of a picture, on the part of the student's grid that the picture takes.
  *
  * @param classes Indices of [@CLASS@.LABELS], row by row.
  */
@@ -40,17 +41,22 @@ class ClassMap(val width: Int, val height: Int, val classes: IntArray) {
 /**
  * The class of each pixel of a picture.
  *
- * @param bitmap The picture, which is scaled to @WIDTH@ x @HEIGHT@ without keeping its proportions.
+ * @param bitmap The picture, which is scaled to fit @WIDTH@ x @HEIGHT@, its proportions kept.
  *   Pictures of the configuration HARDWARE can't be read.
  * @param rotation By how many degrees it must be turned clockwise to stand upright: 0, 90, 180 or
  *   270. The map is that of the upright picture.
  */
 fun @CLASS@.segment(bitmap: Bitmap, rotation: Int = 0): ClassMap {
-  val turned = rotation == 90 || rotation == 270
-  val (width, height) = if (turned) @HEIGHT@ to @WIDTH@ else @WIDTH@ to @HEIGHT@
-  val pixels = upright(pixels(bitmap, width, height), width, height, rotation)
-  val input = Bitmap.createBitmap(pixels, @WIDTH@, @HEIGHT@, Bitmap.Config.ARGB_8888)
-  return ClassMap(@MAP_WIDTH@, @MAP_HEIGHT@, @CLASSES@)
+  val letterbox = Letterbox(bitmap.width, bitmap.height, rotation)
+  val input = letterbox.input(bitmap)
+  return covered(@CLASSES@, letterbox)
+}
+
+/** What a letterbox leaves of the map of an input: not what is beside or below the picture. */
+private fun covered(classes: IntArray, letterbox: Letterbox): ClassMap {
+  val width = max(1, Math.rint(letterbox.partAcross * @MAP_WIDTH@).toInt())
+  val height = max(1, Math.rint(letterbox.partDown * @MAP_HEIGHT@).toInt())
+  return ClassMap(width, height, IntArray(width * height) { classes[it / width * @MAP_WIDTH@ + it % width] })
 }
 
 /** A copy of an upright picture with the colors of the classes over it. */
