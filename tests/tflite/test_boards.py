@@ -1,9 +1,11 @@
 """The kit as a library for boards' build systems: its metadata, and what they compile."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 
 import cortex_m
@@ -151,6 +153,20 @@ def test_zephyr_module_names_its_files(library):
     assert "depends on TENSORFLOW_LITE_MICRO" in kconfig
     for path in re.findall(r"\.\./(src\S*?)\)", cmake):
         assert (library / path).exists()
+
+
+def test_zephyr_takes_the_module(library, tmp_path):
+    """Zephyr's own script checks the schema, and that the files named are there."""
+    base = os.environ.get("ZEPHYR_BASE")
+    if not base:
+        pytest.skip("name Zephyr's source tree in ZEPHYR_BASE")
+    found = {kind: tmp_path / kind for kind in ("kconfig", "cmake")}
+    outputs = [word for kind, path in found.items() for word in (f"--{kind}-out", str(path))]
+    script = f"{base}/scripts/zephyr_module.py"
+    command = [sys.executable, script, "--zephyr-base", base, "--extra-modules", str(library)]
+    run([*command, *outputs])
+    assert f'osource "{library}/zephyr/Kconfig"' in found["kconfig"].read_text()
+    assert f'"digit_reader":"{library}":"{library}/zephyr"' in found["cmake"].read_text()
 
 
 def compiles(compiler, folder, name, options, sketches=True):
