@@ -12,11 +12,16 @@ from keras_distill.language.scores import (
     exact_match,
     perplexity,
 )
+from keras_distill.language.text_sources import TextSources
+from keras_distill.language.tokenizers import Bytes, HashedWords
 from keras_distill.language.vocabularies import fingerprint, require_same_vocabulary
 
 __all__ = [
+    "Bytes",
     "Generator",
+    "HashedWords",
     "OnPolicyDistiller",
+    "TextSources",
     "bits_per_character",
     "bleu",
     "bucketed",
