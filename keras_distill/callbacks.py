@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import keras
 
+from keras_distill.checks import fraction
+
 
 class Schedule(keras.callbacks.Callback):
     """Sets a hyperparameter of a `Distiller` at the start of each epoch, and logs it.
@@ -46,3 +48,60 @@ class Schedule(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
             logs[self.name] = float(self.model.hyperparameters[self.name])
+
+
+class MovingAverage(keras.callbacks.Callback):
+    """Has a teacher follow the student: its weights are moving averages of the student's.
+
+    After step t of the optimizer, counted from 1, each weight of the teacher becomes
+    `a * teacher + (1 - a) * student`, with `a = min(1 - 1 / t, decay)`: the mean of all steps so
+    far, until there are `1 / (1 - decay)`. With several `steps_per_execution` it follows after the
+    last of them. For students that learn from data without labels, with random changes of the
+    inputs as layers of the student.
+
+    The averages aren't part of the distiller's checkpoints: save the teacher beside it.
+
+    Source: Tarvainen and Valpola, "Mean teachers are better role models" (arXiv:1703.01780),
+    section 2, and the authors' code for the first steps. Their teacher normalizes by the batch;
+    here it runs as in inference, and the statistics of normalization are averaged as well.
+
+    Args:
+        teacher: The model that follows, with weights of the same shapes as the student's, such as
+            `keras.models.clone_model(student)`. It is the distiller's teacher, or a part of it.
+        decay: The largest a, from 0 to 1.
+
+    Raises:
+        ValueError: If `decay` isn't from 0 to 1; when training begins, if the shapes differ, or
+            the model has no student.
+
+    Example:
+
+    >>> teacher = keras.models.clone_model(student)
+    >>> distiller = keras_distill.Distiller(student, teacher, alpha=0.5, missing_label=-1)
+    >>> distiller.compile("adam", "sparse_categorical_crossentropy")
+    >>> distiller.fit(x, y, callbacks=[keras_distill.callbacks.MovingAverage(teacher)])
+    """
+
+    def __init__(self, teacher: keras.Model, decay: float = 0.999):
+        super().__init__()
+        self.teacher = teacher
+        self.decay = fraction("decay", decay)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        student = getattr(self.model, "student", None)
+        if student is None:
+            raise ValueError(f"The model {self.model.name!r} is not a `Distiller`: no student.")
+        shapes = [[tuple(w.shape) for w in model.weights] for model in (student, self.teacher)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "`teacher` must have weights of the same shapes as the student, in the same order, "
+                f"as `keras.models.clone_model(student)` has. Received: {self.teacher.name!r} with "
+                f"{shapes[1]}; the student has {shapes[0]}"
+            )
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        share = min(1 - 1 / int(self.model.optimizer.iterations), self.decay)
+        for mean, weight in zip(self.teacher.weights, self.model.student.weights, strict=True):
+            mean.assign(share * mean + (1 - share) * weight)

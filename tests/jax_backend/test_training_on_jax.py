@@ -1,5 +1,7 @@
 """What a training run on JAX promises beside its values."""
 
+import itertools
+
 import jax
 import keras
 import numpy as np
@@ -156,3 +158,21 @@ def test_functions_of_tensorflow_are_told_what_to_do():
     with pytest.raises(ValueError, match=says) as told:
         keras_distill.Distiller(network(4, 2), lambda x: tf.nn.softmax(x[:, :3]))
     assert "\n" not in str(told.value)
+
+
+def test_a_teacher_follows_the_student_from_step_to_step():
+    """Its weights are read anew at each step, and the student's are those after it."""
+    x, y, _ = data()
+    student, teacher, found = network(4, 1), network(4, 2), []
+
+    class Follow(keras_distill.callbacks.MovingAverage):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            found.append([model.get_weights() for model in (student, teacher)])
+
+    distiller = compiled(student, teacher, alpha=0.0)
+    distiller.fit(x, y, batch_size=len(x), epochs=3, verbose=0, callbacks=[Follow(teacher, 0.5)])
+    assert len(found) == 3
+    assert_same(*found[0])  # After one step the mean of all steps is that step.
+    for (_, before), (after, mean) in itertools.pairwise(found):
+        assert_same(mean, [(a + b) / 2 for a, b in zip(before, after, strict=True)], atol=1e-6)
