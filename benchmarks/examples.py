@@ -24,6 +24,7 @@ TASKS = {
     "text_classification": "news topics, AG News: accuracy",
     "tabular_regression": "prices, California housing: R²",
     "spoken_digits": "spoken digits, FSDD with 270 labels: accuracy",
+    "language_identification": "language of three words, Multi30k with 200 labels: accuracy",
     "voice_activity": "voice activity in noise, FSDD: area under ROC",
     "detection": "blood cells found, BCCD with 8 labeled images: mAP",
     "images": "clothes, Fashion-MNIST with 1,000 labels: accuracy",
