@@ -80,7 +80,7 @@ def export(
 
     `MultiHeadAttention` and layers derived from it, `LSTM`, `GRU` and `SimpleRNN` can be read token
     by token, beside all layers that look at one token at a time. Positions are looked up in an
-    `Embedding` of `ops.arange`, or by a layer with the argument `start_index`, such as
+    `Embedding` of `ops.arange`, or by a layer with the argument `positions`, such as
     `keras_hub.layers.PositionEmbedding`.
 
     Args:
@@ -279,5 +279,5 @@ class Rollout:
                 f"whole, by up to {off:.3g}: a layer looks at several tokens and is none of "
                 "`MultiHeadAttention`, `LSTM`, `GRU` and `SimpleRNN`, its attention isn't causal, "
                 "or positions are none of an `Embedding` of `ops.arange` or of a layer with "
-                "`start_index`."
+                "`positions`."
             )

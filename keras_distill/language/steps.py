@@ -280,8 +280,8 @@ class Steps:
                     call = _placed(self._positions[key], places)
                 elif key in self._results:  # of the encoder
                     call = self._left_out(key, batch)
-                elif "start_index" in inspect.signature(type(layer).call).parameters:
-                    call = _started(position[0, 0])
+                elif "positions" in inspect.signature(type(layer).call).parameters:
+                    call = _told(places)
                 else:
                     continue
                 stack.enter_context(taps.calling(layer, call))
@@ -355,11 +355,11 @@ def _placed(are_positions: list[bool], places: Tensor) -> Callable:
     return call
 
 
-def _started(position: Tensor) -> Callable:
-    """The call of a layer that is told where a sequence starts, as those of KerasHub are."""
+def _told(places: Tensor) -> Callable:
+    """The call of a layer that is told the positions, as those of KerasHub are."""
 
     def call(original, *args, **kwargs):
-        return original(*args, **{**kwargs, "start_index": position})
+        return original(*args, **{**kwargs, "positions": places})
 
     return call
 
