@@ -27,6 +27,7 @@ TASKS = {
     "language_identification": "language of three words, Multi30k with 200 labels: accuracy",
     "voice_activity": "voice activity in noise, FSDD: area under ROC",
     "detection": "blood cells found, BCCD with 8 labeled images: mAP",
+    "segmentation": "street scenes, CamVid with 10 painted frames: mean IoU",
     "images": "clothes, Fashion-MNIST with 1,000 labels: accuracy",
     "demo": "handwritten digits, the demo: accuracy",
 }

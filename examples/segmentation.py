@@ -1,8 +1,8 @@
-"""Segment street scenes: 5 painted frames for the student, and many that only the teacher knows.
+"""Segment street scenes: 10 painted frames for the student, and many that only the teacher knows.
 
 CamVid in the usual layout: `train/*.jpg` with `trainannot/*.png`, a class from 0 to 10 for each
 pixel and 11 for "not labeled"; likewise `test`. Someone has to paint each mask by hand. The teacher
-has learned from all of them. The student gets 5, or the teacher's answers on all frames.
+has learned from all of them. The student gets 10, or the teacher's answers on all frames.
 
     python examples/segmentation.py camvid teacher.keras app
 """
@@ -70,7 +70,7 @@ def fit(model, images, masks, steps, seed, size=12):
     model.fit(data.prefetch(2), steps_per_epoch=50, epochs=-(-steps // 50), verbose=2)
 
 
-def main(folder, teacher, output=None, seed=0, labels=5, steps=600, teacher_steps=1300):
+def main(folder, teacher, output=None, seed=0, labels=10, steps=600, teacher_steps=1300):
     """Trains the student on few masks, and the same student on the answers to all frames.
 
     Args: `teacher` is its `.keras` file; where there is none yet, it is trained, and kept there.
@@ -86,7 +86,7 @@ def main(folder, teacher, output=None, seed=0, labels=5, steps=600, teacher_step
         fit(model, images, masks, teacher_steps, seed)
         model.save(teacher)
     teacher = keras.models.load_model(teacher)
-    # Steps and temperature were chosen on the frames of `val`.
+    # Masks, steps and temperature were chosen on the frames of `val`.
     on_labels, student = (segmenter((24, 48, 72), depth=1) for _ in range(2))
     fit(on_labels, images[some], masks[some], steps, seed)
     losses = keras_distill.losses.SoftTargets(temperature=1.0)

@@ -307,11 +307,12 @@ def test_masks_stay_classes_when_frames_are_scaled(data_dir, tmp_path):
     assert segmentation.segmenter((4, 4, 8), 1).output_shape == (None, *segmentation.SIZE, 11)
 
 
-def test_files_of_detectors_are_within_a_point_of_their_students():
-    results = json.loads((EXAMPLES / "results" / "detection.json").read_text())
+@pytest.mark.parametrize(("name", "most"), [("detection", 250_000), ("segmentation", 100_000)])
+def test_files_of_detectors_and_segmenters_are_within_a_point_of_their_students(name, most):
+    results = json.loads((EXAMPLES / "results" / f"{name}.json").read_text())
     for run in results["runs"]:
         assert abs(run["distilled, int8"] - run["student distilled"]) < 0.01
-        assert run["bytes"] <= 250_000
+        assert run["bytes"] <= most
 
 
 @pytest.mark.nightly
