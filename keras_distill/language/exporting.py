@@ -78,8 +78,9 @@ def export(
     `<layer>_state_0`, and what `"encode"` gives goes into the inputs of the same name. All others
     are 0 at first.
 
-    `MultiHeadAttention` and layers derived from it, `LSTM`, `GRU` and `SimpleRNN` can be read token
-    by token, beside all layers that look at one token at a time. Positions are looked up in an
+    `MultiHeadAttention` and layers derived from it, the attention of KerasHub's models that is
+    handed its cache, `LSTM`, `GRU` and `SimpleRNN` can be read token by token, beside all layers
+    that look at one token at a time. Positions are looked up in an
     `Embedding` of `ops.arange`, or by a layer with the argument `positions`, such as
     `keras_hub.layers.PositionEmbedding`.
 

@@ -22,6 +22,8 @@ from keras_distill.outputs import Output
 
 _RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 _WRAPPED = (*_RECURRENT, keras.layers.RNN, keras.layers.Bidirectional)
+#: Layers inside attention that is handed its cache: what they give is kept.
+_ENTRIES = ("key", "value")
 #: The score of a token that isn't there.
 _MASKED = -1e9
 
@@ -79,8 +81,9 @@ class Steps:
         sizes = {size for x in self.others.values() for size in x.shape}
         #: So many tokens that positions are told from those of the other inputs.
         self._few = next(n for n in itertools.count(3) if n not in sizes)
-        first, second = (self._recorded(token) for token in (1, 2))
         self._layers = {id(x): x for x in _keras.layers_of(model, include_self=False)}
+        self._caching = {key for key, layer in self._layers.items() if _takes_cache(layer)}
+        first, second = (self._recorded(token) for token in (1, 2))
         self._results = {key: calls[0].result for key, calls in first.items()}
         self._reading = [key for key in first if _differ(first[key], second[key], 0)]
         self._crossing = [
@@ -112,16 +115,15 @@ class Steps:
         def recording(layer: Any) -> Callable:
             def call(original: Any, *args: Any, **kwargs: Any) -> Any:
                 result = original(*args, **kwargs)
-                names = list(inspect.signature(type(layer).call).parameters)[1:]
-                given = dict(zip(names, args, strict=False)) | kwargs
+                given = _named_arguments(layer, args, kwargs)
                 calls.setdefault(id(layer), []).append(_Call(given, result))
                 return result
 
             return call
 
         with contextlib.ExitStack() as stack:
-            for layer in _keras.layers_of(self.model, include_self=False):
-                if isinstance(layer, kinds):
+            for key, layer in self._layers.items():
+                if isinstance(layer, kinds) or key in self._caching:
                     stack.enter_context(taps.calling(layer, recording(layer)))
             self._run(np.full((1, self._few), token, "int32"), self.others)
         return calls
@@ -129,6 +131,7 @@ class Steps:
     def _run(self, tokens: Tensor, others: Mapping[str, Any]) -> Output:
         """What the model outputs for tokens."""
         x = tokens if self.target is None else {**others, self.target: tokens}
+        x = keras.tree.map_structure(ops.convert_to_tensor, x)
         return Output.of(taps.run(self.model, (), x, "model")[0])
 
     def logits(self, tokens: Tensor, others: Mapping[str, Any]) -> Tensor:
@@ -143,7 +146,7 @@ class Steps:
             is_plain = type(layer) in _RECURRENT and not (layer.go_backwards or layer.return_state)
             if len(first[key]) > 1:
                 why = "it is used more than once"
-            elif not self._attends(key) and not is_plain:
+            elif not self._attends(key) and not is_plain and key not in self._caching:
                 why = "of recurrent layers, `LSTM`, `GRU` and `SimpleRNN` can, forwards"
             elif first[key][0].given.get("return_attention_scores"):
                 why = "it returns its scores"
@@ -162,7 +165,7 @@ class Steps:
             layer, given = self._layers[key], first[key][0].given
             if isinstance(layer, keras.layers.Embedding):
                 continue
-            if self._attends(key):
+            if self._attends(key) or key in self._caching:
                 crosses = key in self._crossing
                 parts = self._looked_at(layer, given) if crosses else self._entries(layer, given)
                 room = () if crosses else (self.length,)
@@ -187,6 +190,10 @@ class Steps:
 
     def _entries(self, layer: Any, given: Mapping[str, Any]) -> dict[str, Tensor]:
         """Keys and values of what attention is given."""
+        if id(layer) in self._caching:
+            parts = {x.name: x for x in _keras.layers_of(layer) if x.name in _ENTRIES}
+            x = next(iter(given.values()))
+            return {f"{name}s": parts[name](x) for name in _ENTRIES}
         value = _keras.with_mask(given["value"], None)
         key = value if given.get("key") is None else _keras.with_mask(given["key"], None)
         return {"keys": layer.key_dense(key), "values": layer.value_dense(value)}
@@ -215,8 +222,7 @@ class Steps:
         def recording(key: int) -> Callable:
             def call(original: Any, *args: Any, **kwargs: Any) -> Any:
                 layer = self._layers[key]
-                names = list(inspect.signature(type(layer).call).parameters)[1:]
-                given = dict(zip(names, args, strict=False)) | kwargs
+                given = _named_arguments(layer, args, kwargs)
                 if key in self._crossing:
                     parts = list(self._looked_at(layer, given).values())
                 else:
@@ -287,6 +293,14 @@ class Steps:
                 stack.enter_context(taps.calling(layer, call))
             yield
 
+    def _before(self, position: Tensor, count: int) -> Tensor:
+        """Which of the tokens kept, and of `count` new ones, each new one looks at, bool."""
+        kept = ops.arange(self.length, dtype="int32")[None] < position
+        kept = ops.repeat(kept[:, None], count, axis=1)
+        own = ops.convert_to_tensor(np.tril(np.ones((1, count, count), "bool")))
+        own = ops.logical_or(own, ops.zeros_like(kept[:, :, :1]))
+        return ops.concatenate([kept, own], axis=2)
+
     def _left_out(self, key: int, batch: Any) -> Callable:
         return lambda original, *args, **kwargs: self._nothing(key, batch)
 
@@ -315,16 +329,45 @@ class Steps:
             joined = [
                 ops.concatenate(pair, axis=1) for pair in zip(given, new.values(), strict=True)
             ]
-            count = query.shape[1]
-            before = ops.arange(self.length, dtype="int32")[None] < position
-            before = ops.repeat(before[:, None], count, axis=1)
-            own = ops.convert_to_tensor(np.tril(np.ones((1, count, count), "bool")))
-            own = ops.logical_or(own, ops.zeros_like(before[:, :, :1]))
-            return _attended(layer, query, *joined, ops.concatenate([before, own], axis=2))
+            return _attended(layer, query, *joined, self._before(position, query.shape[1]))
 
+        def caching(original, *args, **kwargs):
+            arguments = _named_arguments(layer, args, kwargs)
+            count = next(iter(arguments.values())).shape[1]
+            # What is new goes behind all that there is room for: there, in each row alike.
+            room = [ops.pad(x, ((0, 0), (0, count), (0, 0), (0, 0))) for x in given]
+            arguments |= {
+                "cache": ops.stack(room, axis=1),
+                "cache_update_index": self.length,
+                "attention_mask": self._before(position, count),
+            }
+            result, cache = original(**arguments)
+            for i, x in enumerate(kept):
+                after[f"{x.name}_new"] = cache[:, i, self.length :]
+            return result
+
+        if key in self._caching:
+            return caching
         if not self._attends(key):
             return recurrent
         return crossing if key in self._crossing else attention
+
+
+def _named_arguments(layer: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a layer's call by their names."""
+    names = list(inspect.signature(type(layer).call).parameters)[1:]
+    return dict(zip(names, args, strict=False)) | kwargs
+
+
+def _takes_cache(layer: Any) -> bool:
+    """Whether a layer is attention that is handed its cache, as that of KerasHub's models is."""
+    names = inspect.signature(type(layer).call).parameters
+    inside = {x.name for x in _keras.layers_of(layer, recursive=False)}
+    return (
+        {"cache", "cache_update_index"} <= set(names)
+        and set(_ENTRIES) <= inside
+        and not (isinstance(layer, keras.layers.MultiHeadAttention))
+    )
 
 
 def _attended(layer: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Any) -> Tensor:

@@ -142,6 +142,28 @@ def test_a_file_translates_as_its_model_does(kind, sentences, tmp_path):
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.long
+def test_a_file_of_keras_hub_writes_what_its_model_writes(sentences, tmp_path):
+    hub = pytest.importorskip("keras_hub")
+    keras.utils.set_random_seed(0)
+    backbone = hub.models.LlamaBackbone(
+        302, num_layers=2, num_query_heads=2, num_key_value_heads=1, hidden_dim=32,
+        intermediate_dim=64,
+    )  # fmt: skip
+    llama = hub.models.LlamaCausalLM(backbone, preprocessor=None)
+    tokens = keras.Input((None,), dtype="int32")
+    mask = ops.cast(ops.not_equal(tokens, 0), "int32")
+    model = keras.Model(tokens, llama({"token_ids": tokens, "padding_mask": mask}))
+    x = sentences["train", "en"]
+    trained(model, x[:, :-1], x[:, 1:])
+    prompts = sentences["val", "en"][:, :5]
+    made = language.export(model, prompts[:50], length=LENGTH, end=END, prefill=3)
+    assert made.report["same_sequences"] == made.report["same_tokens"] == 1.0
+    want = language.generate(model, prompts[50:80], length=LENGTH, end=END, beams=2)
+    got = language.generate(made.save(tmp_path), prompts[50:80], length=LENGTH, end=END, beams=2)
+    np.testing.assert_array_equal(got, want)
+
+
 def test_a_model_of_one_length_is_refused():
     tokens = keras.Input((LENGTH,), dtype="int32")
     model = keras.Model(tokens, layers.Dense(9)(layers.Embedding(9, 4)(tokens)))
