@@ -6,6 +6,7 @@ import importlib.util
 import json
 import pathlib
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -53,6 +54,23 @@ def test_text_classification(data_dir, tmp_path):
     assert result["teacher"] > 0.8
     # The file in the app has metadata, too.
     assert result["bytes"] <= (app / "student.tflite").stat().st_size < 170_000
+
+
+@pytest.mark.long
+def test_blood_cells(data_dir, tmp_path):
+    import blood_cells
+
+    options = {"labeled": 3, "steps": 200}
+    with warnings.catch_warnings():  # The data have boxes without area, which are dropped.
+        warnings.filterwarnings("ignore", "Annotations: ", UserWarning)
+        result = blood_cells.main(
+            data_dir / "bccd", tmp_path / "teacher.keras", tmp_path / "report", **options
+        )
+    errors = [name for name in result if name.endswith(": calibration error")]
+    assert [result.pop(name) for name in errors] == pytest.approx([0.1] * 4, abs=0.3)
+    gains(result, 0.5, over=0.05)
+    assert result["teacher"] > 0.9
+    assert (tmp_path / "report" / "report.html").is_file()
 
 
 @pytest.mark.long
