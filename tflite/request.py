@@ -364,8 +364,8 @@ def _check_trained(model, quantization, io, calibration, precision, recurrent):
         )
     if recurrent == "step":
         raise ValueError(
-            '`recurrent="step"` is not for quantize-aware students, whose recurrent layers stay '
-            'float. Use `recurrent="unroll"`, or quantize the float student after training.'
+            '`recurrent="step"` is not for quantize-aware students. Use `stream=1`, which steps '
+            'through an `LSTM`, or quantize the float student after training.'
         )
 
 

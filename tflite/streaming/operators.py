@@ -218,8 +218,9 @@ def _lstm(file, op):
         file.refuse(op, "its sequence isn't along the second axis.")
     if time.delay or time.start:
         raise LateError(
-            f"Layer {file.name_of(op)!r} ({file.operator_name(op)}) would get what is computed "
-            "before the recording starts."
+            f"Layer {file.name_of(op)!r} ({file.operator_name(op)}) can't run frame by frame: it "
+            "would get what is computed before the recording starts. Use `padding=\"causal\"` in "
+            "the layers before it."
         )
     file.emit(op, time.remembered())
     file.carry(op, _LSTM_STATES)
