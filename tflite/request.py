@@ -365,7 +365,7 @@ def _check_trained(model, quantization, io, calibration, precision, recurrent):
     if recurrent == "step":
         raise ValueError(
             '`recurrent="step"` is not for quantize-aware students. Use `stream=1`, which steps '
-            'through an `LSTM`, or quantize the float student after training.'
+            "through an `LSTM`, or quantize the float student after training."
         )
 
 

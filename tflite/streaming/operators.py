@@ -219,7 +219,7 @@ def _lstm(file, op):
     if time.delay or time.start:
         raise LateError(
             f"Layer {file.name_of(op)!r} ({file.operator_name(op)}) can't run frame by frame: it "
-            "would get what is computed before the recording starts. Use `padding=\"causal\"` in "
+            'would get what is computed before the recording starts. Use `padding="causal"` in '
             "the layers before it."
         )
     file.emit(op, time.remembered())
