@@ -90,14 +90,18 @@ def of_layers(shape: tuple | str, names: list[str], column: str) -> dict[str, Ou
 
 def of_student(name: str, column: str) -> Outcome:
     """The largest rms of a student's outputs, or the refusal."""
-    options: dict[str, Any] = {}
-    quantization = column.split()[1]
-    if name in zoo_models.UNROLLED and quantization.startswith("int"):
-        options["recurrent"] = "unroll"
-    if name in zoo_models.IN_FLOAT and quantization in ("int8", "int4"):
-        options["precision"] = {zoo_models.IN_FLOAT[name]: "float32"}
-    found = outcome(zoo_models.MODELS[name](), column, **options)
+    found = outcome(zoo_models.MODELS[name](), column, **options(name, column.split()[1]))
     return max(found) if isinstance(found, list) else found
+
+
+def options(name: str, quantization: str) -> dict[str, Any]:
+    """What `convert` is told of a student."""
+    told: dict[str, Any] = {}
+    if name in zoo_models.UNROLLED and quantization.startswith("int"):
+        told["recurrent"] = "unroll"
+    if name in zoo_models.IN_FLOAT and quantization in ("int8", "int4"):
+        told["precision"] = {zoo_models.IN_FLOAT[name]: "float32"}
+    return told
 
 
 def limit(column: str) -> float:
@@ -116,6 +120,11 @@ def agree(found: Outcome, recorded: Outcome) -> bool:
 def load() -> dict[str, dict[str, Outcome]]:
     """The table: outcomes by row and column."""
     return json.loads(FILE.read_text()) if FILE.exists() else {}
+
+
+def runs(name: str, column: str) -> bool:
+    """Whether a student has a file there, as recorded."""
+    return not isinstance(load()[name][column], str)
 
 
 def _save(table):
