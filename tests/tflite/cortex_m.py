@@ -39,11 +39,11 @@ def includes(root):
 
 
 def needed(root):
-    """The library of a source tree; skips the test where it, compiler or emulator are missing."""
+    """The library of reference kernels; skips the test where something is missing."""
     for tool in ("arm-none-eabi-g++", "qemu-system-arm"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    libraries = sorted(root.glob("gen/*cortex-m4*/lib/libtensorflow-microlite.a"))
+    libraries = sorted(root.glob("gen/*cortex-m4*_default_gcc/lib/libtensorflow-microlite.a"))
     if not libraries:
         pytest.skip(f"{root} has no library for cortex-m4: build its target `microlite`")
     return str(libraries[0])

@@ -295,6 +295,7 @@ def test_front_end_of_firmware_gives_the_same_features(
 ):
     """Number by number, also after a reset, and not from a microphone of another sample rate."""
     decision = tflite.Decision({0: 0.0})
+    sound = sound[: len(sound) // 160 * 160]  # The kit's recording has whole steps.
     folder = listening.save(
         tmp_path / "kit", "wake", decision=decision, recording=sound, front_end=front_end
     )
