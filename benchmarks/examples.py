@@ -26,6 +26,7 @@ TASKS = {
     "spoken_digits": "spoken digits, FSDD with 270 labels: accuracy",
     "language_identification": "language of three words, Multi30k with 200 labels: accuracy",
     "voice_activity": "voice activity in noise, FSDD: area under ROC",
+    "wake_word": "wake word, heard at six false accepts an hour",
     "connected_digits": "connected digits, FSDD: 1 - word error rate",
     "detection": "blood cells found, BCCD with 8 labeled images: mAP",
     "segmentation": "street scenes, CamVid with 10 painted frames: mean IoU",
