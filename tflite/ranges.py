@@ -37,8 +37,10 @@ _FIXED = {
     "SOFTMAX": {8: (1 / 256, -128), 16: (1 / 32768, 0)},
     "TANH": {8: (1 / 128, 0), 16: (1 / 32768, 0)},
 }
-#: Operators whose output holds the values of their first input.
-_SAME_VALUES = {"EXPAND_DIMS", "RESHAPE", "SQUEEZE", "TRANSPOSE"}
+#: Operators whose output holds the values of their first input, or values between these.
+_SAME_VALUES = {
+    "EXPAND_DIMS", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SQUEEZE", "TRANSPOSE",
+}  # fmt: skip
 _DATA = {"TRANSPOSE_CONV": 2, "SPLIT": 1}
 _TYPES = {schema.TensorType.INT8: 8, schema.TensorType.INT16: 16}
 

@@ -167,6 +167,18 @@ def test_sparsemax_is_refused_in_integers():
     )
 
 
+def test_maps_made_larger_have_the_range_of_the_small_ones():
+    """The calibrator takes for theirs that of the sum, which is written over them."""
+    inputs = keras.Input((8, 8, 4))
+    wide = keras.initializers.RandomNormal(stddev=4, seed=1)
+    fine = layers.Conv2D(6, 1, activation="relu", kernel_initializer=wide)(inputs)
+    coarse = layers.Conv2D(6, 1)(layers.AveragePooling2D(2)(inputs))
+    x = layers.Add()([layers.UpSampling2D(interpolation="bilinear")(coarse), fine])
+    student = keras.Model(inputs, layers.Conv2D(3, 1)(x))
+    x = data(8, 8, 4)
+    assert error(converted(student, x), student, x) < 0.03
+
+
 def test_bounded_units_are_between_tensors_of_one_scale():
     """TFLite Micro's RELU6 compares and copies integers, whatever the scales say: 311 % off."""
     inputs, x = keras.Input((5, 4)), 6 * data(5, 4)
