@@ -141,7 +141,7 @@ def _compiled(artifact: "Artifact", chips: Mapping[str, Sequence[str]]) -> Any:
             str(path), output_dir=folder, target=targets, keep_going=True
         )
         if result.failed_backends or len(result.models_with_backend) != len(targets):
-            reasons = "; ".join(str(reason) for _, reason in result.failed_backends)
+            reasons = "; ".join(str(reason).rstrip(".") for _, reason in result.failed_backends)
             wanted = ", ".join(soc for named in chips.values() for soc in named)
             packages = " ".join(_VENDORS[vendor] for vendor in chips)
             raise ValueError(
