@@ -239,6 +239,10 @@ def smaller(results):
     return figure
 
 
+def smaller_cifar10(results):
+    return smaller(results)
+
+
 def tuning(results):
     figure, axes = plt.subplots(figsize=(6, 3.6))
     # The colours tell those apart that weren't given up.
@@ -265,7 +269,7 @@ PICTURES = {
     function.__name__: function
     for function in (
         digits, examples, methods, step_time, stored_teacher, scale, export, mnist, mlperf_tiny,
-        quantization, smaller, tuning,
+        quantization, smaller, smaller_cifar10, tuning,
     )
 }  # fmt: skip
 

@@ -1,16 +1,19 @@
 """Ways to a smaller file: designed small, pruned, sparse, clustered, with and without a teacher.
 
     python benchmarks/smaller.py
+    python benchmarks/smaller.py --task=cifar10 --seeds=1 --epochs=8
 
 On Fashion-MNIST, each seed trains a large convolutional student on labels for half of `--epochs`.
 It then is the teacher (T = 2, alpha = 0.5) of small ones of the same form, which train for
 `--epochs`, and it is what is pruned by first-order Taylor, to the bytes that a small one's file
 has; the rest trains on for the other half, with the large one as teacher, or on labels. Sparse
-students have 3 of 4 weights 0, clustered ones 16 values a kernel: both are of twice the smaller
-student's widths, trained with the teacher for one half, and held to their form for the other. All
-rates fall along a cosine. All files are int8, quantized after training, run in LiteRT on the whole
-test set. What is done is kept in `--runs`, so that a stopped benchmark goes on.
-Writes `benchmarks/results/smaller.json`, the table of `docs/smaller.md` and its picture.
+students have 3 of 4 weights 0, clustered ones 16 values a kernel: students of a small one's widths,
+trained with the teacher for one half, and held to their form for the other. All rates fall along a
+cosine. All files are int8, quantized after training, run in LiteRT on the whole test set; those of
+a seed are timed in turns, one thread each. On CIFAR-10, the large one is ResNet-8, and the same is
+done. What is done is kept in `--runs`, so that a stopped benchmark goes on. Writes
+`benchmarks/results/smaller.json` (or `smaller_cifar10.json`), its table in `docs/smaller.md`, and
+its picture.
 """
 
 import json
@@ -23,16 +26,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, gain, insert, machine, mnist, once, runs_of, write
+from common import DATA, RESULTS, ROOT, cifar10, gain, insert, machine, mnist, once, runs_of, write
 from int8 import accuracy
 from pictures import draw
 
 import keras_distill
 from keras_distill import _markdown, pruning, tflite
+from keras_distill.evaluation import latency
+from keras_distill.evaluation.candidates import as_candidate
 from keras_distill.evaluation.macs import multiply_accumulates
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data", DATA, "Folder of the dataset.")
+flags.DEFINE_enum("task", "fashion_mnist", ["fashion_mnist", "cifar10"], "What is learned.")
+flags.DEFINE_string("data", DATA, "Folder of the datasets.")
 flags.DEFINE_string("runs", str(ROOT / "runs" / "smaller"), "Folder of what is done.")
 flags.DEFINE_integer("seeds", 3, "Number of seeds.")
 flags.DEFINE_integer("epochs", 12, "Epochs of each student, both halves together.")
@@ -40,19 +46,48 @@ flags.DEFINE_integer("images", 10000, "Training images.")
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RATE = 1e-2
-LARGE = (32, 64, 128)
-SMALL = {"1/4": (8, 16, 32), "1/8": (4, 8, 16)}
-HELD = (16, 32, 64)
+#: Shares of the large student's widths: those of students designed small, and of those held to a
+#: form.
+SMALL = {"1/2": 2, "1/4": 4, "1/8": 8}
+HELD = ("1/2", "1/4")
+ROUNDS = 300
+NAMES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "ResNet-8 on CIFAR-10"}
+RESULT = {"fashion_mnist": "smaller", "cifar10": "smaller_cifar10"}
 
 
-def convolutional(widths):
+def normalized(x, width, size=3, strides=1):
+    x = keras.layers.Conv2D(width, size, strides=strides, padding="same", use_bias=False)(x)
+    return keras.layers.BatchNormalization(momentum=0.9)(x)
+
+
+def convolutional(share):
     """Strided 3x3 convolutions."""
     x = image = keras.Input((28, 28, 1), name="image")
-    for width in widths:
-        x = keras.layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False)(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+    for width in (32, 64, 128):
+        x = keras.layers.ReLU()(normalized(x, width // share, strides=2))
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="student")
+
+
+def resnet8(share):
+    """The ResNet-8 of MLPerf Tiny."""
+    image = keras.Input((32, 32, 3), name="image")
+    x = keras.layers.ReLU()(normalized(image, 16 // share))
+    for strides, width in ((1, 16), (2, 32), (2, 64)):
+        y = keras.layers.ReLU()(normalized(x, width // share, strides=strides))
+        y = normalized(y, width // share)
+        if strides == 2:
+            x = normalized(x, width // share, 1, strides)
+        x = keras.layers.ReLU()(keras.layers.Add()([x, y]))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="student")
+
+
+def images():
+    """Images from 0 to 1, float32, and labels: to train on, and to test on."""
+    if FLAGS.task == "fashion_mnist":
+        return mnist("fashion_mnist", FLAGS.data)
+    return [((x / 255).astype("float32"), y) for x, y in cifar10(FLAGS.data)]
 
 
 class Runs:
@@ -62,11 +97,12 @@ class Runs:
         self.seed, self.train, self.test = seed, train, test
         self.export = {"quantization": "int8", "io": "int8", "calibration": train[0][:200]}
         self.half = FLAGS.epochs // 2
-        self.large = self.fit(self.new(LARGE), self.half)
+        self.files = {}
+        self.large = self.fit(self.new(1), self.half)
 
-    def new(self, widths):
+    def new(self, share):
         keras.utils.set_random_seed(self.seed)
-        return convolutional(widths)
+        return {"fashion_mnist": convolutional, "cifar10": resnet8}[FLAGS.task](share)
 
     def trainer(self, student, teacher=None, rate=RATE):
         model = student
@@ -84,9 +120,10 @@ class Runs:
         trainer.fit(*self.train, batch_size=128, epochs=epochs, verbose=0, callbacks=callbacks)
         return student
 
-    def measured(self, student):
-        """Accuracy and sizes of the int8 file."""
-        content = tflite.convert(student, **self.export).tflite
+    def measured(self, name, student):
+        """Accuracy and sizes of the int8 file, which is kept to be timed."""
+        self.files[name] = tflite.convert(student, **self.export)
+        content = self.files[name].tflite
         return {
             "accuracy": accuracy(content, self.test),
             "bytes": len(content),
@@ -97,45 +134,63 @@ class Runs:
     def pruned(self, limit):
         """The large student, its least important channels removed until its file fits."""
         x, y = self.train
-        batches = [(x[i : i + 128], y[i : i + 128]) for i in range(0, 2560, 128)]
+        batches = [(x[i : i + 128], y[i : i + 128]) for i in range(0, min(2560, len(x)), 128)]
         trainer = self.trainer(self.large)
         return pruning.prune(trainer, batches, flash=limit, export=self.export)
 
     def results(self):
         """Figures of each student, by what was done."""
-        found = {"large": self.measured(self.large)}
-        for name, widths in SMALL.items():
+        found = {"large": self.measured("large", self.large)}
+        for name, share in SMALL.items():
             for how, teacher in (("distilled", self.large), ("on labels", None)):
-                small = self.fit(self.new(widths), FLAGS.epochs, teacher)
-                found[f"designed {name}, {how}"] = self.measured(small)
+                small = self.fit(self.new(share), FLAGS.epochs, teacher)
+                title = f"designed {name}, {how}"
+                found[title] = self.measured(title, small)
             rest = self.pruned(found[f"designed {name}, distilled"]["bytes"])
             for how, teacher in (("distilled", self.large), ("on labels", None)):
-                student = keras.models.clone_model(rest)
-                student.set_weights(rest.get_weights())
-                self.fit(student, self.half, teacher, RATE / 2)
-                found[f"pruned to {name}, {how}"] = self.measured(student)
-        return found | self.held()
+                student = self.fit(copied(rest), self.half, teacher, RATE / 2)
+                title = f"pruned to {name}, {how}"
+                found[title] = self.measured(title, student)
+            if name in HELD:
+                found |= self.held(name, share)
+        return self.timed(found)
 
-    def held(self):
+    def held(self, name, share):
         """Figures of students that are held to a form."""
-        whole = self.fit(self.new(HELD), self.half, self.large)
+        whole = self.fit(self.new(share), self.half, self.large)
         steps = self.half * -(-len(self.train[0]) // 128)
+
+        def sparsity():
+            return pruning.Sparsity(0.75, end_step=steps // 2, frequency=20)
+
         callbacks = {
-            "dense": [],
-            "sparse": [pruning.Sparsity(0.75, end_step=steps // 2, frequency=20)],
+            "sparse": [sparsity()],
             "clustered": [pruning.WeightClustering(16)],
             "sparse and clustered": [
-                pruning.Sparsity(0.75, end_step=steps // 2, frequency=20),
+                sparsity(),
                 pruning.WeightClustering(16, begin_step=2 * steps // 3),
             ],
         }
         found = {}
-        for name, held in callbacks.items():
-            student = keras.models.clone_model(whole)
-            student.set_weights(whole.get_weights())
-            self.fit(student, self.half, self.large, RATE / 2, held)
-            found[f"{name} 1/2, distilled"] = self.measured(student)
+        for kind, held in callbacks.items():
+            student = self.fit(copied(whole), self.half, self.large, RATE / 2, held)
+            title = f"{kind} {name}, distilled"
+            found[title] = self.measured(title, student)
         return found
+
+    def timed(self, found):
+        """The figures with the median milliseconds of an inference."""
+        files = {name: as_candidate(file, name) for name, file in self.files.items()}
+        sample = self.export["calibration"][:1]
+        for name, times in latency.latencies(files, sample, ROUNDS).items():
+            found[name]["milliseconds"] = round(float(np.median(times)), 4)
+        return found
+
+
+def copied(model):
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def table(runs):
@@ -144,16 +199,20 @@ def table(runs):
     for name in runs[0]:
         values = [100 * run[name]["accuracy"] for run in runs]
         deviation = np.std(values, ddof=1) if len(values) > 1 else 0
-        sizes = [np.mean([run[name][key] for run in runs]) for key in ("bytes", "compressed")]
-        macs = np.mean([run[name]["macs"] for run in runs])
+        sizes = [
+            np.mean([run[name][key] for run in runs]) for key in ("bytes", "compressed", "macs")
+        ]
+        milliseconds = np.mean([run[name]["milliseconds"] for run in runs])
         cells = [f"{np.mean(values):.2f} ± {deviation:.2f}", *(f"{x:,.0f}" for x in sizes)]
-        rows.append([name, *cells, f"{macs:,.0f}"])
-    head = ["student", "accuracy (%)", "bytes", "compressed", "multiply-accumulates"]
+        rows.append([name, *cells, f"{milliseconds:.3f}"])
+    head = ["student", "accuracy (%)", "bytes", "compressed", "multiply-accumulates", "ms"]
     return _markdown.table(head, rows)
 
 
 def gains(runs):
     """What pruning gains over a student designed for the same bytes, a line for each."""
+    if len(runs) < 2:
+        return "One seed shows no differences."
     lines = []
     for name in SMALL:
         for how in ("distilled", "on labels"):
@@ -172,22 +231,26 @@ def gains(runs):
 def page(results):
     """The table and what it depends on."""
     runs, settings = results["runs"], results["settings"]
+    seeds = "1 seed" if settings["seeds"] == 1 else f"{settings['seeds']} seeds"
+    command = "python benchmarks/smaller.py " + " ".join(
+        f"--{name}={settings[name]}" for name in ("task", "seeds", "epochs", "images")
+    )
     return (
         f"{table(runs)}\n\n"
-        f"Fashion-MNIST, {settings['images']:,} training images, {settings['epochs']} epochs; "
-        "test accuracy in percent, mean ± standard deviation over "
-        f"{settings['seeds']} seeds, of int8 files in LiteRT on the whole test set. Fractions are "
-        "of the large student's widths. Mean ± half the 95 % interval of the paired differences:"
+        f"{NAMES[settings['task']]}, {settings['images']:,} training images, "
+        f"{settings['epochs']} epochs; test accuracy in percent, mean ± standard deviation over "
+        f"{seeds}, of int8 files in LiteRT on the whole test set. Fractions are of the large "
+        "student's widths. Times are medians of single inferences on one thread of a host that had "
+        "other work, files in turns. Mean ± half the 95 % interval of the paired differences:"
         f"\n\n{gains(runs)}\n\n"
-        f"Reproduce it with `make bench-smaller`, {results['cpu_seconds'] / 60:.0f} minutes of one "
-        "CPU core."
+        f"Reproduce it with `{command}`, {results['cpu_seconds'] / 60:.0f} minutes of one CPU core."
     )
 
 
 def main(_):
-    settings = {name: getattr(FLAGS, name) for name in ("epochs", "images")}
-    folder = runs_of(FLAGS.runs, settings)
-    (x, y), test = mnist("fashion_mnist", FLAGS.data)
+    settings = {name: getattr(FLAGS, name) for name in ("task", "epochs", "images")}
+    folder = runs_of(os.path.join(FLAGS.runs, FLAGS.task), settings)
+    (x, y), test = images()
     train = x[: FLAGS.images], y[: FLAGS.images]
 
     def of_seed(seed):
@@ -197,7 +260,7 @@ def main(_):
             "cpu_seconds": round(time.process_time() - begin),
         }
 
-    path = folder / "fashion_mnist.json"
+    path = folder / "seeds.json"
     done = [once(path, f"seed {i}", lambda i=i: of_seed(i)) for i in range(FLAGS.seeds)]
     results = {
         "settings": settings | {"seeds": FLAGS.seeds},
@@ -205,9 +268,10 @@ def main(_):
         "cpu_seconds": sum(seed["cpu_seconds"] for seed in done),
         "machine": machine(),
     }
-    write(RESULTS / "smaller.json", json.dumps(results, indent=1) + "\n")
-    insert(page(results), "docs/smaller.md", "smaller")
-    draw("smaller", results)
+    name = RESULT[FLAGS.task]
+    write(RESULTS / f"{name}.json", json.dumps(results, indent=1) + "\n")
+    insert(page(results), "docs/smaller.md", name)
+    draw(name, results)
     print(page(results))
 
 
