@@ -88,8 +88,7 @@ class WeightClustering(HoldsForms):
         begin_step: Step of the optimizer at which clusters are formed. Train the model first.
 
     Raises:
-        ValueError: If an argument is out of range; when training begins, if it is distributed over
-            several devices.
+        ValueError: If an argument is out of range; when training begins, if there is no kernel.
 
     Example:
 

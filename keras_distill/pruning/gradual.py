@@ -42,7 +42,7 @@ class GradualPruning(HoldsForms):
         frequency: Steps after which more units become 0.
 
     Raises:
-        ValueError: As `prune`, when training begins; or if it is distributed over several devices.
+        ValueError: As `prune`, when training begins.
         BudgetError: As `prune`, while training: at the steps where units become 0.
 
     Example:

@@ -12,6 +12,7 @@ from keras import ops
 from keras_distill import backends
 from keras_distill.checks import whole_number
 from keras_distill.distiller import Distiller
+from keras_distill.pruning import replicas
 
 KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
 
@@ -102,13 +103,6 @@ class HoldsForms(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         backends.require(f"`{type(self).__name__}`", "tensorflow")
-        strategy = self.model.distribute_strategy
-        if strategy is not None and strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                f"`{type(self).__name__}` runs on one device: Keras can't hold a weight to a form "
-                f"under a strategy. Received: {type(strategy).__name__} with "
-                f"{strategy.num_replicas_in_sync} replicas"
-            )
         student = self.model.student if isinstance(self.model, Distiller) else self.model
         self._forms = list(self.forms_of(student))
         if not self._forms:
@@ -118,9 +112,13 @@ class HoldsForms(keras.callbacks.Callback):
             )
         # Keras gives the callbacks of one `fit` one dict.
         self._before = [_without_earlier(x.variable.constraint, self.params) for x in self._forms]
-        for form, before in zip(self._forms, self._before, strict=True):
-            form.run = self.params
-            form.variable.constraint = form if before is None else _Both(before, form)
+        strategy = self.model.distribute_strategy
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            replicas.hold(self.model.optimizer, self._forms, self.params)
+        else:
+            for form, before in zip(self._forms, self._before, strict=True):
+                form.run = self.params
+                form.variable.constraint = form if before is None else _Both(before, form)
         # A step that was traced before doesn't know them.
         self.model.make_train_function(force=True)
         self._is_set = False
@@ -148,6 +146,7 @@ class HoldsForms(keras.callbacks.Callback):
             # Optimizers that average weights have just set them.
             form.apply()
             form.variable.constraint = before
+        replicas.release(self.model.optimizer)
         self.model.make_train_function(force=True)
 
     def _progress(self, step: int) -> float:
@@ -157,7 +156,7 @@ class HoldsForms(keras.callbacks.Callback):
 
     @property
     def _step(self) -> int:
-        return int(self.model.optimizer.iterations)
+        return int(ops.convert_to_numpy(self.model.optimizer.iterations))
 
 
 class _Both:

@@ -45,8 +45,7 @@ class Sparsity(HoldsForms):
             channels isn't a multiple of `m` stay as they are.
 
     Raises:
-        ValueError: If an argument is out of range; when training begins, if it is distributed over
-            several devices.
+        ValueError: If an argument is out of range; when training begins, if there is no kernel.
 
     Example:
 

@@ -1,5 +1,10 @@
 """Zeros and shared values that stay, step by step, whatever the optimizer does."""
 
+import json
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -340,3 +345,26 @@ def test_zeros_and_clusters_are_those_of_the_file(batches, digits):
 def test_wrong_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_two_replicas_keep_the_forms_after_an_interruption(dtype, tmp_path):
+    """In a process of its own, for devices are set up before TensorFlow starts."""
+    script = pathlib.Path(__file__).with_name("run_held_replicas.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), dtype],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    steps = np.array(result["seen"])
+    assert steps.shape == (3 * 4, 2, 8, 16)
+    np.testing.assert_array_equal(steps[:, 0], steps[:, 1])
+    zeros = steps[:, 0] == 0
+    assert zeros[0].mean() == 0.75
+    assert np.all(zeros == zeros[0])  # The same ones at each step.
+    assert len(np.unique(steps[0])) > 4
+    assert all(len(np.unique(step)) <= 4 for step in steps[1:])
+    assert not np.array_equal(steps[-1], steps[-2])
+    assert result["is_released"]
