@@ -16,6 +16,7 @@ from keras_distill.tflite.student_function import StudentFunction
 
 from keras_distill import quantization as quantization_aware
 from keras_distill.quantization.aware import quantized_by_keras
+from keras_distill.quantization.stepped import QuantizedSteps
 
 #: Quantizations without integer activations.
 FLOAT = ("float32", "float16", "dynamic")
@@ -315,6 +316,11 @@ def _check_stream(model, quantization, batch_size, recurrent):
                 f"Layer {layer.name!r} ({kind}) can't run frame by frame: it reads the sequence "
                 "both ways. Use the layer inside it alone."
             )
+        if isinstance(layer, QuantizedSteps):
+            raise ValueError(
+                f"Layer {layer.name!r} ({kind}) can't run frame by frame: quantize-aware, it is "
+                "unrolled over its window. Use an `LSTM`, or quantize it after training."
+            )
         if isinstance(layer, keras.layers.RNN) and not can_be_given(layer):
             raise ValueError(
                 f"Layer {layer.name!r} ({kind}) can't run frame by frame beside other layers. Use "
@@ -364,8 +370,9 @@ def _check_trained(model, quantization, io, calibration, precision, recurrent):
         )
     if recurrent == "step":
         raise ValueError(
-            '`recurrent="step"` is not for quantize-aware students. Use `stream=1`, which steps '
-            "through an `LSTM`, or quantize the float student after training."
+            '`recurrent="step"` is not for quantize-aware students, whose `GRU` and `SimpleRNN` '
+            "are unrolled. Leave it out, use `stream=1`, which steps through an `LSTM`, or give "
+            '`recurrent="unroll"` if a recurrent layer stays float.'
         )
 
 

@@ -14,6 +14,7 @@ from keras_distill.quantization.ranges import (
     SMALLEST_STEP,
     AtLeast,
     fake_quantize,
+    on_grid,
     scaled_gradient,
 )
 
@@ -91,6 +92,11 @@ class QuantizedKernel(_Layer):
             scale = scaled_gradient(scale, 1.0 / math.sqrt(per_channel * self.highest))
         kernel = fake_quantize(self.float_kernel, scale, 0.0, -self.highest, self.highest)
         return ops.cast(kernel, self.compute_dtype)
+
+    def rounded_bias(self, input_step: Any) -> Any:
+        """The bias in steps of the sums that it is added to, as a file of 8 bits has it."""
+        step = ops.stop_gradient(input_step * ops.reshape(self.scale(), (-1,)))
+        return on_grid(self.bias, step)
 
     def integers(self) -> tuple[np.ndarray, np.ndarray]:
         """The kernel's integers and their scales, as float32 arrays: `(integers, scale)`."""

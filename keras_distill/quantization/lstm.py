@@ -7,7 +7,13 @@ import numpy as np
 from keras import ops
 
 from keras_distill._types import PACKAGE
-from keras_distill.quantization.ranges import LearnedRange, Range, fake_quantize
+from keras_distill.quantization.ranges import (
+    LearnedRange,
+    Range,
+    fake_quantize,
+    on_grid,
+    rounded_by,
+)
 
 #: The gates in the order of Keras' kernels.
 GATES = ("input", "forget", "cell", "output")
@@ -108,19 +114,19 @@ class QuantizedLSTM(keras.layers.Layer):
             sequences = ops.flip(sequences, axis=1)
         sequences = sequences * self._kept((batch, 1, sequences.shape[-1]), self.dropout, training)
         kept = self._kept((batch, self.units), self.recurrent_dropout, training)
-        inputs = _on_grid(ops.matmul(sequences, self._rounded(self.kernel)) + self.bias, _BEFORE)
+        inputs = on_grid(ops.matmul(sequences, self._rounded(self.kernel)) + self.bias, _BEFORE)
         recurrent_kernel = self._rounded(self.recurrent_kernel)
         step_size = self.cell_range.grid()[0]
 
         def step(state: tuple, x: Any) -> tuple:
             hidden, cell = state
-            x = x + _on_grid(ops.matmul(hidden * kept, recurrent_kernel), _BEFORE)
+            x = x + on_grid(ops.matmul(hidden * kept, recurrent_kernel), _BEFORE)
             i, f, g, o = ops.split(ops.clip(x, -8.0, 8.0 - _BEFORE), 4, axis=-1)
-            forgotten = _on_grid(_sigmoid(f) * cell, step_size)
-            cell = forgotten + _on_grid(_sigmoid(i) * _tanh(g), step_size)
-            rounded = _rounded_by(self.cell_range, cell)
+            forgotten = on_grid(_sigmoid(f) * cell, step_size)
+            cell = forgotten + on_grid(_sigmoid(i) * _tanh(g), step_size)
+            rounded = rounded_by(self.cell_range, cell)
             hidden = _sigmoid(o) * _tanh(rounded)
-            return (_rounded_by(self.hidden_range, hidden), rounded), (hidden, cell)
+            return (rounded_by(self.hidden_range, hidden), rounded), (hidden, cell)
 
         zeros = ops.zeros((batch, self.units))
         _, (hidden, cells) = ops.scan(step, (zeros, zeros), ops.transpose(inputs, (1, 0, 2)))
@@ -177,19 +183,9 @@ class QuantizedLSTM(keras.layers.Layer):
         return ops.reshape(rounded, kernel.shape)
 
 
-def _on_grid(x: Any, step: Any) -> Any:
-    """`x` rounded to a multiple of `step`; its gradient goes straight through."""
-    return x + ops.stop_gradient(ops.round(x / step) * step - x)
-
-
-def _rounded_by(range: Any, x: Any) -> Any:
-    """`x` in a range, which isn't followed; unrounded in calibration."""
-    return x if range.observer is not None else range.rounded(x)
-
-
 def _sigmoid(x: Any) -> Any:
-    return ops.minimum(_on_grid(ops.sigmoid(x), _AFTER), 1 - _AFTER)
+    return ops.minimum(on_grid(ops.sigmoid(x), _AFTER), 1 - _AFTER)
 
 
 def _tanh(x: Any) -> Any:
-    return ops.minimum(_on_grid(ops.tanh(x), _AFTER), 1 - _AFTER)
+    return ops.minimum(on_grid(ops.tanh(x), _AFTER), 1 - _AFTER)

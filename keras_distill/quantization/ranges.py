@@ -71,6 +71,11 @@ def _shape_at(scale: Any, x: Any) -> tuple:
     return (1,) * (len(x.shape) - len(scale.shape)) + tuple(scale.shape)
 
 
+def on_grid(x: Any, step: Any) -> Any:
+    """`x` rounded to a multiple of `step`; its gradient goes straight through."""
+    return x + ops.stop_gradient(ops.round(x / step) * step - x)
+
+
 def scaled_gradient(x: Any, factor: Any) -> Any:
     """`x`, with its gradient multiplied by `factor`."""
     return x * factor + ops.stop_gradient(x - x * factor)
@@ -94,7 +99,7 @@ class AnyRange(keras.layers.Layer):
     """Rounds a tensor to the integers that a TFLite file holds for it.
 
     There is such a layer after each tensor of a quantize-aware model. It computes in float32
-    under every dtype policy.
+    under every dtype policy. Called with `step_only=True`, it returns the size of its steps.
 
     Args:
         bits: 8 or 16. With 16 bits the zero point is 0, as the kernels want it.
@@ -128,7 +133,9 @@ class AnyRange(keras.layers.Layer):
         started = getattr(self, "started", None)
         return started is None or float(np.max(started)) > 0
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, step_only: bool = False) -> Any:
+        if step_only:
+            return ops.convert_to_tensor(self.grid()[0])
         if self.observer is not None:
             self.observer(x)
             return x
@@ -149,8 +156,8 @@ class AnyRange(keras.layers.Layer):
             maximum = ops.minimum(maximum, _INVERSES_SPAN * minimum)
         return ops.minimum(minimum, 0.0), ops.maximum(maximum, 0.0)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape
+    def compute_output_spec(self, x: Any, step_only: bool = False, **_: Any) -> Any:
+        return keras.KerasTensor(() if step_only else x.shape, "float32")
 
     def get_config(self) -> dict:
         config = {"bits": self.bits, "tensor": self.tensor, "of_inverses": self.of_inverses}
@@ -227,7 +234,9 @@ class Range(AnyRange):
             variable.assign(ops.full((self.tensors,), end))
         self.started.assign(ops.ones((self.tensors,)))
 
-    def call(self, x: Any, index: int = 0, training: bool = False) -> Any:
+    def call(self, x: Any, step_only: bool = False, index: int = 0, training: bool = False) -> Any:
+        if step_only:
+            return super().call(x, step_only)
         if training and self.trainable and self.observer is None:
             self._follow(ops.stop_gradient(x), index)
         return super().call(x)
@@ -313,6 +322,11 @@ def grid_of(minimum: Any, maximum: Any, bits: int) -> tuple[Any, Any]:
         return scale, ops.zeros_like(scale)
     scale = ops.maximum((maximum - minimum) / (highest - lowest), SMALLEST_STEP)
     return scale, ops.clip(ops.round(lowest - minimum / scale), lowest, highest)
+
+
+def rounded_by(range: Any, x: Any) -> Any:
+    """`x` in a range, which isn't followed; unrounded in calibration."""
+    return x if range.observer is not None else range.rounded(x)
 
 
 def is_quantize_aware(model: keras.Model) -> bool:

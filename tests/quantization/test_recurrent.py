@@ -1,4 +1,4 @@
-"""LSTMs: the file's kernels compute what was simulated, over many steps of time."""
+"""Recurrent layers: files compute what was simulated, over many steps of time."""
 
 import keras
 import numpy as np
@@ -182,7 +182,9 @@ REFUSED = {
         lambda x: layers.Bidirectional(layers.LSTM(3), merge_mode="sum", name="rnn")(x),
         'merge_mode="concat"',
     ),
-    "GRU inside": (lambda x: layers.Bidirectional(layers.GRU(3), name="rnn")(x), "only `LSTM`"),
+    "reset_after": (lambda x: layers.GRU(3, reset_after=False, name="rnn")(x), "`reset_after"),
+    "relu": (lambda x: layers.SimpleRNN(3, activation="relu", name="rnn")(x), "`activation`"),
+    "cell": (lambda x: layers.RNN(layers.GRUCell(3), name="rnn")(x), "`GRU` and `SimpleRNN`"),
 }
 
 

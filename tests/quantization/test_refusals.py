@@ -59,8 +59,9 @@ def test_attention(option):
 
 
 def test_recurrent_layers_and_masks():
-    with pytest.raises(ValueError, match=r"'rnn' \(GRU\).*Conv1D"):
-        quantization.quantize_aware(model_of(lambda x: layers.GRU(3, name="rnn")(x), (5, 4)))
+    model = model_of(lambda x: layers.RNN(layers.GRUCell(3), name="rnn")(x), (5, 4))
+    with pytest.raises(ValueError, match=r"'rnn' \(RNN\).*`GRU` and `SimpleRNN` are simulated"):
+        quantization.quantize_aware(model)
     ids = keras.Input((5,), dtype="int32")
     model = keras.Model(ids, layers.Embedding(9, 3, mask_zero=True, name="embedding")(ids))
     with pytest.raises(ValueError, match="'embedding' .*mask_zero=False"):

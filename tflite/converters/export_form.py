@@ -26,6 +26,7 @@ from keras_distill.quantization.lstm import QuantizedLSTM
 from keras_distill.quantization.ranges import AnyRange
 from keras_distill.quantization.rules import activation_of, rule_of
 from keras_distill.quantization.rules.rule import Output
+from keras_distill.quantization.stepped import QuantizedSteps
 
 _DEPTHWISE = (quantized.QuantizedDepthwiseConv1D, quantized.QuantizedDepthwiseConv2D)
 _TRANSPOSED = (quantized.QuantizedConv1DTranspose, quantized.QuantizedConv2DTranspose)
@@ -108,6 +109,8 @@ class ExportForm:
         rule = rule_of(operation)
         if _keras.graph_of(operation) is operation and not first.is_float:
             return self._run(operation, given, f"{path}/")
+        if call.keywords.get("step_only"):
+            return [_Tensor(None)]
         if isinstance(operation, AnyRange):
             return [self._mark_range(operation, first, prefix)]
         if isinstance(operation, quantized.ToFloat):
@@ -130,6 +133,8 @@ class ExportForm:
             return _Tensor(self._prelu(layer, value, path))
         if isinstance(layer, QuantizedLSTM):
             return self._lstm(layer, value, path)
+        if isinstance(layer, QuantizedSteps):
+            return self._steps(layer, value, path)
         if isinstance(layer, quantized.QuantizedKernel):
             self._tensor(value)
             return _Tensor(None, pending=(layer, value, path))
@@ -259,7 +264,7 @@ class ExportForm:
             np.broadcast_to(np.float64(a).ravel(), (channels,)) for a in (scale, offset)
         )
         integers = 127 * np.sign(scale)
-        steps: Any = np.float32(np.maximum(np.abs(scale), 1e-30) / 127)
+        steps: Any = np.float32(np.where(scale == 0, 1.0, np.abs(scale)) / 127)
         kernel: Any = np.float32(integers) * steps
         shape = x.shape[1:]
         if len(shape) != 3:
@@ -319,6 +324,45 @@ class ExportForm:
         y = new(self._tensor(value))
         new.set_weights(found.weights)
         return self._mark_range(layer.hidden_range, _Tensor(y), path.removesuffix(layer.name))
+
+    def _steps(self, layer: QuantizedSteps, value: _Tensor, path: str) -> _Tensor:
+        """A recurrent layer's operators, once for each step of time."""
+        sequences = keras.ops.unstack(self._tensor(value), axis=1)
+        recurrent = self._recurrent(layer, path)
+        prefix = path.removesuffix(layer.name)
+
+        def rounded(name: str, x: Any) -> Any:
+            return self._mark_range(layer.ranges[name], _Tensor(x), prefix).tensor
+
+        # The first state is 0: a file has no other constants than weights.
+        zeros = self._affine(sequences[0][:, : layer.units], f"{path}/start", 0.0, 0.0)
+        states = [rounded("hidden", zeros)]
+        for x in reversed(sequences) if layer.go_backwards else sequences:
+            states.append(layer.advance(x, states[-1], recurrent, rounded))
+        y = keras.ops.stack(states[1:], axis=1) if layer.return_sequences else states[-1]
+        return self._mark_range(layer.hidden_range, _Tensor(y, self.markers[-1]), prefix)
+
+    def _recurrent(self, layer: QuantizedSteps, path: str) -> Callable:
+        """The dense layer that the state goes through at each step."""
+        integers, sizes = layer.integers()
+        steps: Any = np.float32(sizes)
+        kernel: Any = np.float32(integers) * steps
+        self._add_kernel(layer, path, integers, steps, kernel)
+        weights = [kernel] if layer.bias is None else [kernel, np.float32(layer.bias)]
+        name = path.replace("/", ".")
+        config = {"units": kernel.shape[-1], "use_bias": len(weights) > 1, "activation": None}
+        if self.for_micro and layer.activation_bits == 16:
+            return lambda x: self._dense_as_convolution(
+                x, {**config, "name": self._unique(name)}, weights
+            )
+        dense = keras.layers.Dense(**config, name=self._unique(name), dtype="float32")
+
+        def call(x: Any) -> Any:
+            y = dense(x)
+            dense.set_weights(weights)
+            return y
+
+        return call
 
     def _counterpart(self, operation: Any, path: str) -> Callable:
         """A plain copy of a layer, which gets its weights once it is called."""

@@ -22,6 +22,7 @@ _SAME_RANGE = {
     "MAXIMUM",
     "MAX_POOL_2D",
     "MINIMUM",
+    "PACK",
     "PAD",
     "REDUCE_MAX",
     "RELU",
@@ -35,6 +36,7 @@ _SAME_RANGE = {
     "STRIDED_SLICE",
     "TILE",
     "TRANSPOSE",
+    "UNPACK",
 }
 # Position of the bias among the inputs of operators that have one.
 _BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
@@ -78,6 +80,8 @@ class IntegerFile(File):
             forms = (kernel.floats, np.moveaxis(kernel.floats, -1, 0))
             for floats in {array.tobytes() for array in forms}:
                 self._kernels[floats].append(kernel)
+        #: The tensors of the integers of kernels, and of their biases, by what they depend on.
+        self._added: dict[tuple, list[int]] = {}
         self._lstms = list(form.lstms)
         #: Operators of LSTMs, which are completed once the range of their output is known.
         self._fused: list[tuple[Any, fused_lstm.Lstm]] = []
@@ -258,9 +262,16 @@ class IntegerFile(File):
             kernel = kernels.pop(0) if len(kernels) > 1 else kernels[0]
             data = self._known(operator.inputs[_DATA.get(name, 0)])
             scales = self._kernel_scales(kernel, data, bias)
-            operator.inputs[place] = self._add_kernel(index, kernel, scales)
+            # Each step of time reads the same kernel.
+            key = (id(kernel), scales.tobytes(), bias >= 0, data.scale)
+            if key not in self._added:
+                added = [self._add_kernel(index, kernel, scales)]
+                if bias >= 0:
+                    added.append(self._add_bias(bias, kernel, data, scales))
+                self._added[key] = added
+            operator.inputs[place] = self._added[key][0]
             if bias >= 0:
-                operator.inputs[_BIAS[name]] = self._add_bias(bias, kernel, data, scales)
+                operator.inputs[_BIAS[name]] = self._added[key][1]
 
     def _kernel_scales(self, kernel: Kernel, data: Marker, bias: int) -> np.ndarray:
         """Scales per channel, raised where the bias would not fit into 32 bits.

@@ -37,8 +37,6 @@ LAYERS: dict[type, Rule] = {
 }
 OPERATIONS: dict[str, Rule] = {**arithmetic.OPERATIONS, **shapes.OPERATIONS}
 
-_RECURRENT = (layers.GRU, layers.SimpleRNN, layers.RNN)
-
 
 def rule_of(operation: Any) -> Rule | None:
     """The rule for a layer or operation, `None` where there is none."""
@@ -55,10 +53,10 @@ def why_not(operation: Any) -> str:
     kind = type(operation)
     if kind is layers.Masking:
         return "Masks have no integer form: pad without a mask (`mask_zero=False`)."
-    if kind in _RECURRENT:
+    if kind is layers.RNN:
         return (
-            "Of recurrent layers, only `LSTM` is simulated: use it or Conv1D, or quantize the "
-            "float model after training."
+            "Of recurrent layers, `LSTM`, `GRU` and `SimpleRNN` are simulated: use one of them, or "
+            "quantize the float model after training."
         )
     if kind is layers.Average:
         return "Use Add, followed by Rescaling."
