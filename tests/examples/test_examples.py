@@ -139,6 +139,8 @@ def test_voice_activity(data_dir, tmp_path):
     assert (tmp_path / "firmware" / "student_front_end.h").is_file()
 
 
+# The moving means of normalization are those of the start after so few steps.
+@pytest.mark.filterwarnings("ignore:.*meets calibration data")
 @pytest.mark.nightly
 def test_wake_word(data_dir, tmp_path):
     pytest.importorskip("espeakng_loader")
@@ -174,6 +176,8 @@ def test_words_are_on_where_they_were_said(data_dir, tmp_path):
     assert wake_word.figures(-20 * on, events)[0] < 0.5
 
 
+# The moving means of normalization are those of the start after so few steps.
+@pytest.mark.filterwarnings("ignore:.*meets calibration data")
 @pytest.mark.nightly
 def test_connected_digits(data_dir, tmp_path):
     pytest.importorskip("jiwer")
