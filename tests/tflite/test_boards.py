@@ -200,6 +200,7 @@ def compiles(compiler, folder, name, options, sketches=True):
 KITS = [name for name in zoo_models.MODELS if zoo_table.runs(name, "micro int8")]
 
 
+@pytest.mark.filterwarnings("ignore:As int8:UserWarning")
 @pytest.mark.parametrize(
     ("which", "compiler", "headers"),
     [
