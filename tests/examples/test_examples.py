@@ -308,7 +308,7 @@ def test_segmentation(data_dir, tmp_path):
 
     patterns = [f"{split}{kind}" for split in ("train", "test") for kind in ("/*", "annot/*")]
     folder = some_of(tmp_path / "camvid", data_dir / "camvid", patterns, 60)
-    slice_ = {"labels": 4, "steps": 100, "teacher_steps": 150}
+    slice_ = {"labels": 2, "steps": 200, "teacher_steps": 250}
     result = segmentation.main(folder, tmp_path / "teacher.keras", tmp_path / "app", **slice_)
     gains(result, 0.25, over=0.02)
     assert result["teacher"] > 0.25
