@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
-from keras_distill import tflite
+from keras_distill import backends, tflite
+from keras_distill.evaluation.candidates import as_candidate
+from keras_distill.evaluation.latency import latencies
 from keras_distill.evaluation.macs import multiply_accumulates
 from keras_distill.pruning.removal import without
 from keras_distill.pruning.structure import Structure
@@ -21,6 +23,8 @@ from keras_distill.tflite import budget
 
 #: A search ends where a goal is met with at most this share of it left over.
 CLOSE_ENOUGH = 0.04
+#: How many inferences a latency is the median of.
+_ROUNDS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Goal:
     """One thing that must not be exceeded.
 
     Attributes:
-        name: Name of the argument.
+        name: Name of the argument. What a latency costs is taken for that of multiply-accumulates.
         limit: The greatest number allowed, or the share of what the model needs now.
         export: Arguments of `tflite.convert` for what is measured in a file.
     """
@@ -41,7 +45,11 @@ class Goal:
         """What a model needs."""
         if self.name == "macs":
             return multiply_accumulates(model)
-        report = tflite.convert(model, **(self.export or {})).report
+        artifact = tflite.convert(model, **(self.export or {}))
+        if self.name == "latency":
+            times = latencies({"file": as_candidate(artifact, "file")}, np.zeros(1), _ROUNDS)
+            return float(np.median(times["file"]))
+        report = artifact.report
         return report["bytes"] if self.name == "flash" else report["arena"]["to_start"]
 
     def absolute(self, now: float) -> Goal:
@@ -60,7 +68,7 @@ class Goal:
                 yield channels, len(channels) * positions
             return
         for weight in structure.weights:
-            factor = weight.positions if self.name == "macs" else 1
+            factor = 1 if self.name == "flash" else weight.positions
             for axis in weight.axes:
                 if axis is not None:
                     yield axis.channels, factor * math.prod(weight.variable.shape)
@@ -77,24 +85,27 @@ class Goal:
         for weight in structure.weights:
             axes = zip(weight.variable.shape, weight.axes, strict=True)
             sizes = [size if axis is None else kept(axis.channels) for size, axis in axes]
-            total += math.prod(sizes) * (weight.positions if self.name == "macs" else 1)
+            total += math.prod(sizes) * (1 if self.name == "flash" else weight.positions)
         return total
 
 
 def goals(
-    macs: float | None, flash: int | str | None, arena: int | str | None, export: Mapping | None
+    macs: float | None,
+    flash: int | str | None,
+    arena: int | str | None,
+    latency: float | None,
+    export: Mapping | None,
 ) -> list[Goal]:
     """The goals that were given, checked."""
     found = []
     if macs is not None:
-        is_number = isinstance(macs, numbers.Real) and not isinstance(macs, bool)
-        if not is_number or not 0 < macs < math.inf:
+        if not _is_positive(macs):
             raise ValueError(
                 "`macs` must be a share of the model's multiply-accumulates, above 0 and up to 1, "
                 f"or a greater number of them. Received: macs={macs!r}"
             )
         found.append(Goal("macs", float(macs)))
-    for name, value in (("flash", flash), ("arena", arena)):
+    for name, value in (("flash", flash), ("arena", arena), ("latency", latency)):
         if value is None:
             continue
         if export is None:
@@ -109,12 +120,30 @@ def goals(
                 f'`export={{"target": "micro", ...}}`. Received: {sorted(export)} with '
                 f"target={export.get('target')!r}"
             )
+        found.append(Goal(name, _limit(name, value), export))
+    if not found:
+        raise ValueError("Give a goal: `macs`, `flash`, `arena` or `latency`.")
+    return found
+
+
+def _limit(name: str, value: Any) -> float:
+    """The greatest number of bytes or milliseconds allowed."""
+    if name != "latency":
         limit = budget.size(name, value)
         assert limit is not None
-        found.append(Goal(name, limit, export))
-    if not found:
-        raise ValueError("Give a goal: `macs`, `flash` or `arena`.")
-    return found
+        return limit
+    if not _is_positive(value):
+        raise ValueError(
+            "`latency` must be a number of milliseconds of an inference on this host, such as 0.5. "
+            f"Received: latency={value!r}"
+        )
+    backends.require("`latency`", "tensorflow")
+    return float(value)
+
+
+def _is_positive(value: Any) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and 0 < float(value) < math.inf
 
 
 def shares(structure: Structure, goals: Sequence[Goal]) -> np.ndarray:

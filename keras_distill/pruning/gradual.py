@@ -33,6 +33,7 @@ class GradualPruning(HoldsForms):
         macs: As in `prune`.
         flash: As in `prune`.
         arena: As in `prune`.
+        latency: As in `prune`.
         export: As in `prune`.
         importance: As in `prune`, but `"l1"` by default.
         data: As in `prune`.
@@ -58,6 +59,7 @@ class GradualPruning(HoldsForms):
         macs: float | None = None,
         flash: int | str | None = None,
         arena: int | str | None = None,
+        latency: float | None = None,
         export: Mapping[str, Any] | None = None,
         importance: str = "l1",
         data: Any = None,
@@ -66,7 +68,7 @@ class GradualPruning(HoldsForms):
         frequency: int = 100,
     ):
         super().__init__(begin_step, end_step, frequency)
-        self._goals = goals.goals(macs, flash, arena, export)
+        self._goals = goals.goals(macs, flash, arena, latency, export)
         self.importance = importance
         self.data = data
 

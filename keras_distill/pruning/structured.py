@@ -24,6 +24,7 @@ def prune(
     macs: float | None = None,
     flash: int | str | None = None,
     arena: int | str | None = None,
+    latency: float | None = None,
     export: Mapping[str, Any] | None = None,
     importance: str = "taylor",
 ) -> keras.Model:
@@ -45,8 +46,10 @@ def prune(
             0 to 1, or a greater number of them.
         flash: Bytes of the exported file at most, as a number or as `"64KB"`.
         arena: Bytes of tensor arena at most, likewise, for microcontrollers.
-        export: Arguments of `keras_distill.tflite.convert`, which makes the files that `flash` and
-            `arena` are measured in.
+        latency: Milliseconds at most that an inference of the exported file takes on this host, one
+            thread, the median of 200. Other work on the host disturbs it.
+        export: Arguments of `keras_distill.tflite.convert`, which makes the files that `flash`,
+            `arena` and `latency` are measured in.
         importance: `"taylor"`, how much the loss that the model was compiled with (of a
             `Distiller`, all of it) changes to first order where a unit becomes 0
             (arXiv:1906.10771), for what it costs; `"l1"`, the magnitude of the weights that
@@ -68,7 +71,7 @@ def prune(
     """
     backends.require("`prune`", "tensorflow", "jax", "torch")
     student = student_of(model)
-    wanted = goals.goals(macs, flash, arena, export)
+    wanted = goals.goals(macs, flash, arena, latency, export)
     check_importance(model, importance, data)
     structure = Structure(student)
     scores = scores_of(structure, importance, model, data, wanted)

@@ -8,7 +8,7 @@ from sweeps import rest_is_long
 import keras_distill
 from keras_distill import pruning, quantization, tflite
 from keras_distill.evaluation import multiply_accumulates
-from keras_distill.pruning import structured
+from keras_distill.pruning import goals, structured
 from keras_distill.pruning.goals import Goal, shares
 from keras_distill.pruning.gradual import zero_units
 from keras_distill.pruning.importance import importances
@@ -298,6 +298,23 @@ def test_arena_that_cannot_be_met(models):
         pruning.prune(models["stack"], arena=100, export=export, importance="l1")
 
 
+@pytest.mark.long
+def test_a_latency_is_met_by_measuring_the_file(monkeypatch):
+    """A file that always takes as long as it has multiply-accumulates; what is real fails."""
+    inputs = keras.Input((64,))
+    hidden = layers.Dense(64, "relu", name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, name="scores")(hidden))
+    with pytest.raises(tflite.BudgetError, match=r"`latency` can't be met: 1e-06 allowed.*scores"):
+        pruning.prune(model, latency=1e-6, export={}, importance="l1")
+
+    def macs(files, x, runs):
+        return {name: [file.cost(x).multiply_accumulates] for name, file in files.items()}
+
+    monkeypatch.setattr(goals, "latencies", macs)
+    smaller = pruning.prune(model, latency=66 * 40, export={}, importance="l1")
+    assert 38 <= smaller.get_layer("hidden").units <= 40
+
+
 # Refusals.
 
 
@@ -357,7 +374,7 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "Give a goal: `macs`, `flash` or `arena`"),
+        ({}, "Give a goal: `macs`, `flash`, `arena` or `latency`"),
         ({"macs": 0}, "`macs` must be a share .* Received: macs=0"),
         ({"macs": float("nan")}, "`macs` must be a share .* Received: macs=nan"),
         ({"arena": 100, "export": {"quantization": "int8"}}, "for microcontrollers only"),
