@@ -133,6 +133,9 @@ def test_voice_activity(data_dir, tmp_path):
 
     slice_ = {"count": 60, "marked": 2, "test": 12, "epochs": 5}
     result = voice_activity.main(data_dir / "fsdd" / "fsdd.npz", tmp_path / "firmware", **slice_)
+    for measure in ("area to Silero", "agreement"):
+        on_labels = result.pop(f"student on labels, {measure}")
+        assert on_labels < result.pop(f"distilled, int8, {measure}") < 1
     gains(result, 0.25, over=0.02)
     assert result["teacher"] > 0.9
     assert result["bytes"] <= 16 * 1024
