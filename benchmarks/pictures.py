@@ -73,7 +73,7 @@ def examples(results):
             100 * (run[result["gain"]["of"]] - run["student on labels"]) / gap
             for run in result["runs"]
         ]
-    figure, axes = plt.subplots(figsize=(7, 1.8))
+    figure, axes = plt.subplots(figsize=(7, 0.5 + 0.26 * len(rows)))
     strip(axes, rows, "share of the gap between labels and teacher (%): each seed, and the mean")
     axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
     axes.axvline(100, color=GREY, linewidth=1, linestyle="--")
