@@ -155,7 +155,7 @@ def _rows(lines):
         cells = [cell.strip() for cell in line.split("\t")]
         cells = cells[1:] if cells and not cells[0] else cells
         if not header:
-            if "[node type]" in cells:
+            if {"[node type]", "[avg ms]", "[Name]"} <= set(cells):
                 header = cells
             continue
         if len(cells) != len(header):
@@ -163,7 +163,10 @@ def _rows(lines):
         row = dict(zip(header, cells, strict=True))
         name, _, index = row["[Name]"].rpartition(":")
         own = bool(name) and index.isdigit() and not name.startswith("Delegate/")
-        yield Event(row["[node type]"], float(row["[avg ms]"]), int(index) if own else None)
+        time = row["[avg ms]"]
+        if not re.fullmatch(r"[\d.e+-]*\d", time):
+            raise ValueError(f"Line {line.strip()!r} has no time in '[avg ms]', but {time!r}.")
+        yield Event(row["[node type]"], float(time), int(index) if own else None)
 
 
 def shown(found: Inspection, profile: Profile) -> str:

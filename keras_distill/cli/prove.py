@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 from rich.console import Console
 
 from keras_distill import _files
+from keras_distill.checks import positive
 from keras_distill.tflite.micro import board, serial_port
 from keras_distill.tflite.report import Report
 
@@ -30,12 +31,14 @@ def main(
     if flags.serial is None:
         raise ValueError("name the board's port: --serial=PORT, such as /dev/ttyUSB0.")
     folder = pathlib.Path(arguments[0])
-    board.stored(folder)  # A wrong folder is told before a port is opened, which restarts boards.
-    with serial_port.SerialPort(flags.serial, flags.baud) as port:
-        found = board.prove(folder, port, flags.timeout)
-    console.print(str(Report({"board": found})), markup=False, soft_wrap=True)
+    # Wrong files are told before a port is opened, which restarts boards.
+    board.stored(folder)
     path = folder / "report.json"
-    report = Report(json.loads(path.read_text()) if path.is_file() else {})
+    report = Report(board.read_json(path) if path.is_file() else {})
+    timeout = positive("--timeout", flags.timeout)
+    with serial_port.SerialPort(flags.serial, flags.baud) as port:
+        found = board.prove(folder, port, timeout)
+    console.print(str(Report({"board": found})), markup=False, soft_wrap=True)
     report["board"] = found
     _files.write_text(path, json.dumps(report, indent=2) + "\n")
     _files.write_text(folder / "report.md", f"{report}\n")

@@ -271,6 +271,31 @@ def test_wrong_input(kit, tmp_path, capsys):
         serial_port.SerialPort("/dev/none", 12345)
 
 
+def test_files_of_the_kit_that_are_cut_off_are_named_before_a_port_is_opened(kit, tmp_path, capsys):
+    for name, text in [
+        ("test_vectors.json", "{"),
+        ("test_vectors.json", "[]"),
+        ("test_vectors.json", '{"inputs": [], "outputs": []}'),
+        ("report.json", "{"),
+        ("report.json", "[1]"),
+    ]:
+        folder = shutil.copytree(kit, tmp_path / "broken", dirs_exist_ok=True)
+        (folder / name).write_text(text)
+        assert cli.main(["prove", str(folder), "--serial=/dev/none"]) == 2
+        err = capsys.readouterr().err
+        assert f"{folder / name} isn't" in err
+        assert err.count("\n") == 1
+    assert cli.main(["prove", str(kit), "--serial=/dev/none", "--timeout=nan"]) == 2
+    assert "--timeout" in capsys.readouterr().err
+
+
+def test_a_board_that_computes_nan_is_not_proven():
+    port = {"name": "logits", "dtype": "float32", "scale": 0.0}
+    got = np.float32([[0, 0], [0, np.nan]])
+    row = board._difference(port, got, np.zeros((2, 2), "float32"))
+    assert not row["largest_difference"] <= row["allowed"]
+
+
 def test_board_in_an_emulator_is_proven(kit, tmp_path):
     """TFLite Micro's own kernels on a Cortex-M4, asked over its UART."""
     root = cortex_m.root()

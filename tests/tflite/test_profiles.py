@@ -125,6 +125,11 @@ def test_logs_that_do_not_fit(student, tmp_path, capsys):
     for log in ("0,CONV_2D,5\n", CSV.replace("RESHAPE", "SOFTMAX"), PHONE.replace(":2", ":7")):
         with pytest.raises(ValueError, match="The log is that of another file"):
             profiles.read(log).of(found)
+    for time in ("-", "nan"):
+        with pytest.raises(ValueError, match=r"has no time in .\[avg ms\]., but '(-|nan)'"):
+            profiles.read(PHONE.replace("0.250", time))
+    with pytest.raises(ValueError, match="The log has no operators"):
+        profiles.read(PHONE.replace("[Name]", "[Nam"))
     with pytest.raises(ValueError, match="There is no file none"):
         student[2].layers(student[1], profile="none")
     for arguments, says in [([], "name one log"), (["none"], "There is no file none")]:

@@ -244,7 +244,7 @@ def stored(folder: str | os.PathLike) -> tuple[dict[str, Any], int]:
         folder: The kit.
 
     Raises:
-        ValueError: The folder isn't a kit for microcontrollers.
+        ValueError: The folder isn't a kit for microcontrollers, or its vectors can't be read.
     """
     folder = pathlib.Path(folder)
     path = folder / "test_vectors.json"
@@ -255,7 +255,39 @@ def stored(folder: str | os.PathLike) -> tuple[dict[str, Any], int]:
             "file."
         )
     compiled = [file for file in files if file.stem.endswith("_vela")]
-    return json.loads(path.read_text()), zlib.crc32((compiled or files)[0].read_bytes())
+    return _kept(path), zlib.crc32((compiled or files)[0].read_bytes())
+
+
+def _kept(path: pathlib.Path) -> dict[str, Any]:
+    kept = read_json(path)
+    try:
+        sides = [_arrays(kept[side]) for side in ("inputs", "outputs")]
+        counts = {len(port) for side in sides for port in side}
+        wanted = {"name", "scale"}
+        known = all(wanted <= set(port) for port in kept["outputs"]) and "source" in kept
+    except (KeyError, TypeError, ValueError):
+        known, counts = False, set()
+    if not known or len(counts) != 1 or 0 in counts:
+        raise ValueError(f"{path} isn't what `Artifact.save` wrote: save the kit anew.")
+    return kept
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A file of a kit.
+
+    Args:
+        path: The file, a JSON object.
+
+    Raises:
+        ValueError: It isn't one. The message names it.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} isn't JSON: {error}. Save the kit anew.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} isn't a JSON object. Save the kit anew.")
+    return found
 
 
 def _arrays(ports):
@@ -267,10 +299,7 @@ def _arrays(ports):
 
 def _difference(port, got, expected):
     """How far an output is from the stored one: in steps where it is quantized."""
-    far = max(
-        float(np.abs(a.astype("float64") - b.astype("float64")).max())
-        for a, b in zip(got, expected, strict=True)
-    )
+    far = float(np.abs(np.float64(got) - np.float64(expected)).max())  # NaN where one is.
     unit = "steps" if port["dtype"] != "float32" else "value"
     allowed = 1e-4 if unit == "value" else float(bool(port["scale"]))
     return {
