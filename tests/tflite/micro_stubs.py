@@ -44,6 +44,11 @@ class MicroProfilerInterface {
 };
 }  // namespace tflite
 """,
+    "tensorflow/lite/micro/kernels/fully_connected.h": """#pragma once
+namespace tflite {
+struct OpDataFullyConnected { bool is_per_channel; };
+}  // namespace tflite
+""",
     # All inputs are at the arena's beginning, all outputs in its middle; nothing is computed.
     "tensorflow/lite/micro/micro_interpreter.h": """#pragma once
 #include "tensorflow/lite/c/common.h"

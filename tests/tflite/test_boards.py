@@ -239,6 +239,21 @@ def kits(tmp_path_factory):
     return kit
 
 
+@pytest.mark.parametrize("quantization", ["int8", "float32"])
+def test_old_tree_is_refused_where_it_would_compute_wrong(quantization, converted, tmp_path):
+    """TFLite Micro of before September 2024 gives a dense layer's weights one scale."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    options = micro_stubs.write(tmp_path / "tree")
+    dense = tmp_path / "tree/tensorflow/lite/micro/kernels/fully_connected.h"
+    dense.write_text(dense.read_text().replace("bool is_per_channel;", ""))
+    kit = converted("micro", quantization).save(tmp_path / "kit", name="reader")
+    command = ["g++", *STRICT, *options, "-fsyntax-only", str(kit / "main.cc")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    refused = "take TFLite Micro of September 2024 or later" in done.stderr
+    assert (done.returncode != 0, refused) == (quantization == "int8",) * 2, done.stderr
+
+
 def test_makefile_builds_library_and_program(kit, tmp_path):
     """With stand-ins for TFLite Micro, which compute nothing: the program ends with FAIL."""
     if shutil.which("g++") is None or shutil.which("make") is None:

@@ -8,6 +8,7 @@ import subprocess
 
 import cortex_m
 import keras
+import micro_stubs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -119,8 +120,8 @@ def test_c_array_holds_the_bytes_of_the_file(kit, tmp_path):
 def test_header_holds_ports_labels_and_helpers(kit, tmp_path):
     """Compiled without TFLite Micro: a stand-in of the resolver counts the operators."""
     artifact, folder = kit
+    micro_stubs.write(tmp_path)
     include = tmp_path / "tensorflow/lite/micro"
-    include.mkdir(parents=True)
     methods = [micro.resolver_method(op) for op in artifact.report["operators"]]
     calls = "".join(f"  TfLiteStatus {m}() {{ ++added; return kTfLiteOk; }}\n" for m in methods)
     (include / "micro_mutable_op_resolver.h").write_text(

@@ -110,6 +110,7 @@ class _Kit:
             "BYTES": len(tflite),
             "ROWS": sources.rows([f"0x{byte:02x}" for byte in tflite]),
             **_arena(artifact),
+            "DENSE": _dense(found),
             "PORTS": "\n".join(p.declaration() for p in (*self._inputs, *self._outputs)),
             "LABEL_COUNT": len(labels),
             "LABELS": _labels(labels),
@@ -242,6 +243,12 @@ def _arena(artifact):
             f"{npu['sram_bytes']} bytes."
         )
     return {"ARENA": text, "ARENA_SIZE": size}
+
+
+def _dense(found):
+    """A check that TFLite Micro knows a scale for each unit of dense layers that have them."""
+    weights = [op.inputs[1] for op in found.operators if op.name == "FULLY_CONNECTED"]
+    return sources.filled("dense.inc", {}) if any(len(w.scales) > 1 for w in weights) else ""
 
 
 def _outcome(artifact):

@@ -8,9 +8,12 @@
 #include <cstdint>
 #include <limits>
 
+#include "tensorflow/lite/micro/kernels/fully_connected.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
 
 namespace @NAME@ {
+
+@DENSE@
 
 @ARENA@
 constexpr std::size_t kArenaSize = @ARENA_SIZE@;
