@@ -69,6 +69,8 @@ def chosen(
 ) -> Detections:
     """What remains of all boxes of a batch: scores high enough, duplicates of a class dropped.
 
+    Boxes without area are dropped, too.
+
     Args:
         boxes: Float, shape `(images, places, 4)`.
         scores: From 0 to 1, shape `(images, places, classes)`.
@@ -82,10 +84,11 @@ def chosen(
         np.zeros((count, most), "float32"),
         np.full((count, most), -1, "int32"),
     )
+    has_area = (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)
     for i in range(count):
         parts = []
         for label in range(classes):
-            own = np.flatnonzero(scores[i, :, label] >= score)
+            own = np.flatnonzero(has_area[i] & (scores[i, :, label] >= score))
             kept = own[non_maximum_suppression(boxes[i, own], scores[i, own, label], iou, most)]
             parts += [(float(scores[i, place, label]), int(place), label) for place in kept]
         parts = sorted(parts, key=lambda part: -part[0])[:most]

@@ -206,9 +206,12 @@ class Found(Decoded):
         # Boxes of different classes are put where they can't overlap.
         shifts = 2.0 * max(self.head.image_size) * np.arange(classes, dtype="float32")
         apart = tf.gather(tf.constant(shifts[:, None]), label)
+        apart = boxes + apart
+        # LiteRT's operator repeats the first box without area in place of all that follow.
+        has_area = tf.reduce_all(apart[:, 2:] > apart[:, :2], axis=-1)
         kept, count = tf.raw_ops.NonMaxSuppressionV4(
-            boxes=boxes + apart,
-            scores=scores,
+            boxes=apart,
+            scores=tf.where(has_area, scores, -1.0),
             max_output_size=self.most,
             iou_threshold=self.iou,
             score_threshold=self.score,

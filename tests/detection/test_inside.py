@@ -54,6 +54,26 @@ def test_layers_compute_what_the_head_does(case):
     equal(copy(outputs), want)
 
 
+@pytest.mark.long
+def test_boxes_without_area_are_no_detections():
+    """LiteRT's operator gives the first of them again in place of all that are less sure."""
+    head = detection.Head((16, 32), (8,), ["a", "b"])
+    sizes = {"classes": 2, "boxes": 4}
+    given = {name: keras.Input((head.places, size), 1, name=name) for name, size in sizes.items()}
+    whole = keras.Model(given, detection.Found(head, score=0.3, most=6, name="found")(given))
+    classes, boxes = np.zeros((1, 8, 2), "float32"), np.full((1, 8, 4), 0.4, "float32")
+    classes[0, :, 0] = np.arange(8) - 1
+    classes[0, :, 1] = -9
+    boxes[0, 6] = [0, 1, 0, 1]
+    outputs = {"classes": classes, "boxes": boxes}
+    found = head.detections(outputs, score=0.3, most=6)
+    made = tflite.convert(whole)
+    assert (found.labels == 0).sum() == 6
+    assert (found.boxes[..., 2:] > found.boxes[..., :2]).all()
+    equal(whole.predict(outputs, verbose=0), found)
+    equal(made.predict(outputs), found)
+
+
 def as_detections(outputs):
     return detection.Detections(outputs["boxes"], outputs["scores"], outputs["labels"])
 

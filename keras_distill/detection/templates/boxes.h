@@ -15,8 +15,9 @@ struct Detection {
   int label;
 };
 
-// Of the kCandidates surest pairs of place and class whose scores reach kScore, those remain that no
-// surer one of their class overlaps by more than kIou. It allocates nothing: let it be static.
+// Of the kCandidates surest pairs of place and class whose scores reach kScore, those remain that have
+// an area, and that no surer one of their class overlaps by more than kIou. It allocates nothing: let
+// it be static.
 class Boxes {
  public:
   using Classes = @CLASSES_TYPE@;
@@ -39,7 +40,7 @@ class Boxes {
     int kept = 0;
     for (int i = 0; i < count_ && kept < kMost; ++i) {
       const Detection one = Decoded(candidates_[i], boxes);
-      bool alone = true;
+      bool alone = Area(one) > 0.0f;
       for (int k = 0; k < kept && alone; ++k) {
         alone = found_[k].label != one.label || Overlap(found_[k], one) <= kIou;
       }
