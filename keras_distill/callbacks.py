@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import keras
 
+from keras_distill import _keras
 from keras_distill.checks import fraction
 
 
@@ -56,8 +57,8 @@ class MovingAverage(keras.callbacks.Callback):
     After step t of the optimizer, counted from 1, each weight of the teacher becomes
     `a * teacher + (1 - a) * student`, with `a = min(1 - 1 / t, decay)`: the mean of all steps so
     far, until there are `1 / (1 - decay)`. With several `steps_per_execution` it follows after the
-    last of them. For students that learn from data without labels, with random changes of the
-    inputs as layers of the student.
+    last of them, and where gradients are accumulated, once they are applied. For students that
+    learn from data without labels, with random changes of the inputs as layers of the student.
 
     The averages aren't part of the distiller's checkpoints: save the teacher beside it.
 
@@ -71,6 +72,7 @@ class MovingAverage(keras.callbacks.Callback):
         decay: The largest a, from 0 to 1.
 
     Raises:
+        TypeError: If `teacher` is no model, or `decay` no number.
         ValueError: If `decay` isn't from 0 to 1; when training begins, if the shapes differ, or
             the model has no student.
 
@@ -84,8 +86,14 @@ class MovingAverage(keras.callbacks.Callback):
 
     def __init__(self, teacher: keras.Model, decay: float = 0.999):
         super().__init__()
+        if not isinstance(teacher, keras.Model):
+            raise TypeError(
+                "`teacher` must be a Keras model, such as `keras.models.clone_model(student)`. "
+                f"Received: {teacher!r}"
+            )
         self.teacher = teacher
         self.decay = fraction("decay", decay)
+        self._followed = 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         student = getattr(self.model, "student", None)
@@ -98,10 +106,18 @@ class MovingAverage(keras.callbacks.Callback):
                 f"as `keras.models.clone_model(student)` has. Received: {self.teacher.name!r} with "
                 f"{shapes[1]}; the student has {shapes[0]}"
             )
+        self._followed = int(self.model.optimizer.iterations)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        share = min(1 - 1 / int(self.model.optimizer.iterations), self.decay)
+        step = int(self.model.optimizer.iterations)
+        if step == self._followed:  # Gradients are accumulated.
+            return
+        self._followed = step
+        share = min(1 - 1 / step, self.decay)
         for mean, weight in zip(self.teacher.weights, self.model.student.weights, strict=True):
             mean.assign(share * mean + (1 - share) * weight)
+        for layer in _keras.layers_of(self.teacher):
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # It computes with copies of its weights.

@@ -7,6 +7,8 @@ activations take raw tensors where the TFLite kernel computes both in one go.
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+import keras
+
 from keras_distill.quantization.graph import Graph, Outside, Step, Tensor
 from keras_distill.quantization.rules import rule_of, why_not
 from keras_distill.quantization.rules.activations import name_of
@@ -27,6 +29,9 @@ def plan(graph: Graph, nest: Callable[[Step], Any]) -> None:
         # What comes into a model from the one around it has been rounded there.
         tensor.has_range = bool(graph.prefix)
         tensor.is_raw = not tensor.has_range
+    for step in graph.steps:
+        if type(step.operation) is keras.layers.Masking:
+            _rule_of(step)  # It is refused before the operations of its mask, which say less.
     for step in graph.steps:
         step.rule = _rule_of(step)
         if step.rule.output is Output.NESTED:

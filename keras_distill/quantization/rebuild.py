@@ -95,6 +95,8 @@ class Builder:
         self._options = rebuild.options
         self._names: collections.Counter[str] = collections.Counter()
         self._range_calls: collections.Counter[str] = collections.Counter()
+        #: The ranges that are layers of the counterpart.
+        self.ranges: list[AnyRange] = []
         self.graph = Graph(model, prefix, rebuild.options)
         plan(self.graph, rebuild.nested)
 
@@ -217,6 +219,7 @@ class Builder:
         """`x` rounded to the range that its kernel prescribes."""
         bits = step.bits.activations
         range = FixedRange(signed, bits, tensor=name, name=self.unique(f"{name}_range"))
+        self.ranges.append(range)
         return Value(range(x), range)
 
     def unique(self, name: str) -> str:
@@ -314,8 +317,10 @@ class Builder:
         options: dict[str, Any] = {"tensor": name, "name": self.unique(f"{name}_range")}
         options["of_inverses"] = of_inverses
         if self._options.learned_steps:
-            return LearnedRange(bits, **options)
-        return Range(bits, tensors=tensors, **options)
+            self.ranges.append(LearnedRange(bits, **options))
+        else:
+            self.ranges.append(Range(bits, tensors=tensors, **options))
+        return self.ranges[-1]
 
     def _call_range(self, range: AnyRange, tensor: Any) -> Any:
         """Rounds one of the tensors that share a range."""

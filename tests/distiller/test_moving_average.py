@@ -58,6 +58,24 @@ def test_the_student_moves_and_the_teacher_lags(followed):
         assert 0 < np.abs(after - mean).max() < np.abs(after - first).max()
 
 
+def test_it_follows_steps_not_batches(rng):
+    """Of accumulated gradients; and with the statistics of an adapted layer."""
+    x, y = rng.normal(3, 2, (32, 4)).astype("float32"), rng.integers(0, 3, 32)
+    student = keras.Sequential([keras.Input((4,)), layers.Normalization(), layers.Dense(3)])
+    student.layers[0].adapt(x)
+    teacher = keras.models.clone_model(student)
+    distiller = keras_distill.Distiller(student, teacher, alpha=0.5)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sgd = keras.optimizers.SGD(0.3, gradient_accumulation_steps=2)
+    distiller.compile(sgd, loss, jit_compile=False)
+    record = Record()
+    distiller.fit(x, y, 8, verbose=0, callbacks=[record, MovingAverage(teacher)])
+    mean = [(a + b) / 2 for a, b in zip(record.weights[1], record.weights[3], strict=True)]
+    for found, expected in zip(teacher.get_weights(), mean, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(teacher.layers[0](x), student.layers[0](x), atol=1e-5)
+
+
 def test_what_cannot_follow_is_named():
     student, other = model(), keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -69,5 +87,7 @@ def test_what_cannot_follow_is_named():
     student.compile("sgd", loss)
     with pytest.raises(ValueError, match="is not a `Distiller`"):
         student.fit(x, y, verbose=0, callbacks=[MovingAverage(other)])
+    with pytest.raises(TypeError, match="`teacher` must be a Keras model.*Received: 'teacher'"):
+        MovingAverage("teacher")
     with pytest.raises(ValueError, match="`decay` must be between 0 and 1"):
         MovingAverage(other, decay=2)

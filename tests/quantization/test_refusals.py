@@ -66,6 +66,9 @@ def test_recurrent_layers_and_masks():
     model = keras.Model(ids, layers.Embedding(9, 3, mask_zero=True, name="embedding")(ids))
     with pytest.raises(ValueError, match="'embedding' .*mask_zero=False"):
         quantization.quantize_aware(model)
+    model = model_of(lambda x: layers.GRU(3)(layers.Masking(name="mask")(x)), (5, 4))
+    with pytest.raises(ValueError, match=r"'mask' \(Masking\).*leave the layer out"):
+        quantization.quantize_aware(model)
 
 
 @pytest.mark.long

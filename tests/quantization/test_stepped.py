@@ -143,6 +143,25 @@ def test_training_saving_and_zeros(tmp_path, rng):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), aware.predict(x, verbose=0))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("learned", [False, True])
+def test_stacks_are_loaded_cloned_and_written(tmp_path, learned):
+    """What a layer reads may have the range inside another layer, or another model."""
+    x = np.random.default_rng(0).normal(size=(16, 3, 4)).astype("float32")
+    inner = keras.Sequential([keras.Input((3, 4)), layers.SimpleRNN(4, return_sequences=True)])
+    inputs = keras.Input((3, 4))
+    y = layers.SimpleRNN(4, return_sequences=True)(inner(inputs))
+    model = keras.Model(inputs, layers.SimpleRNN(3)(layers.LSTM(4, return_sequences=True)(y)))
+    aware = quantization.quantize_aware(model, x, learned_steps=learned)
+    aware.save(tmp_path / "aware.keras")
+    cloned = keras.models.clone_model(aware)
+    cloned.set_weights(aware.get_weights())
+    for again in (keras.saving.load_model(tmp_path / "aware.keras"), cloned):
+        assert len(again.weights) == len(aware.weights)
+        np.testing.assert_array_equal(again(x), aware(x))
+    assert steps_apart(aware, converted(aware), [x], "litert").max() <= 2
+
+
 @pytest.mark.parametrize("learned", [False, True])
 def test_float_outputs_are_near(learned):
     """And steps may be learned."""

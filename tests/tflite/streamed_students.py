@@ -97,6 +97,18 @@ def pooled():
     )
 
 
+def spanning():
+    """A kernel over the whole window, and layers after it."""
+    return _model(
+        (12, 4),
+        layers.Conv1D(5, 3, activation="relu"),
+        layers.Conv1D(6, 10, activation="relu"),
+        layers.Conv1D(5, 1),
+        layers.Flatten(),
+        layers.Dense(3),
+    )
+
+
 def lstm():
     """A recurrent layer on a convolution."""
     return _model(
@@ -143,6 +155,7 @@ STUDENTS = {
     spectral: (2, 6),
     gated: (2, 4),
     residual: (1, 5),
+    spanning: (1, 4),
 }
 
 

@@ -422,6 +422,7 @@ REFUSED = {
     "attention": (_attention, "attention.*frame by frame.*whole window at every frame"),
     "squeeze": (_squeeze, "frame by frame.*squeeze and excitation"),
     "positions": (_positions, "frame by frame.*position embedding"),
+    "slopes": (lambda: _of(layers.PReLU(name="slope")), r"'slope'.*`PReLU` `shared_axes=\[1\]`"),
     "backwards": (
         lambda: _of(layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both")),
         "Layer 'both'.*can't run frame by frame.*both ways",

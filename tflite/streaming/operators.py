@@ -145,7 +145,8 @@ def _pointwise(file, op):
             file.refuse(
                 op,
                 "it computes with other constants at each place of the window, such as a position "
-                "embedding. A stream has no first frame: leave the positions out.",
+                "embedding. A stream has no first frame: leave the positions out, and give `PReLU` "
+                "`shared_axes=[1]`.",
             )
         if own is not None and own.axis - len(shape) != from_end:
             _mixed(file, op)

@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 
 def kept(before: Sequence[int], axis: int, after: Sequence[int]) -> int | None:
-    """The axis that holds the same after a reshape, `None` where there is none."""
+    """The axis that holds the same after a reshape, `None` where there is none.
+
+    A first axis of size 1 is the batch, as that of a window whose only element is left.
+    """
     ahead = math.prod(before[:axis])
     for i, size in enumerate(after):
-        if size == before[axis] and math.prod(after[:i]) == ahead:
+        if size == before[axis] and math.prod(after[:i]) == ahead and (i or size > 1):
             return i
     return None
 

@@ -52,7 +52,7 @@ def why_not(operation: Any) -> str:
     """Why there is no rule for a layer, and what to use instead."""
     kind = type(operation)
     if kind is layers.Masking:
-        return "Masks have no integer form: pad without a mask (`mask_zero=False`)."
+        return "Masks have no integer form: leave the layer out, and pad without a mask."
     if kind is layers.RNN:
         return (
             "Of recurrent layers, `LSTM`, `GRU` and `SimpleRNN` are simulated: use one of them, or "

@@ -11,7 +11,6 @@ from keras_distill import _keras
 from keras_distill.quantization import stepped
 from keras_distill.quantization.graph import Step, Value
 from keras_distill.quantization.lstm import QuantizedLSTM
-from keras_distill.quantization.ranges import AnyRange
 from keras_distill.quantization.rules.rule import NO, Output, Rule, Support
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def _steps(builder: Builder, step: Step, layer: Any, x: Any, part: str) -> Any:
         "bias_regularizer": config["bias_regularizer"],
     }
     kind: Any = stepped.QuantizedProjection
-    inputs = [x, *_input_steps(step)]
+    inputs = [x, *_input_steps(builder, step)]
     x = builder.kernel(step, kind, dense, inputs, cell.kernel, bias, f"{part} input")
     x = builder.round(x, name, step)
     kind = stepped.QuantizedGRU if type(layer) is layers.GRU else stepped.QuantizedSimpleRNN
@@ -77,10 +76,13 @@ def _steps(builder: Builder, step: Step, layer: Any, x: Any, part: str) -> Any:
     return builder.kernel(step, kind, config, [x], cell.recurrent_kernel, recurrent_bias, part)
 
 
-def _input_steps(step: Step) -> list:
-    """The size of the input's steps, where the model that the layer is in knows it."""
+def _input_steps(builder: Builder, step: Step) -> list:
+    """The size of the input's steps, where it is that of a layer of the model.
+
+    A range inside another layer or model can't be asked here: what is loaded would have two of it.
+    """
     value = step.inputs[0].value
-    if not isinstance(value.range, AnyRange) or value.range.bits == 16:
+    if value.range not in builder.ranges or value.range.bits == 16:
         return []
     return [value.range(value.tensor, step_only=True)]
 
