@@ -55,6 +55,14 @@ def whole_number(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def size_of_images(value: Any) -> tuple[int, int]:
+    """`value`, the height and width of images."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"`image_size` must be (height, width). Received: image_size={value!r}")
+    height, width = value
+    return whole_number("image_size", height, 1), whole_number("image_size", width, 1)
+
+
 def integer(name: str, value: Any) -> Any:
     """`value`, an int, or an integer tensor or array such as a seed."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)

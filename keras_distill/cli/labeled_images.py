@@ -86,7 +86,7 @@ def _data(flags: absl_flags.FlagValues) -> str:
 
 
 def _size(flags: absl_flags.FlagValues) -> tuple[int, int]:
-    size = [int(x) for x in flags.image_size or () if x.strip().isdecimal()]
+    size = [int(x) for x in flags.image_size or () if x.strip().isdecimal() and int(x) > 0]
     if len(size) != 2 or len(flags.image_size) != 2:
         raise ValueError(
             f"--image_size must be HEIGHT,WIDTH for --task={flags.task}: that of the images that "

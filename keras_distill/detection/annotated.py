@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill.checks import whole_number
+from keras_distill.checks import size_of_images, whole_number
 from keras_distill.detection.annotations import Annotations
 
 
@@ -32,7 +32,7 @@ def letterbox(image: Any, image_size: tuple[int, int]) -> Any:
     size = tf.cast(tf.shape(image)[:2], "float64")
     scale = tf.reduce_min(tf.constant([height, width], "float64") / size)
     scaled = tf.cast(tf.round(size * scale), "int32")
-    scaled = tf.minimum(scaled, [height, width])
+    scaled = tf.clip_by_value(scaled, 1, [height, width])
     resized = tf.image.resize(image, scaled, antialias=True)
     rest = tf.constant([height, width]) - scaled
     padded = tf.pad(resized, [[0, rest[0]], [0, rest[1]], [0, 0]])
@@ -65,6 +65,7 @@ def dataset(
     >>> train = keras_distill.detection.read_voc("BCCD", "train")
     >>> data = keras_distill.detection.dataset(train, (192, 256)).cache()
     """
+    image_size = size_of_images(image_size)
     counts = [len(image.labels) for image in annotations.images]
     if not counts:
         raise ValueError("`annotations` hold no images.")
@@ -84,7 +85,7 @@ def dataset(
     sizes = np.array([image.size for image in annotations.images], "int32")
 
     def read(path, size, boxes, labels, ignored):
-        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        image = tf.py_function(_decoded, [path], tf.uint8)
         image = tf.ensure_shape(image, (None, None, 3))
         found = tf.shape(image)[:2]
         as_annotated = tf.reduce_all(found == size)
@@ -97,6 +98,16 @@ def dataset(
 
     data = tf.data.Dataset.from_tensor_slices((paths, sizes, boxes, labels, ignored))
     return data.map(read, tf.data.AUTOTUNE)
+
+
+def _decoded(path: Any) -> Any:
+    """An image, in an error of which its path is named."""
+    try:
+        return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+    except tf.errors.OpError as error:
+        name = path.numpy().decode(errors="replace")
+        reason = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
+        raise ValueError(f"{name} can't be read as an image: {reason}") from None
 
 
 def augmented(

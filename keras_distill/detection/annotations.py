@@ -85,11 +85,13 @@ def read_voc(
     for path in files:
         try:
             roots[path.stem] = ElementTree.parse(path).getroot()
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, LookupError) as error:
             raise ValueError(f"{path} can't be read as XML: {error}") from error
     if class_names is None:
         found = {
-            name.text or "" for root in roots.values() for name in root.iterfind("object/name")
+            (name.text or "").strip()
+            for root in roots.values()
+            for name in root.iterfind("object/name")
         }
         class_names = sorted(found)
     faults = _Faults()
@@ -109,7 +111,10 @@ def _voc_names(folder: pathlib.Path, split: str | None, roots: Mapping[str, Any]
         there = sorted(p.stem for p in path.parent.glob("*.txt"))
         raise ValueError(f"`split` must be one of {there}, the lists in {path.parent}: {split!r}")
     # Lists of one class have a second column.
-    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    try:
+        names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} can't be read as text: {error}") from None
     for name in names:
         if name not in roots:
             raise ValueError(f"{path} names {name!r}, which {folder / 'Annotations'} doesn't have.")
@@ -124,7 +129,7 @@ def _voc_image(
         size = int(root.find("size/height").text), int(root.find("size/width").text)
         boxes = [
             (
-                thing.find("name").text,
+                thing.find("name").text.strip(),
                 [float(thing.find(f"bndbox/{edge}").text) for edge in _VOC_EDGES],
                 (thing.findtext("difficult") or "0").strip() == "1",
             )
@@ -169,9 +174,16 @@ def read_coco(
     """
     file = pathlib.Path(file)
     try:
-        content = json.loads(file.read_text())
-        categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=_id)}
-        entries = {image["id"]: image for image in content["images"]}
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} can't be read as JSON: {error}") from None
+    try:
+        categories = dict(_by_id(content, "categories", file))
+        categories = {key: categories[key]["name"] for key in sorted(categories)}
+        entries = dict(_by_id(content, "images", file))
+        paths = {
+            key: pathlib.Path(images, str(entry["file_name"])) for key, entry in entries.items()
+        }
         boxes: dict[Any, list] = {key: [] for key in entries}
         for note in content["annotations"]:
             box = _coco_box(note, categories, file)
@@ -181,16 +193,16 @@ def read_coco(
                     "isn't among the file's images."
                 )
             boxes[note["image_id"]].append(box)
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file} can't be read as JSON: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file} isn't a COCO file of instances: {error!r} is missing.") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} isn't a COCO file of instances: {error!r}.") from error
     names = list(categories.values()) if class_names is None else list(class_names)
+    if len(set(names)) < len(names):
+        raise ValueError(f"{file}: `class_names` must be different. Received: {names}")
     faults = _Faults()
     found = [
         _checked(
-            pathlib.Path(images, entry["file_name"]),
-            (int(entry["height"]), int(entry["width"])),
+            paths[key],
+            _coco_size(entry, file),
             boxes[key],
             names,
             f"{file}, image {entry['file_name']}",
@@ -202,8 +214,27 @@ def read_coco(
     return Annotations(found, names, faults.files)
 
 
-def _id(category: Mapping) -> Any:
-    return category["id"]
+def _by_id(content: Mapping, part: str, file: pathlib.Path) -> list[tuple[Any, Mapping]]:
+    """The entries of a part of the file with their `id`, each once."""
+    found: dict[Any, Mapping] = {}
+    for entry in content[part]:
+        if entry["id"] in found:
+            raise ValueError(f"{file}: two {part} have the `id` {entry['id']}.")
+        found[entry["id"]] = entry
+    return list(found.items())
+
+
+def _coco_size(entry: Mapping, file: pathlib.Path) -> tuple[int, int]:
+    size = entry.get("height"), entry.get("width")
+    if not all(map(_is_number, size)):
+        raise ValueError(
+            f"{file}: image {entry['file_name']} must have a height and a width. Received: {size}"
+        )
+    return int(size[0]), int(size[1])  # type: ignore[arg-type]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _coco_box(note: Mapping, categories: Mapping, file: pathlib.Path) -> tuple:
@@ -213,7 +244,7 @@ def _coco_box(note: Mapping, categories: Mapping, file: pathlib.Path) -> tuple:
             "isn't among the file's categories."
         )
     bbox = note["bbox"]
-    if not isinstance(bbox, list) or len(bbox) != 4:
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
         raise ValueError(
             f"{file}: annotation {note.get('id')} must have a `bbox` of left, top, width and "
             f"height. Received: {bbox!r}"

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_distill.checks import fraction, whole_number
+
 
 class Detections(NamedTuple):
     """What was found on images, the surest first.
@@ -78,6 +80,7 @@ def chosen(
         iou: Of two boxes of a class that overlap more than this, the less sure one is dropped.
         most: The largest number of detections of an image.
     """
+    fraction("score", score), fraction("iou", iou), whole_number("most", most, 1)
     count, classes = len(boxes), scores.shape[-1]
     found = Detections(
         np.zeros((count, most, 4), "float32"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from keras_distill.checks import one_of, positive, whole_number
+from keras_distill.checks import one_of, positive, size_of_images, whole_number
 from keras_distill.detection.boxes import Detections, chosen
 
 
@@ -66,12 +66,20 @@ class Head:
     variances: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        height, width = self.image_size
-        size = whole_number("image_size", height, 1), whole_number("image_size", width, 1)
-        object.__setattr__(self, "image_size", size)
+        object.__setattr__(self, "image_size", size_of_images(self.image_size))
+        for name in ("strides", "class_names"):
+            if isinstance(getattr(self, name), (str, int)):
+                raise ValueError(
+                    f"`{name}` must be a list. Received: {name}={getattr(self, name)!r}"
+                )
         strides = tuple(whole_number("strides", stride, 1) for stride in self.strides)
         object.__setattr__(self, "strides", strides)
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError(
+                "`class_names` must be different, for heads are related by them. Received: "
+                f"class_names={self.class_names}"
+            )
         one_of("boxes_as", self.boxes_as, ("distances", "edges", "deltas"))
         whole_number("per_cell", self.per_cell, 1)
         checked_activation(self.activation)
@@ -87,6 +95,8 @@ class Head:
         if self.anchors is not None:
             anchors = np.asarray(self.anchors, "float32")
             object.__setattr__(self, "anchors", anchors)
+            if not np.isfinite(anchors).all():
+                raise ValueError("`anchors` must be finite. Received: NaN or infinity in them")
             if anchors.shape != (self.places, 4):
                 raise ValueError(
                     f"`anchors` must have the shape {(self.places, 4)}: levels of "

@@ -66,6 +66,11 @@ def detector(
             "`student` must be a functional or a built `Sequential` Keras model. "
             f"Received: {student!r}"
         )
+    shape = tuple(getattr(student.input, "shape", ()))
+    if len(shape) == 4 and None not in shape[1:] and head.image_size not in (shape[1:3], shape[2:]):
+        raise ValueError(
+            f"`head` is for images of {head.image_size}, but the student takes {shape[1:]}."
+        )
     outputs = student.output
     if is_quantize_aware(student):
         # What decodes stays float.

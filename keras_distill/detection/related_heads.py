@@ -93,10 +93,14 @@ def _rows(student: Head, teacher: Head) -> list[list[int]]:
         )
     rows, alone = [], []
     for i, grid in enumerate(student.grids):
-        if grid not in teacher.grids:
+        same = [j for j, other in enumerate(teacher.grids) if other == grid]
+        if not same:
             alone.append(student.strides[i])
             continue
-        ours, theirs = student.level(i), teacher.level(teacher.grids.index(grid))
+        # Of several that have one cell each, the one whose stride is as much of an image.
+        share = student.strides[i] / student.image_size[0]
+        nearest = min(same, key=lambda j: abs(teacher.strides[j] / teacher.image_size[0] - share))
+        ours, theirs = student.level(i), teacher.level(nearest)
         rows.append([ours.start, ours.stop, theirs.start, theirs.stop])
     if not rows:
         raise ValueError(

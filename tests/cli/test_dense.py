@@ -147,6 +147,10 @@ def test_segmenters(tmp_path, capsys):
     [
         (["--task=detection"], "say which data"),
         (["--task=detection", "--data=none"], "--image_size must be HEIGHT,WIDTH"),
+        (
+            ["--task=segmentation", "--data=none", "--image_size=0,8"],
+            "--image_size must be HEIGHT,",
+        ),
         (["--task=detection", "--data=none", "--image_size=8,8"], "none/ImageSets/Main/test.txt"),
         (["--task=detection", "--data=x.json", "--image_size=8,8"], "--images must name"),
         (["--task=detection", "--data=none", "--missing_label=1"], "--missing_label isn't for"),

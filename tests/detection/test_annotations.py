@@ -99,7 +99,15 @@ def test_what_cannot_be_read_is_an_error_that_names_the_file(voc):
     file.write_text(whole[:50])
     with pytest.raises(ValueError, match="a.xml can't be read as XML"):
         detection.read_voc(folder)
+    file.write_text('<?xml version="1.0" encoding="klingon"?><annotation/>')
+    with pytest.raises(ValueError, match="a.xml can't be read as XML"):
+        detection.read_voc(folder)
+    file.write_text(whole.replace("<name>cat", "<name> cat\n"))
+    assert detection.read_voc(folder).class_names == ["cat"]
     file.write_text(whole)
+    (folder / "ImageSets" / "Main" / "bytes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="bytes.txt can't be read"):
+        detection.read_voc(folder, "bytes")
     (folder / "JPEGImages" / "a.png").unlink()
     with pytest.raises(ValueError, match="a.xml is about .*a.png, which doesn't exist"):
         detection.read_voc(folder)
@@ -137,6 +145,50 @@ def test_coco(tmp_path):
         file.write_text(json.dumps(wrong))
         with pytest.raises(ValueError, match=message):
             detection.read_coco(file, tmp_path)
+
+
+def test_coco_files_that_are_wrong_are_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(tf.io.encode_png(np.zeros((4, 6, 3), "uint8")).numpy())
+    image = {"id": 7, "file_name": "a.png", "height": 4, "width": 6}
+    box = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [0, 0, 2, 2]}
+    kinds = [{"id": 3, "name": "car"}]
+    file = tmp_path / "instances.json"
+    for change, says in (
+        ({"annotations": [{**box, "bbox": ["1", "2", "3", "4"]}]}, "annotation 1 .*`bbox`"),
+        ({"annotations": [{**box, "bbox": [None, 2, 3, 4]}]}, "annotation 1 .*`bbox`"),
+        ({"images": [{"id": 7, "height": 4, "width": 6}]}, "'file_name'"),
+        ({"images": [{**image, "height": None}]}, "image a.png .*None"),
+        ({"images": [{**image, "height": "four"}]}, "image a.png .*'four'"),
+        ({"images": [{**image, "file_name": 3}]}, "image 3"),
+        ({"images": [image, image]}, "two images have the `id` 7"),
+        ({"categories": [*kinds, {"id": 3, "name": "b"}]}, "two categories have the `id` 3"),
+        ({"categories": [*kinds, {"id": 4, "name": "car"}]}, "`class_names` .*'car'"),
+        ({"images": None}, "isn't a COCO file"),
+    ):
+        content = {"images": [image], "categories": kinds, "annotations": [box], **change}
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"instances.json.*{says}"):
+            detection.read_coco(file, tmp_path)
+    file.write_bytes(b"\xff\xfe{")
+    with pytest.raises(ValueError, match="instances.json can't be read as JSON"):
+        detection.read_coco(file, tmp_path)
+
+
+def test_images_that_cannot_be_read_and_sizes_that_are_none(voc):
+    folder, add = voc
+    add("a", ("cat", 0, 1, 1, 3, 4))
+    read = detection.read_voc(folder)
+    for size in (8, (0, 8), (8, 8, 3), "ab"):
+        with pytest.raises(ValueError, match="`image_size` must be"):
+            detection.dataset(read, size)
+    image = folder / "JPEGImages" / "a.png"
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"a.png can't be read"):
+        list(detection.dataset(read, (8, 8)))
+    add("thin", ("cat", 0, 0, 0, 2, 400), size=(1000, 2))
+    (folder / "ImageSets" / "Main" / "thin.txt").write_text("thin")
+    [(pixels, _)] = detection.dataset(detection.read_voc(folder, "thin"), (48, 64))
+    assert (np.asarray(pixels)[:, 0] > 0).any()
 
 
 def test_what_is_ignored_is_no_false_alarm_and_no_background(voc):

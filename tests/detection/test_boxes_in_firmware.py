@@ -125,7 +125,10 @@ def test_kit_of_a_student(tmp_path):
     assert list((folder / "library").rglob("kit_boxes.h"))
     assert "@" not in header
     include = tmp_path / "stub/tensorflow/lite/micro"
-    include.mkdir(parents=True)
+    (include / "kernels").mkdir(parents=True)
+    (include / "kernels" / "fully_connected.h").write_text(
+        "namespace tflite { struct OpDataFullyConnected { bool is_per_channel; }; }\n"
+    )
     (include / "micro_mutable_op_resolver.h").write_text(
         "enum TfLiteStatus { kTfLiteOk, kTfLiteError };\n#define TF_LITE_ENSURE_STATUS(a) (a)\n"
         "namespace tflite { template <unsigned n> struct MicroMutableOpResolver {\n"

@@ -89,6 +89,14 @@ def test_boxes_of_different_kinds_are_compared_by_their_overlap():
     assert float(by_box.loss((edges, classes), same / 2)) == pytest.approx(0.75, rel=1e-5)
 
 
+def test_levels_of_one_cell_each_are_related_by_their_strides():
+    head = detection.Head((32, 32), (16, 32, 64), ["a"])
+    assert head.grids == ((2, 2), (1, 1), (1, 1))
+    assert detection.matches(head, head)[0].loss.rows == [[0, 4, 0, 4], [4, 5, 4, 5], [5, 6, 5, 6]]
+    last = detection.Head((64, 64), (128,), ["a"])
+    assert detection.matches(last, head)[0].loss.rows == [[0, 1, 5, 6]]
+
+
 def test_heads_that_cannot_be_related_are_refused_in_words():
     def relate(size=(20, 24), strides=(8, 16), names=("dog", "cat"), boxes_as="edges", **more):
         return detection.matches(

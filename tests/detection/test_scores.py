@@ -195,6 +195,32 @@ def test_what_a_head_cannot_be_is_refused():
         head("deltas", anchors=np.zeros((1, 4)), variances=(0.1, 0.2))
 
 
+def test_sizes_names_and_anchors_of_a_head_are_checked():
+    for wrong, says in (
+        ({"class_names": "RBC"}, "`class_names` must be .*'RBC'"),
+        ({"class_names": ["a", "a"]}, "`class_names` must be .*different.*'a'"),
+        ({"strides": 8}, "`strides` must be .*8"),
+        ({"image_size": 8}, "`image_size` must be .*8"),
+        ({"boxes_as": "deltas", "anchors": np.full((1, 4), np.nan)}, "`anchors` must be finite"),
+    ):
+        given = {"image_size": (8, 8), "strides": (8,), "class_names": ["a"], **wrong}
+        with pytest.raises(ValueError, match=says):
+            detection.Head(**given)
+    outputs = {"classes": np.zeros((1, 1, 1)), "boxes": np.ones((1, 1, 4))}
+    head = detection.Head((8, 8), (8,), ["a"])
+    for name, value in (("score", 2), ("score", np.nan), ("iou", -1), ("most", 0)):
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            head.detections(outputs, **{name: value})
+    image = keras.Input((16, 16, 3))
+    flat = keras.layers.AveragePooling2D(16)(image)
+    student = keras.Model(
+        image,
+        [keras.layers.Reshape((1, size))(keras.layers.Conv2D(size, 1)(flat)) for size in (1, 4)],
+    )
+    with pytest.raises(ValueError, match=r"images of \(12, 12\).*takes.*16, 16"):
+        detection.detector(student, detection.Head((12, 12), (16,), ["a"], classes=0, boxes=1))
+
+
 def test_heads_are_equal_if_their_anchors_are():
     def head(anchor):
         return detection.Head((8, 8), (8,), ["a"], "deltas", anchors=[anchor])

@@ -119,6 +119,9 @@ def test_chips_that_google_play_cannot_tell(artifact, compiler, tmp_path):
             android.save_ai_pack(artifact, chips, tmp_path / "packs")
     with pytest.raises(ValueError, match="`chips` must name at least one chip"):
         android.save_ai_pack(artifact, {}, tmp_path / "packs")
+    for chips in ({"qualcomm": "SM8750"}, ["qualcomm"]):
+        with pytest.raises(ValueError, match="`chips` must be lists of chips by vendor"):
+            android.save_ai_pack(artifact, chips, tmp_path / "packs")
     assert not (tmp_path / "packs").exists()
 
 

@@ -131,6 +131,11 @@ def _compiled(artifact: "Artifact", chips: Mapping[str, Sequence[str]]) -> Any:
             'Only artifacts for "android" can be compiled for the NPU of a phone. '
             f"Received one for {artifact.target!r}."
         )
+    if not isinstance(chips, Mapping) or any(isinstance(named, str) for named in chips.values()):
+        raise ValueError(
+            '`chips` must be lists of chips by vendor, such as {"qualcomm": ["SM8750"]}. '
+            f"Received: chips={chips!r}"
+        )
     targets = [_target(vendor, soc) for vendor, named in chips.items() for soc in named]
     if not targets:
         raise ValueError(f"`chips` must name at least one chip. Received: chips={chips!r}")
