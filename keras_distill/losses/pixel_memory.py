@@ -1,5 +1,6 @@
 """Relations of pixels to memories of pixels and regions that earlier batches showed."""
 
+import math
 from typing import Any
 
 import keras
@@ -130,8 +131,9 @@ class CIRKDMemory(DistillationLoss):
         labels = nearest(labels, y_pred)
         is_class = ops.equal(ops.cast(labels, "int32")[..., None], ops.arange(self.classes))
         is_class = ops.logical_and(is_class, counted_of(y_pred, present, mask)[..., None])
+        positions = math.prod(y_pred.shape[1:-1])
         teacher, student, is_class = (
-            ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1])) for x in (teacher, y_pred, is_class)
+            ops.reshape(x, (-1, positions, x.shape[-1])) for x in (teacher, y_pred, is_class)
         )
         counted = ops.any(is_class, axis=-1)
         teacher, student = (

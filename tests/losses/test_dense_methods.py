@@ -270,3 +270,15 @@ def test_memory_is_filled_and_saved_by_a_distiller(tmp_path):
     match.loss.state.region_memory.assign(np.zeros(memory.shape))
     distiller.load_weights(tmp_path / "all.weights.h5")
     np.testing.assert_array_equal(match.loss.state.region_memory, memory)
+
+
+def test_memory_of_pixels_takes_batches_of_any_size():
+    loss = losses.CIRKDMemory(classes=2)
+    loss.build((None, 2, 3, 4), (None, 2, 3, 4))
+    size = tf.TensorSpec((None, 2, 3, 4))
+    step = tf.function(
+        lambda t, s, y: loss((t, y), s), [size, size, tf.TensorSpec((None, 2, 3), "int32")]
+    )
+    x = np.random.default_rng(0).standard_normal((2, 3, 2, 3, 4)).astype("float32")
+    for count in (3, 2):
+        assert np.isfinite(step(*x[:, :count], np.zeros((count, 2, 3), "int32")))
