@@ -116,6 +116,8 @@ def export(
 
     whole_number("prefill", prefill, 1)
     _check_tokens(model, target)
+    if target is None and not isinstance(inputs, dict):
+        inputs = np.asarray(inputs)
     expected = generate(model, inputs, length=length, end=end, start=start, target=target)
     others = {} if target is None else {n: np.asarray(x) for n, x in inputs.items() if n != target}
     steps = Steps(model, {n: x[:1] for n, x in others.items()}, length, target)

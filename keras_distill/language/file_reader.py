@@ -49,7 +49,7 @@ class FileReader:
             beams: How many rows there are of each, side by side.
 
         Raises:
-            ValueError: The file has no room for such sequences.
+            ValueError: The file has no room for such sequences, or takes other inputs.
         """
         if self.length is not None and length > self.length:
             raise ValueError(
@@ -58,10 +58,14 @@ class FileReader:
             )
         self._rows, self._beams = [], beams
         encoded = self._file.inputs.get("encode", {})
+        inputs = inputs or {}
+        if bool(inputs) != bool(encoded) or not set(encoded) <= set(inputs):
+            takes = f"the inputs {sorted(encoded)}, with `target`" if encoded else "prompts alone"
+            raise ValueError(f"The file takes {takes}. Received: {sorted(inputs) or 'prompts'}")
         for i in range(count):
             kept = self._empty
             if encoded:
-                given = {name: np.asarray((inputs or {})[name])[i : i + 1] for name in encoded}
+                given = {name: np.asarray(inputs[name])[i : i + 1] for name in encoded}
                 kept = kept | self._file.run("encode", given)
             self._rows += [([], kept)] * beams
         return self

@@ -130,6 +130,8 @@ def generate(
     """
     writing = Writing(length, end, start, target, beams, length_penalty, temperature)
     whole_number("batch_size", batch_size, 1)
+    if target is None and not isinstance(inputs, dict):
+        inputs = np.asarray(inputs)
     leaves = keras.tree.flatten(inputs)
     count = len(leaves[0]) if leaves else 0
     if not count:
@@ -281,6 +283,13 @@ def _others(inputs, target):
 
 
 def _check_prompts(prompts, length):
+    if prompts.ndim != 2 or prompts.dtype.kind not in "iuf" or (prompts % 1 != 0).any():
+        raise ValueError(
+            "Prompts must be integers of shape (samples, tokens), padded with 0 on the right. "
+            f"Received: shape {prompts.shape} of {prompts.dtype}"
+        )
+    if prompts.min() < 0:
+        raise ValueError(f"Tokens of prompts must be at least 0. Received: {prompts.min()}")
     given = (prompts != 0).sum(-1)
     if given.min() < 1 or given.max() >= length:
         raise ValueError(

@@ -171,6 +171,22 @@ def test_a_model_of_one_length_is_refused():
         language.export(model, np.ones((2, 3), "int32"), length=LENGTH, end=END)
 
 
+def test_a_file_of_prompts_refuses_other_inputs(tmp_path):
+    """Whose answer would be to the start token alone; prompts may be lists."""
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((None,), dtype="int32")
+    model = keras.Model(tokens, layers.Dense(9)(layers.Embedding(9, 4)(tokens)))
+    prompts = [[3, 4], [5, 0]]
+    generator = language.export(model, prompts, length=6, end=END, prefill=1)
+    path = generator.save(tmp_path)
+    got = language.generate(path, prompts, length=6, end=END)
+    np.testing.assert_array_equal(got, language.generate(model, prompts, length=6, end=END))
+    with pytest.raises(ValueError, match=r"takes prompts alone. Received: \['source'\]"):
+        language.generate(
+            path, {"source": np.ones((2, 3))}, length=6, end=END, start=START, target="target"
+        )
+
+
 @pytest.mark.long
 def test_files_are_joined_with_their_weights_once():
     """Loops, whose bodies are graphs of their own, are found in the file of both."""

@@ -223,6 +223,11 @@ def test_what_is_refused(causal, translating, prompts, sources):
         generate(causal(), prompts, length=LENGTH, end=0)
     with pytest.raises(ValueError, match="can write, below 7. Received: end=7"):
         generate(causal(), prompts, length=LENGTH, end=7)
+    for wrong in (prompts[0], prompts + 0.5, {"tokens": prompts}):
+        with pytest.raises(ValueError, match="integers of shape .samples, tokens."):
+            generate(causal(), wrong, **options)
+    with pytest.raises(ValueError, match="at least 0. Received: -"):
+        generate(causal(), -prompts, **options)
     for empty in (prompts[:0], {}):
         with pytest.raises(ValueError, match="at least one sample"):
             generate(causal(), empty, **options)
