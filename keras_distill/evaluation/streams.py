@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -103,6 +104,21 @@ class StreamScores:
         }
 
 
+def _read(recording: int, events: Any) -> list[Event]:
+    """The events of a recording, in order."""
+    try:
+        found = [Event(*event) for event in events]
+        words = [operator.index(event.word) for event in found]
+    except TypeError:
+        words = [-1]
+    if min(words, default=0) < 0:
+        raise ValueError(
+            "`events` must have a list of tuples `(start, end, word)` for each recording, the word "
+            f"the index of a class. Received for recording {recording}: {events!r}"
+        )
+    return sorted(found)
+
+
 class StreamData:
     """Scores of recordings, and the events in them.
 
@@ -113,7 +129,8 @@ class StreamData:
         tolerance: How many seconds after its end an event may still be detected.
 
     Raises:
-        ValueError: There are other numbers of recordings, or an event isn't inside its recording.
+        ValueError: There are other numbers of recordings, or an event isn't inside its recording,
+            or its word is no class of the scores.
 
     Example:
 
@@ -139,13 +156,18 @@ class StreamData:
         self._scores = [np.asarray(rows) for rows in scores]
         self.step = step
         self.tolerance = tolerance
-        self.events = [sorted(Event(*event) for event in each) for each in events]
+        self.events = [_read(i, each) for i, each in enumerate(events)]
         for i, (rows, each) in enumerate(zip(self._scores, self.events, strict=True)):
             for event in each:
                 if not 0 <= event.start <= event.end <= len(rows) * step + 1e-9:
                     raise ValueError(
                         f"An event must start before it ends, inside its recording of "
                         f"{len(rows) * step:g} seconds. Received in recording {i}: {event}"
+                    )
+                if rows.ndim == 2 and event.word >= rows.shape[1]:
+                    raise ValueError(
+                        f"An event's word must be one of the {rows.shape[1]} classes of the "
+                        f"scores, counted from 0. Received in recording {i}: {event}"
                     )
 
     @property

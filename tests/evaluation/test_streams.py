@@ -192,6 +192,10 @@ def test_data_that_does_not_fit_is_refused():
         (([rows], [[], []], 0.1), "Received: 1 and 2"),
         (([rows], [[(9.0, 11.0, 1)]], 0.1), "inside its recording of 10 seconds"),
         (([rows], [[(2.0, 1.0, 1)]], 0.1), "must start before it ends"),
+        (([rows], [[(1.0, 2.0, 99)]], 0.1), "classes of the scores, counted from 0"),
+        (([rows], [[(1.0, 2.0)]], 0.1), "tuples `.start, end, word.` for each recording"),
+        (([rows], [(1.0, 2.0, 1)], 0.1), "for recording 0: .1.0, 2.0, 1."),
+        (([rows], [[(1.0, 2.0, "yes")]], 0.1), "the index of a class"),
     ):
         with pytest.raises(ValueError, match=message):
             StreamData(*arguments)
