@@ -304,3 +304,12 @@ def test_fused_lstms_that_the_app_would_not_load(tmp_path):
     with pytest.warns(UserWarning, match="Student.kt .* load student.tflite: .*recurrent='step'"):
         fused.save(tmp_path / "fused")
     step.save(tmp_path / "step")  # Without a warning.
+
+
+@pytest.mark.parametrize("wrong", [(0, 0), 5, (float("nan"), 1), ("a", 1), (1, 2, 3)])
+def test_normalization_that_is_none(converted, tmp_path, wrong):
+    with pytest.raises(ValueError, match="`normalization` must be"):
+        converted("android", "int8").save(tmp_path / "kit", normalization=wrong)
+    with pytest.raises(ValueError, match="`package` must be.*package=None"):
+        converted("android", "int8").save(tmp_path / "kit", package=None)
+    assert not (tmp_path / "kit").exists()

@@ -113,13 +113,22 @@ def files(
 
 
 def _check(package, normalization):
-    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", package):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", str(package)):
         raise ValueError(
             '`package` must be a Kotlin package of at least two parts, such as "com.example.app". '
             f"Received: package={package!r}"
         )
-    if normalization[1] == 0:
-        raise ValueError(f"`normalization` must have a std other than 0. Received: {normalization}")
+    pair = np.asarray(normalization)
+    if (
+        pair.shape != (2,)
+        or pair.dtype.kind not in "iuf"
+        or not np.isfinite(pair).all()
+        or not pair[1]
+    ):
+        raise ValueError(
+            "`normalization` must be (mean, std), finite, with a std other than 0. "
+            f"Received: normalization={normalization!r}"
+        )
 
 
 def _check_variant(artifact, other):
