@@ -143,6 +143,19 @@ def test_training_saving_and_zeros(tmp_path, rng):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), aware.predict(x, verbose=0))
 
 
+@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
+def test_outputs_are_regularized_as_before(kind):
+    x = np.random.default_rng(0).normal(size=(4, 3, 2)).astype("float32")
+    model = keras.Sequential([keras.Input((3, 2)), kind(3, activity_regularizer="l2")])
+    aware = quantization.quantize_aware(model, x)
+    for each in (model, aware):
+        each(x)
+    assert float(aware.losses[0]) == pytest.approx(float(model.losses[0]), rel=0.2)
+    again = keras.models.clone_model(aware)
+    again(x)
+    assert len(again.losses) == 1
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("learned", [False, True])
 def test_stacks_are_loaded_cloned_and_written(tmp_path, learned):

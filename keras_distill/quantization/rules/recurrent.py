@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _KEPT = (
     *("units", "return_sequences", "go_backwards", "dropout", "recurrent_dropout"),
-    *("kernel_regularizer", "recurrent_regularizer", "bias_regularizer"),
+    *("kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "activity_regularizer"),
 )
 
 
@@ -69,7 +69,7 @@ def _steps(builder: Builder, step: Step, layer: Any, x: Any, part: str) -> Any:
     kind = stepped.QuantizedGRU if type(layer) is layers.GRU else stepped.QuantizedSimpleRNN
     kept = ("name", "trainable", "units", "return_sequences", "go_backwards", "recurrent_dropout")
     config = {
-        **{key: config[key] for key in (*kept, "recurrent_regularizer")},
+        **{key: config[key] for key in (*kept, "recurrent_regularizer", "activity_regularizer")},
         "use_bias": recurrent_bias is not None,
         "activation_bits": step.bits.activations,
     }
