@@ -10,6 +10,14 @@ import numpy as np
 from keras_distill.checks import whole_number
 
 
+def _encoded(texts: Iterable[str]) -> list[bytes]:
+    """Texts in UTF-8."""
+    found = [] if isinstance(texts, str | bytes) else list(texts)
+    if isinstance(texts, str | bytes) or not all(isinstance(text, str) for text in found):
+        raise TypeError(f"`texts` must be a list of strings. Received: {texts!r}")
+    return [text.encode() for text in found]
+
+
 @dataclasses.dataclass(frozen=True)
 class Bytes:
     """The bytes of texts in UTF-8, cut or padded with 0.
@@ -30,7 +38,7 @@ class Bytes:
 
     def __call__(self, texts: Iterable[str]) -> np.ndarray:
         """The bytes of each text, int32, shape `(texts, length)`."""
-        cut = [text.encode()[: self.length].ljust(self.length, b"\0") for text in texts]
+        cut = [text[: self.length].ljust(self.length, b"\0") for text in _encoded(texts)]
         return np.frombuffer(b"".join(cut), "uint8").reshape(-1, self.length).astype("int32")
 
 
@@ -60,11 +68,13 @@ class HashedWords:
         whole_number("length", self.length, 1)
         whole_number("bins", self.bins, 2)
         whole_number("salt", self.salt, 0)
+        if self.salt >= 2**63:
+            raise ValueError(f"`salt` must be below 2 ** 63. Received: salt={self.salt}")
 
     def __call__(self, texts: Iterable[str]) -> np.ndarray:
         """The words' numbers, int32, shape `(texts, length)`."""
         drop = string.punctuation.encode()
-        words = [text.encode().lower().translate(None, drop).split() for text in texts]
+        words = [text.lower().translate(None, drop).split() for text in _encoded(texts)]
         rows = [(each + [b""] * self.length)[: self.length] for each in words]
         hashing = keras.layers.Hashing(self.bins, mask_value="", salt=self.salt)
         hashed = hashing(np.array(rows, object).reshape(-1, self.length))

@@ -164,3 +164,16 @@ def test_a_kit_has_the_tokenizer(target, tmp_path):
         assert "those that Student was trained on: bytes" in source.read_text()
     with pytest.raises(ValueError, match="The tokenizer gives 8 ids"):
         artifact.save(tmp_path, sources=language.TextSources(language.Bytes(8)))
+
+
+@pytest.mark.parametrize("tokenizer", [language.Bytes(4), language.HashedWords(4, 9)])
+@pytest.mark.parametrize("texts", ["a dog", [3], b"a dog"])
+def test_tokenizers_take_lists_of_strings(tokenizer, texts):
+    with pytest.raises(TypeError, match="`texts` must be a list of strings. Received: "):
+        tokenizer(texts)
+
+
+def test_a_salt_has_63_bits():
+    assert language.HashedWords(2, 9, salt=2**63 - 1)(["a"]).shape == (1, 2)
+    with pytest.raises(ValueError, match=r"`salt` must be below 2 \*\* 63"):
+        language.HashedWords(2, 9, salt=2**63)
