@@ -41,6 +41,8 @@ _FIXED = {
 _SAME_VALUES = {
     "EXPAND_DIMS", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SQUEEZE", "TRANSPOSE",
 }  # fmt: skip
+#: Operators whose output holds no value outside of those of their input and 0.
+_WITHIN = _KEEPS_SCALE - _SAME_VALUES - {"PADV2"}
 _DATA = {"TRANSPOSE_CONV": 2, "SPLIT": 1}
 _TYPES = {schema.TensorType.INT8: 8, schema.TensorType.INT16: 16}
 
@@ -119,18 +121,28 @@ def _known(file, ranges):
         kind = file.operator_name(op)
         if kind in _FIXED:
             found.pop(file.tensor_name(op.outputs[0]), None)
-        if kind not in ("QUANTIZE", "DEQUANTIZE", *_SAME_VALUES):
+        if kind not in ("QUANTIZE", "DEQUANTIZE", *_KEEPS_SCALE):
             continue
-        source, result = file.tensor_name(op.inputs[0]), file.tensor_name(op.outputs[0])
-        if kind in _SAME_VALUES:
+        source = file.tensor_name(op.inputs[_DATA.get(kind, 0)])
+        result = file.tensor_name(op.outputs[0])
+        if kind in _KEEPS_SCALE:
             if source in found and result in found:
-                found[result] = found[source]
+                found[result] = _met(kind, found[source], found[result])
         elif kind == "DEQUANTIZE" and result in found:
             found.setdefault(source, found[result])
         # A SELECT may well clip what it leaves out.
         elif source in found and readers.get(op.outputs[0], set()) - _JOINS:
             found.setdefault(result, found[source])
     return found
+
+
+def _met(kind, source, result):
+    """The range of what an operator computes in the scale of its input, given both ranges."""
+    if kind in _SAME_VALUES:
+        return source
+    if kind in _WITHIN:
+        return max(result[0], source[0]), min(result[1], source[1])
+    return result
 
 
 def _clipped(graph, ranges):

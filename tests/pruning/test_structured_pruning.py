@@ -102,12 +102,29 @@ def test_smaller_models_are_saved_and_trained(models, name, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("share", [0.75, 0.5, 0.25])
-@pytest.mark.parametrize("name", [*set(zoo.MODELS) - {"recurrent"}])
-def test_files_of_smaller_models_are_proven(models, name, share):
-    smaller = pruning.prune(models[name], macs=share, importance="l1")
-    x = zoo.inputs(smaller, 8)
-    tflite.convert(smaller, quantization="int8", calibration=x).verify(x)
+@pytest.mark.parametrize("name", sorted(set(zoo.MODELS) - {"recurrent"}))
+def test_files_of_smaller_models_are_proven(name):
+    """Trained before and after: integers of outputs that hardly differ prove little."""
+    model = with_random_weights(zoo.MODELS[name]())
+    x = zoo.inputs(model, 64)
+    y = keras.tree.map_structure(
+        lambda z: (z - np.mean(z, 0)) / (np.std(z, 0) + 1e-3), model.predict(x, verbose=0)
+    )
+
+    def fit(model):
+        keras.utils.set_random_seed(0)
+        model.compile(keras.optimizers.Adam(1e-2), "mse", jit_compile=False)
+        model.fit(x, y, batch_size=64, epochs=60, verbose=0)
+
+    fit(model)
+    for share in (0.75, 0.5, 0.25):
+        if (name, share) == ("broadcast", 0.25):  # 74 of its 256 stay.
+            with pytest.raises(tflite.BudgetError, match=r"64 allowed, 256 .* 74 without all"):
+                pruning.prune(model, [(x, y)], macs=share)
+            continue
+        smaller = pruning.prune(model, [(x, y)], macs=share)
+        fit(smaller)
+        tflite.convert(smaller, quantization="int8", calibration=x).verify(x)
 
 
 @pytest.mark.parametrize("share", [0.75, 0.3])

@@ -179,6 +179,16 @@ def test_maps_made_larger_have_the_range_of_the_small_ones():
     assert error(converted(student, x), student, x) < 0.03
 
 
+def test_pools_have_the_range_of_what_they_read():
+    """The calibrator takes for a maximum's that of the sum, which is written over it."""
+    keras.utils.set_random_seed(0)
+    inputs, x = keras.Input((8, 8, 4)), data(8, 8, 4)
+    y = layers.Conv2D(4, 1)(inputs)
+    y = layers.MaxPooling2D()(y) + 2.0 * layers.AveragePooling2D(2)(y)
+    student = keras.Model(inputs, layers.Conv2D(3, 1)(y))
+    assert error(converted(student, x), student, x) < 0.03
+
+
 def test_bounded_units_are_between_tensors_of_one_scale():
     """TFLite Micro's RELU6 compares and copies integers, whatever the scales say: 311 % off."""
     inputs, x = keras.Input((5, 4)), 6 * data(5, 4)
