@@ -2,6 +2,7 @@
 
     python benchmarks/smaller.py
     python benchmarks/smaller.py --task=cifar10 --seeds=1 --epochs=8
+    python benchmarks/smaller.py --task=uci_har --seeds=5
 
 On Fashion-MNIST, each seed trains a large convolutional student on labels for half of `--epochs`.
 It then is the teacher (T = 2, alpha = 0.5) of small ones of the same form, which train for
@@ -11,11 +12,13 @@ students have 3 of 4 weights 0, clustered ones 16 values a kernel: students of a
 trained with the teacher for one half, and held to their form for the other. All rates fall along a
 cosine. All files are int8, quantized after training, run in LiteRT on the whole test set; those of
 a seed are timed in turns, one thread each. On CIFAR-10, the large one is ResNet-8, and the same is
-done. What is done is kept in `--runs`, so that a stopped benchmark goes on. Writes
-`benchmarks/results/smaller.json` (or `smaller_cifar10.json`), its table in `docs/smaller.md`, and
-its picture.
+done. On UCI HAR, activity recognition, an LSTM trains on labels for half of `--epochs`, and float
+or quantize-aware for the other half. What is done is kept in `--runs`, so that a stopped benchmark
+goes on. Writes `benchmarks/results/smaller.json` (for other tasks `smaller_cifar10.json` and
+`smaller_uci_har.json`), its table in `docs/smaller.md`, and, of images, its picture.
 """
 
+import itertools
 import json
 import os
 import time
@@ -26,23 +29,36 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from absl import app, flags
-from common import DATA, RESULTS, ROOT, cifar10, gain, insert, machine, mnist, once, runs_of, write
-from int8 import accuracy
+from common import (
+    DATA,
+    RESULTS,
+    ROOT,
+    cifar10,
+    gain,
+    insert,
+    machine,
+    mnist,
+    once,
+    runs_of,
+    uci_har,
+    write,
+)
+from int8 import accuracy, freeze_last
 from pictures import draw
 
 import keras_distill
-from keras_distill import _markdown, pruning, tflite
+from keras_distill import _markdown, pruning, quantization, tflite
 from keras_distill.evaluation import latency
 from keras_distill.evaluation.candidates import as_candidate
 from keras_distill.evaluation.macs import multiply_accumulates
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("task", "fashion_mnist", ["fashion_mnist", "cifar10"], "What is learned.")
+flags.DEFINE_enum("task", "fashion_mnist", ["fashion_mnist", "cifar10", "uci_har"], "The dataset.")
 flags.DEFINE_string("data", DATA, "Folder of the datasets.")
 flags.DEFINE_string("runs", str(ROOT / "runs" / "smaller"), "Folder of what is done.")
 flags.DEFINE_integer("seeds", 3, "Number of seeds.")
 flags.DEFINE_integer("epochs", 12, "Epochs of each student, both halves together.")
-flags.DEFINE_integer("images", 10000, "Training images.")
+flags.DEFINE_integer("images", 10000, "Training images, or windows, at most.")
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RATE = 1e-2
@@ -51,8 +67,16 @@ RATE = 1e-2
 SMALL = {"1/2": 2, "1/4": 4, "1/8": 8}
 HELD = ("1/2", "1/4")
 ROUNDS = 300
-NAMES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "ResNet-8 on CIFAR-10"}
-RESULT = {"fashion_mnist": "smaller", "cifar10": "smaller_cifar10"}
+NAMES = {
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "ResNet-8 on CIFAR-10",
+    "uci_har": "UCI HAR",
+}
+RESULT = {
+    "fashion_mnist": "smaller",
+    "cifar10": "smaller_cifar10",
+    "uci_har": "smaller_uci_har",
+}
 
 
 def normalized(x, width, size=3, strides=1):
@@ -83,8 +107,24 @@ def resnet8(share):
     return keras.Model(image, keras.layers.Dense(10, name="logits")(x), name="student")
 
 
-def images():
-    """Images from 0 to 1, float32, and labels: to train on, and to test on."""
+def recurrent(_):
+    """An LSTM that reads a window of 2.56 seconds in 64 steps."""
+    window = keras.Input((64, 6), name="window")
+    x = keras.layers.LSTM(24)(window)
+    return keras.Model(window, keras.layers.Dense(6, name="logits")(x), name="student")
+
+
+def activity():
+    """Every other step of UCI HAR's windows, and activities, in a fixed random order."""
+    x, y, _, is_test = uci_har(FLAGS.data)
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(~is_test))
+    return (x[rows, ::2], y[rows]), (x[is_test, ::2], y[is_test])
+
+
+def samples():
+    """Images from 0 to 1 or windows, float32, and labels: to train on, and to test on."""
+    if FLAGS.task == "uci_har":
+        return activity()
     if FLAGS.task == "fashion_mnist":
         return mnist("fashion_mnist", FLAGS.data)
     return [((x / 255).astype("float32"), y) for x, y in cifar10(FLAGS.data)]
@@ -102,7 +142,8 @@ class Runs:
 
     def new(self, share):
         keras.utils.set_random_seed(self.seed)
-        return {"fashion_mnist": convolutional, "cifar10": resnet8}[FLAGS.task](share)
+        students = {"fashion_mnist": convolutional, "cifar10": resnet8, "uci_har": recurrent}
+        return students[FLAGS.task](share)
 
     def trainer(self, student, teacher=None, rate=RATE):
         model = student
@@ -120,15 +161,15 @@ class Runs:
         trainer.fit(*self.train, batch_size=128, epochs=epochs, verbose=0, callbacks=callbacks)
         return student
 
-    def measured(self, name, student):
-        """Accuracy and sizes of the int8 file, which is kept to be timed."""
-        self.files[name] = tflite.convert(student, **self.export)
+    def measured(self, name, student, macs=None, **export):
+        """Accuracy and sizes of the file, int8 if not told otherwise, which is kept to be timed."""
+        self.files[name] = tflite.convert(student, **(export or self.export))
         content = self.files[name].tflite
         return {
             "accuracy": accuracy(content, self.test),
             "bytes": len(content),
             "compressed": len(zlib.compress(content, 9)),
-            "macs": multiply_accumulates(student),
+            "macs": macs or multiply_accumulates(student),
         }
 
     def pruned(self, limit):
@@ -187,6 +228,23 @@ class Runs:
         return found
 
 
+class Recurrent(Runs):
+    """The LSTM of one seed: all files are of as many epochs of training."""
+
+    def results(self):
+        x = self.train[0]
+        aware = quantization.quantize_aware(self.large, x[:500])
+        self.fit(aware, self.half, None, RATE / 10, [freeze_last(aware, self.half)])
+        student = self.fit(self.large, self.half, None, RATE / 10)
+        found = {
+            "float": self.measured("float", student, quantization="float32"),
+            "int8 after training": self.measured("int8 after training", student),
+        }
+        name, macs = "int8, quantize-aware", found["float"]["macs"]
+        found[name] = self.measured(name, aware, macs, io="int8")
+        return self.timed(found)
+
+
 def copied(model):
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
@@ -228,21 +286,34 @@ def gains(runs):
     return "\n".join(lines)
 
 
+def losses(runs):
+    """What an LSTM loses in integers, a line for each pair of files."""
+    accuracy = {name: [run[name]["accuracy"] for run in runs] for name in runs[0]}
+    lines = []
+    for name, other in (reversed(pair) for pair in itertools.combinations(accuracy, 2)):
+        points, half, shown = gain(accuracy[name], accuracy[other])
+        lines.append(f"- {name} against {other}: {points:+.2f} ± {half:.2f} points, {shown}.")
+    return "\n".join(lines)
+
+
 def page(results):
     """The table and what it depends on."""
     runs, settings = results["runs"], results["settings"]
+    is_recurrent = settings["task"] == "uci_har"
+    files, read = ("files", "windows") if is_recurrent else ("int8 files", "images")
+    widths = "" if is_recurrent else "Fractions are of the large student's widths. "
     seeds = "1 seed" if settings["seeds"] == 1 else f"{settings['seeds']} seeds"
     command = "python benchmarks/smaller.py " + " ".join(
         f"--{name}={settings[name]}" for name in ("task", "seeds", "epochs", "images")
     )
     return (
         f"{table(runs)}\n\n"
-        f"{NAMES[settings['task']]}, {settings['images']:,} training images, "
+        f"{NAMES[settings['task']]}, {results['samples']:,} training {read}, "
         f"{settings['epochs']} epochs; test accuracy in percent, mean ± standard deviation over "
-        f"{seeds}, of int8 files in LiteRT on the whole test set. Fractions are of the large "
-        "student's widths. Times are medians of single inferences on one thread of a host that had "
-        "other work, files in turns. Mean ± half the 95 % interval of the paired differences:"
-        f"\n\n{gains(runs)}\n\n"
+        f"{seeds}, of {files} in LiteRT on the whole test set. {widths}Times are medians of single "
+        "inferences on one thread of a host that had other work, files in turns. Mean ± half the "
+        "95 % interval of the paired differences:"
+        f"\n\n{(losses if is_recurrent else gains)(runs)}\n\n"
         f"Reproduce it with `{command}`, {results['cpu_seconds'] / 60:.0f} minutes of one CPU core."
     )
 
@@ -250,13 +321,14 @@ def page(results):
 def main(_):
     settings = {name: getattr(FLAGS, name) for name in ("task", "epochs", "images")}
     folder = runs_of(os.path.join(FLAGS.runs, FLAGS.task), settings)
-    (x, y), test = images()
+    (x, y), test = samples()
+    kind = Recurrent if FLAGS.task == "uci_har" else Runs
     train = x[: FLAGS.images], y[: FLAGS.images]
 
     def of_seed(seed):
         begin = time.process_time()
         return {
-            "results": Runs(seed, train, test).results(),
+            "results": kind(seed, train, test).results(),
             "cpu_seconds": round(time.process_time() - begin),
         }
 
@@ -264,6 +336,7 @@ def main(_):
     done = [once(path, f"seed {i}", lambda i=i: of_seed(i)) for i in range(FLAGS.seeds)]
     results = {
         "settings": settings | {"seeds": FLAGS.seeds},
+        "samples": len(train[0]),
         "runs": [seed["results"] for seed in done],
         "cpu_seconds": sum(seed["cpu_seconds"] for seed in done),
         "machine": machine(),
@@ -271,7 +344,8 @@ def main(_):
     name = RESULT[FLAGS.task]
     write(RESULTS / f"{name}.json", json.dumps(results, indent=1) + "\n")
     insert(page(results), "docs/smaller.md", name)
-    draw(name, results)
+    if kind is Runs:
+        draw(name, results)
     print(page(results))
 
 
