@@ -268,7 +268,8 @@ class Rollout:
             if not each:
                 raise ValueError(
                     f"No sequence has `prefill` tokens. Received: prefill={size}, sequences of up "
-                    f"to {int((tokens != 0).sum(-1).max())} tokens"
+                    f"to {int((tokens != 0).sum(-1).max())} tokens. Give a smaller `prefill`, or "
+                    "longer prompts."
                 )
         self.met = {
             size: {name: np.concatenate([x[name] for x in each]) for name in each[0]}

@@ -177,6 +177,9 @@ def test_a_file_of_prompts_refuses_other_inputs(tmp_path):
     tokens = keras.Input((None,), dtype="int32")
     model = keras.Model(tokens, layers.Dense(9)(layers.Embedding(9, 4)(tokens)))
     prompts = [[3, 4], [5, 0]]
+    model.layers[-1].bias.assign(np.eye(9)[END] * 99)
+    with pytest.raises(ValueError, match="prefill=5, .* up to 3 tokens. Give a smaller `prefill`"):
+        language.export(model, prompts, length=6, end=END, prefill=5)
     generator = language.export(model, prompts, length=6, end=END, prefill=1)
     path = generator.save(tmp_path)
     got = language.generate(path, prompts, length=6, end=END)
