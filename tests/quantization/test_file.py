@@ -197,7 +197,10 @@ def test_a_layer_that_stays_float(float_student, split):
     with pytest.warns(UserWarning, match="stayed float: CONV_2D at '.*pointwise"):
         made = tflite.convert(model, io="int8")
     assert operators(made.tflite)[2:6] == ["DEQUANTIZE", "CONV_2D", "QUANTIZE", "ADD"]
-    assert steps_apart(model, made.tflite, [split[1][0]]).max() <= 1
+    apart = steps_apart(model, made.tflite, [split[1][0]])
+    # What a float layer gives near the middle of two steps is rounded to either.
+    assert apart.max() <= 2
+    assert (apart > 1).mean() < 0.01
 
 
 @pytest.mark.long
