@@ -100,7 +100,7 @@ def test_checkpoints_and_early_stopping_on_a_fresh_distiller(digits, cross_entro
 SCRIPT = """
 import json, os, signal, sys
 import keras, numpy as np, tensorflow as tf
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import test_resume
 from sklearn.datasets import load_digits
 
@@ -144,7 +144,8 @@ assert in_new_process(0) == 0
 def test_a_killed_run_ends_with_the_same_weights(digits, cross_entropy, tmp_path):
     """Killed in the middle of the third epoch, and restarted."""
     script = tmp_path / "train.py"
-    script.write_text(textwrap.dedent(SCRIPT.format(tests=os.path.dirname(__file__))))
+    here = os.path.dirname(__file__)
+    script.write_text(textwrap.dedent(SCRIPT.format(tests=[here, os.path.dirname(here)])))
 
     command = [sys.executable, script, tmp_path / "interrupted"]
     done = subprocess.run(command, capture_output=True, text=True)

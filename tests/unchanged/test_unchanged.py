@@ -79,8 +79,10 @@ def test_ten_steps_give_the_recorded_weights(name, case, computed):
 
 @every_case_of("saved")
 def test_distiller_saved_by_an_earlier_version_trains_on(name, case, computed):
-    recorded, found, _ = compared(computed, name, case)
+    recorded, found, exact = compared(computed, name, case)
     assert found["before"] == recorded["before"]
     assert found["logs"] == pytest.approx(recorded["logs"], rel=1e-5, abs=1e-6)
+    # Adam magnifies another machine's rounding: it divides gradients by their size.
+    atol = 1e-6 if exact else 1e-3
     for value, expected in zip(found["values"], recorded["values"], strict=True):
-        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=atol)
