@@ -94,6 +94,7 @@ class MovingAverage(keras.callbacks.Callback):
         self.teacher = teacher
         self.decay = fraction("decay", decay)
         self._followed = 0
+        self._normalizations: list[keras.layers.Normalization] = []
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         student = getattr(self.model, "student", None)
@@ -107,6 +108,9 @@ class MovingAverage(keras.callbacks.Callback):
                 f"{shapes[1]}; the student has {shapes[0]}"
             )
         self._followed = int(self.model.optimizer.iterations)
+        # They compute with copies of their weights.
+        layers = _keras.layers_of(self.teacher)
+        self._normalizations = [x for x in layers if isinstance(x, keras.layers.Normalization)]
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if hasattr(self.model, "jax_state_sync"):
@@ -118,6 +122,5 @@ class MovingAverage(keras.callbacks.Callback):
         share = min(1 - 1 / step, self.decay)
         for mean, weight in zip(self.teacher.weights, self.model.student.weights, strict=True):
             mean.assign(share * mean + (1 - share) * weight)
-        for layer in _keras.layers_of(self.teacher):
-            if isinstance(layer, keras.layers.Normalization):
-                layer.finalize_state()  # It computes with copies of its weights.
+        for layer in self._normalizations:
+            layer.finalize_state()

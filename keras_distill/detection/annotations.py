@@ -178,9 +178,9 @@ def read_coco(
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} can't be read as JSON: {error}") from None
     try:
-        categories = dict(_by_id(content, "categories", file))
-        categories = {key: categories[key]["name"] for key in sorted(categories)}
-        entries = dict(_by_id(content, "images", file))
+        named = _by_id(content, "categories", file)
+        categories = {key: named[key]["name"] for key in sorted(named)}
+        entries = _by_id(content, "images", file)
         paths = {
             key: pathlib.Path(images, str(entry["file_name"])) for key, entry in entries.items()
         }
@@ -214,14 +214,14 @@ def read_coco(
     return Annotations(found, names, faults.files)
 
 
-def _by_id(content: Mapping, part: str, file: pathlib.Path) -> list[tuple[Any, Mapping]]:
-    """The entries of a part of the file with their `id`, each once."""
+def _by_id(content: Mapping, part: str, file: pathlib.Path) -> dict[Any, Mapping]:
+    """The entries of a part of the file by their `id`."""
     found: dict[Any, Mapping] = {}
     for entry in content[part]:
         if entry["id"] in found:
             raise ValueError(f"{file}: two {part} have the `id` {entry['id']}.")
         found[entry["id"]] = entry
-    return list(found.items())
+    return found
 
 
 def _coco_size(entry: Mapping, file: pathlib.Path) -> tuple[int, int]:

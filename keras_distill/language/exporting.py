@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -126,8 +126,11 @@ def export(
         read = {"prefill": min(prefill, length - 1), **read}
     first = {n: x[:_SEQUENCES] for n, x in others.items()}
     met = Rollout(steps, expected[:_SEQUENCES], first, list(read.values())).met
-    parts: dict[str, tuple] = {"encode": (Encoding(steps), others)} if steps.encodes else {}
-    parts |= {name: (Reading(steps), met[size]) for name, size in read.items()}
+    parts: dict[str, tuple] = {}
+    if steps.encodes:
+        parts["encode"] = Part("encode", model, steps.encode), others
+    for name, size in read.items():
+        parts[name] = Part("read", model, _reading(steps)), met[size]
     artifacts = {name: _converted(*part, quantization) for name, part in parts.items()}
     tflite = signatures.joined({name: made.tflite for name, made in artifacts.items()})
     arrays = keras.tree.map_structure(np.asarray, inputs)
@@ -187,37 +190,32 @@ def _converted(part, arrays, quantization):
     )
 
 
-class Encoding(keras.Model):
-    """What a decoder is given, from the model's other inputs.
+class Part(keras.Model):
+    """A function of inputs by name that runs a model, as a model to convert.
 
     Args:
-        steps: The model, read step by step.
+        name: Its name.
+        model: The model, whose weights it reads.
+        function: The function.
     """
 
-    def __init__(self, steps: Steps):
-        super().__init__(name="encode")
-        self.model = steps.model
-        self.steps = steps
+    def __init__(self, name: str, model: keras.Model, function: Callable):
+        super().__init__(name=name)
+        self.model = model
+        self.function = function
 
     def call(self, inputs, training=False):
-        return self.steps.encode(inputs)
+        return self.function(inputs)
 
 
-class Reading(keras.Model):
-    """The next tokens, read by a model: the logits after them, and what is kept.
+def _reading(steps):
+    """A function that reads the next tokens: the logits after them, and what is kept."""
 
-    Args:
-        steps: The model, read step by step.
-    """
+    def read(inputs):
+        kept = {kept.name: inputs[kept.name] for kept in steps.all_kept}
+        return steps.read(inputs["tokens"], inputs["position"], kept)
 
-    def __init__(self, steps: Steps):
-        super().__init__(name="read")
-        self.model = steps.model
-        self.steps = steps
-
-    def call(self, inputs, training=False):
-        kept = {kept.name: inputs[kept.name] for kept in self.steps.all_kept}
-        return self.steps.read(inputs["tokens"], inputs["position"], kept)
+    return read
 
 
 class Rollout:
@@ -244,7 +242,7 @@ class Rollout:
         sizes: Sequence[int] = (1,),
     ):
         count, length = tokens.shape
-        read = backends.compiled(Reading(steps).call, steps.model.variables)
+        read = backends.compiled(_reading(steps), steps.model.variables)
         found: dict[int, list[dict[str, np.ndarray]]] = {size: [] for size in sizes}
         kept = {x.name: np.zeros((count, *x.shape), "float32") for x in steps.all_kept}
         if steps.encodes:
