@@ -8,22 +8,11 @@ import pytest
 from keras import layers, ops
 from keras_distill.tflite import signatures
 from keras_distill.tflite.flatbuffer import File
+from positions import Positions
 
 from keras_distill import language
 
 LENGTH, START, END = 16, 1, 2
-
-
-class Positions(layers.Layer):
-    """Adds an embedding of each token's place."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.table = layers.Embedding(LENGTH, width)
-        self.supports_masking = True
-
-    def call(self, x):
-        return x + self.table(ops.arange(ops.shape(x)[1]))
 
 
 def attending(x, memory=None):
@@ -67,7 +56,7 @@ def trained(model, x, y):
 def writer(sentences):
     keras.utils.set_random_seed(0)
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    x = Positions(32)(layers.Embedding(302, 32, mask_zero=True)(tokens))
+    x = Positions(LENGTH, 32)(layers.Embedding(302, 32, mask_zero=True)(tokens))
     model = keras.Model(tokens, layers.Dense(302)(attending(x)))
     x = sentences["train", "en"]
     return trained(model, x[:, :-1], x[:, 1:])
@@ -118,7 +107,7 @@ def test_a_file_translates_as_its_model_does(kind, sentences, tmp_path):
     y = layers.Embedding(302, 32, mask_zero=True)(target)
     if kind == "attention":
         memory = layers.Add()([x, layers.MultiHeadAttention(2, 16)(x, x)])
-        y = attending(Positions(32)(y), memory)
+        y = attending(Positions(LENGTH, 32)(y), memory)
     else:
         y = layers.GRU(32, return_sequences=True)(y, initial_state=layers.GRU(32)(x))
     model = keras.Model({"source": source, "target": target}, layers.Dense(302)(y))

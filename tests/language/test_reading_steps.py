@@ -6,24 +6,13 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from positions import Positions
 from sweeps import rest_is_long
 
 from keras_distill.language import exporting, file_reader
 from keras_distill.language.steps import Steps
 
 WORDS, LENGTH, WIDTH = 20, 9, 8
-
-
-class Positions(layers.Layer):
-    """Adds an embedding of each token's place, as Keras' own examples do."""
-
-    def __init__(self, length):
-        super().__init__()
-        self.table = layers.Embedding(length, WIDTH)
-        self.supports_masking = True
-
-    def call(self, x):
-        return x + self.table(ops.arange(ops.shape(x)[1]))
 
 
 def attending(x, memory=None):
@@ -37,7 +26,7 @@ def attending(x, memory=None):
 
 def decoder():
     tokens = keras.Input((None,), dtype="int32")
-    x = Positions(LENGTH)(layers.Embedding(WORDS, WIDTH, mask_zero=True)(tokens))
+    x = Positions(LENGTH, WIDTH)(layers.Embedding(WORDS, WIDTH, mask_zero=True)(tokens))
     return keras.Model(tokens, layers.Dense(WORDS)(attending(attending(x))))
 
 
@@ -45,7 +34,7 @@ def translator():
     """Its encoder looks both ways, and its source is padded."""
     source = keras.Input((7,), dtype="int32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
-    table, places = layers.Embedding(WORDS, WIDTH, mask_zero=True), Positions(LENGTH)
+    table, places = layers.Embedding(WORDS, WIDTH, mask_zero=True), Positions(LENGTH, WIDTH)
     x = places(table(source))
     x = layers.Bidirectional(layers.GRU(WIDTH, return_sequences=True), "sum")(x)
     memory = layers.MultiHeadAttention(2, 4)(x, x)
