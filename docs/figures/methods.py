@@ -30,7 +30,8 @@ PLACES = (
     ),
     (
         4,
-        "RelationalDistance   RelationalAngle\nContrastive (across the whole dataset)",
+        "RelationalDistance   RelationalAngle\n"
+        "Contrastive (across the whole dataset)   SEED (across batches)",
         RELATIONS,
     ),
     (

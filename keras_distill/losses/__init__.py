@@ -4,6 +4,7 @@ Each module holds one idea: first the mathematics as pure functions of tensors, 
 `keras.losses.Loss` that declares its settings.
 """
 
+from keras_distill.losses.assignments import SEED
 from keras_distill.losses.attention import AttentionMap, AttentionTransfer, ValueRelation
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.chunked import Chunked
@@ -44,6 +45,7 @@ __all__ = [
     "MLKD",
     "PKD",
     "RLD",
+    "SEED",
     "AttentionMap",
     "AttentionTransfer",
     "CIRKDMemory",

@@ -10,7 +10,8 @@ from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import positive, whole_number
 from keras_distill.hyperparameters import Hyperparameter
 from keras_distill.losses.base import DistillationLoss
-from keras_distill.losses.numerics import kl_divergence, scalar, unit, very_negative
+from keras_distill.losses.memories import log_shares, pushed
+from keras_distill.losses.numerics import kl_divergence, unit
 from keras_distill.losses.positions import check_positions, sample_means
 from keras_distill.losses.standardized import counted_of
 
@@ -31,18 +32,7 @@ def to_memory(
         One value for each position, shape `(batch, positions)`.
     """
     rows = ops.reshape(memory, (-1, memory.shape[-1]))
-    empty = ops.logical_not(ops.any(rows != 0, axis=-1))
-    log_p, log_q = (
-        ops.log_softmax(
-            ops.where(
-                empty,
-                very_negative(x.dtype),
-                ops.matmul(x, ops.transpose(rows)) / scalar(temperature, x.dtype),
-            ),
-            axis=-1,
-        )
-        for x in (y_true, y_pred)
-    )
+    log_p, log_q = (log_shares(x, rows, temperature) for x in (y_true, y_pred))
     return kl_divergence(log_p, log_q)
 
 
@@ -207,7 +197,7 @@ class PixelMemory(keras.layers.Layer):
             (self.region_memory, unit(sums, axis=-1)[:, :, None]),
         ):
             new = ops.transpose(new, (1, 0, 2, 3))  # Class, image, row, channel.
-            memory.assign(_pushed(memory, ops.reshape(new, (self.classes, -1, new.shape[-1]))))
+            memory.assign(pushed(memory, ops.reshape(new, (self.classes, -1, new.shape[-1]))))
 
     def _some(self, teacher, of_class):
         """Pixels of each class, at random; shape `(batch, classes, drawn, channels)`."""
@@ -220,12 +210,3 @@ class PixelMemory(keras.layers.Layer):
         index = ops.reshape(index, (-1, self.classes * drawn, 1))
         rows = ops.take_along_axis(after_all, index, axis=1)
         return ops.reshape(rows, (-1, self.classes, drawn, teacher.shape[-1]))
-
-
-def _pushed(memory, new):
-    """A memory after new rows, shape `(classes, rows, channels)`, those of zeros left out."""
-    rows = ops.concatenate([new, memory], axis=1)
-    empty = ops.logical_not(ops.any(rows != 0, axis=-1))
-    count = ops.shape(rows)[1]
-    order = ops.argsort(ops.cast(empty, "int32") * count + ops.arange(count), axis=1)
-    return ops.take_along_axis(rows, order[:, : memory.shape[1], None], axis=1)

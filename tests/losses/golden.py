@@ -410,3 +410,15 @@ def cross_kd(t, s, state, compares="classes"):
         for i in np.ndindex(apart.shape):
             apart[i] = scores[i] * (1 - giou(box(theirs[i]), box(ours[i])))
     return apart.sum(1) / scores.sum(1)
+
+
+def seed(t, s, state, teacher_temperature=0.01, temperature=0.2):
+    """Sample by sample: to the rows of the queue and to the teacher's own."""
+    t, s = (unit(x.reshape(len(x), -1)) for x in (t, s))
+    queue = np.float64(state.rows.numpy())
+    values = np.zeros(len(s))
+    for i in range(len(s)):
+        rows = np.stack([t[i], *queue[queue.any(1)]])
+        log_q = log_softmax(rows @ s[i] / temperature)
+        values[i] = -np.exp(log_softmax(rows @ t[i] / teacher_temperature)) @ log_q
+    return values

@@ -424,6 +424,13 @@ def remembered(state, rng):
     state.is_started.assign(1.0)
 
 
+def queued(state, rng):
+    """A queue that is filled in part."""
+    rows = rng.standard_normal(state.rows.shape)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    state.rows.assign(rows * (np.arange(len(rows)) < 4)[:, None])
+
+
 RELATIONS = [
     *(
         Case(
@@ -453,6 +460,17 @@ RELATIONS = [
         labels=lambda rng: rng.permutation(9)[:5],
         prepare=remembered,
         zero_at_equality=None,
+    ),
+    *(
+        Case(
+            f"seed-{what}",
+            partial(losses.SEED, size=6, teacher_temperature=0.3),
+            partial(golden.seed, teacher_temperature=0.3),
+            student=student,
+            prepare=queued,
+            zero_at_equality=None,
+        )
+        for what, student in (("vectors", (5, 4)), ("pixels", (3, 2, 2, 2)))
     ),
 ]
 

@@ -247,6 +247,7 @@ CASES = {
     "similarity_preserving": maps(losses.SimilarityPreserving),
     "contrastive-all": contrastive(40),
     "contrastive-drawn": contrastive(7),
+    "seed": maps(lambda: losses.SEED(40), "embedding", "embedding", adapter="auto"),
     "preset-attention_transfer": preset(
         "attention_transfer", both_convolutional, ["stage1", ("stage1", "stage2")]
     ),
