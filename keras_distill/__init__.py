@@ -26,6 +26,7 @@ _LAZY = (
     "data",
     "detection",
     "evaluation",
+    "generators",
     "language",
     "legacy",
     "pruning",

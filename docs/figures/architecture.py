@@ -81,6 +81,7 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "tuning": (1, "Search, ablation, folds", ("tuning",)),
     "evaluation": (1, "Compares candidates on data", ("evaluation",)),
     "language": (0, "Text that models write", ("language",)),
+    "generators": (2, "Images that models draw", ("generators",)),
     "legacy": (3, "Keras 2 and its toolkit", ("legacy",)),
     "distiller": (
         1,

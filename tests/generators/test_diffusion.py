@@ -1,0 +1,132 @@
+"""Diffusion in fewer steps, against the paper's equations in float64."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_distill
+from keras_distill.generators import ddim_step, noised, sampler, two_steps
+
+
+def denoiser(width=8, shape=(4, 4, 1)):
+    mixed, times = keras.Input(shape), keras.Input((1,))
+    x = layers.Conv2D(width, 3, padding="same")(mixed)
+    x = layers.Activation("tanh")(x + ops.reshape(layers.Dense(width)(times), (-1, 1, 1, width)))
+    return keras.Model([mixed, times], layers.Conv2D(shape[-1], 3, padding="same")(x))
+
+
+def velocity_of(model, z, t):
+    """What a model gives, as float64."""
+    inputs = [z.astype("float32"), np.full((len(z), 1), t, "float32")]
+    return ops.convert_to_numpy(model(inputs)).astype("float64")
+
+
+def alpha(t):
+    return np.cos(np.pi * t / 2)
+
+
+def sigma(t):
+    return np.sin(np.pi * t / 2)
+
+
+def papers_ddim(model, z, t, s):
+    """Equation 8 of arXiv:2202.00512, with the image that a velocity stands for (appendix D)."""
+    image = alpha(t) * z - sigma(t) * velocity_of(model, z, t)
+    return alpha(s) * image + sigma(s) / sigma(t) * (z - alpha(t) * image)
+
+
+def test_noised_is_the_papers_mixture(rng):
+    x, noise = rng.normal(size=(2, 3, 4, 4, 1))
+    t = np.array([[0.0], [0.3], [1.0]])
+    mixed, velocity = (ops.convert_to_numpy(v) for v in noised(x, noise, t))
+    a, s = alpha(t)[..., None, None], sigma(t)[..., None, None]
+    np.testing.assert_allclose(mixed, a * x + s * noise, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(velocity, a * noise - s * x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(a * mixed - s * velocity, x, atol=1e-5)
+
+
+def test_one_step_is_equation_8(rng):
+    model = denoiser()
+    z = rng.normal(size=(3, 4, 4, 1))
+    for t, s in ((1.0, 0.75), (0.5, 0.25), (0.25, 0.0)):
+        times = [np.full((3, 1), x, "float32") for x in (t, s)]
+        step = ddim_step(z.astype("float32"), velocity_of(model, z, t).astype("float32"), *times)
+        np.testing.assert_allclose(step, papers_ddim(model, z, t, s), atol=2e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_target_is_that_of_algorithm_2(steps, rng):
+    model = denoiser()
+    teacher = two_steps(model, steps)
+    z = rng.normal(size=(3, 4, 4, 1))
+    for i in range(1, steps + 1):
+        t, middle, end = i / steps, (i - 0.5) / steps, (i - 1) / steps
+        reached = papers_ddim(model, papers_ddim(model, z, t, middle), middle, end)
+        ratio = sigma(end) / sigma(t)
+        image = (reached - ratio * z) / (alpha(end) - ratio * alpha(t))
+        velocity = (alpha(t) * z - image) / sigma(t)
+        np.testing.assert_allclose(velocity_of(teacher, z, t), velocity, rtol=1e-4, atol=2e-5)
+        # A student that gives it is, after one step, where the denoiser is after two.
+        np.testing.assert_allclose(papers_ddim(teacher, z, t, end), reached, rtol=1e-4, atol=2e-5)
+
+
+def test_sampler_takes_all_steps(rng):
+    model = denoiser()
+    z = rng.normal(size=(2, 4, 4, 1))
+    drawn = ops.convert_to_numpy(sampler(model, 4)(z.astype("float32")))
+    for t in (1.0, 0.75, 0.5, 0.25):
+        z = papers_ddim(model, z, t, t - 0.25)
+    np.testing.assert_allclose(drawn, z, rtol=1e-4, atol=2e-5)
+
+
+def test_sampler_of_a_perfect_denoiser_draws_the_image(rng):
+    """Where all images are one, the velocity is known."""
+    image = rng.normal(size=(4, 4, 1)).astype("float32")
+    mixed, times = keras.Input((4, 4, 1)), keras.Input((1,))
+    angles = ops.reshape(times, (-1, 1, 1, 1)) * (np.pi / 2)
+    noise = (mixed - ops.cos(angles) * image) / ops.sin(angles)
+    perfect = keras.Model([mixed, times], ops.cos(angles) * noise - ops.sin(angles) * image)
+    drawn = sampler(perfect, 3)(rng.normal(size=(5, 4, 4, 1)).astype("float32"))
+    np.testing.assert_allclose(drawn, np.broadcast_to(image, (5, 4, 4, 1)), atol=1e-5)
+
+
+def test_student_learns_two_steps_in_one(rng, tmp_path):
+    """Through `Distiller`: trained, saved, loaded, and as a file that draws what Keras draws."""
+    model = denoiser()
+    student = keras.models.clone_model(model)
+    student.set_weights(model.get_weights())
+    steps = 2
+    distiller = keras_distill.Distiller(
+        student, two_steps(model, steps), keras.losses.MeanSquaredError(), alpha=0.0
+    )
+    distiller.compile(keras.optimizers.Adam(1e-2))
+    before = model.get_weights()
+    z = rng.normal(size=(256, 4, 4, 1)).astype("float32")
+    t = rng.integers(1, steps + 1, (256, 1)).astype("float32") / steps
+    history = distiller.fit([z, t], epochs=15, batch_size=32, verbose=0).history
+    assert history["mean_squared_error"][-1] < 0.2 * history["mean_squared_error"][0]
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+    draw = sampler(student, steps)
+    noise = rng.normal(size=(64, 4, 4, 1)).astype("float32")
+    drawn = draw.predict(noise, verbose=0)
+    slow = sampler(model, 2 * steps).predict(noise, verbose=0)
+    undistilled = sampler(model, steps).predict(noise, verbose=0)
+    assert np.square(drawn - slow).mean() < 0.5 * np.square(undistilled - slow).mean()
+
+    draw.save(tmp_path / "draw.keras")
+    loaded = keras.saving.load_model(tmp_path / "draw.keras")
+    np.testing.assert_allclose(loaded.predict(noise, verbose=0), drawn, atol=1e-6)
+    artifact = keras_distill.tflite.convert(draw)
+    np.testing.assert_allclose(artifact.predict(noise), drawn, atol=1e-5)
+
+
+def test_other_models_are_refused():
+    one = keras.Sequential([keras.Input((4,)), layers.Dense(4)])
+    for make in (two_steps, sampler):
+        with pytest.raises(ValueError, match="must be a model of two inputs"):
+            make(one, 2)
+        with pytest.raises(ValueError, match="`steps` must be a whole number of at least 1"):
+            make(denoiser(), 0)
