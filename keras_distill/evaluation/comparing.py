@@ -11,6 +11,7 @@ from keras_distill.evaluation import (
     candidate_rows,
     detection_scoring,
     disagreements,
+    embeddings,
     gains,
     scoring,
     stream_scoring,
@@ -41,6 +42,7 @@ def compare(
     decision: Decision | Mapping[str, Decision] | None = None,
     step: float | None = None,
     decode: Callable | Mapping[str, Callable] | None = None,
+    labeled: Any = None,
 ) -> Comparison:
     """Runs candidates on the same held-out data and puts them side by side.
 
@@ -59,7 +61,8 @@ def compare(
             or a relevance for each candidate. For `task="detection"`, images and the boxes on them,
             as `keras_distill.detection.dataset(...).batch(...)` gives them. For `task="stream"`,
             recordings and the `Event`s of each, or recordings and a label for each step (voice
-            activity), of shape `(recordings, steps)`.
+            activity), of shape `(recordings, steps)`. For `task="embedding"`, outputs are vectors,
+            of any size, and labels classes.
         teacher: Name of the candidate to which the others are compared. If there is none of
             this name, agreement and divergence are left out.
         baseline: Name of the candidate trained on the labels alone, from which the recovered gap
@@ -67,8 +70,8 @@ def compare(
             mean average precision, the mean IoU, nDCG or R². Left out where there is none of this
             name.
         task: `"classification"`, `"multilabel"` (several labels at once), `"segmentation"`,
-            `"regression"`, `"ranking"`, `"detection"` or `"stream"`. Defaults to `None`: inferred
-            from labels and outputs, but for the last three.
+            `"regression"`, `"ranking"`, `"detection"`, `"stream"` or `"embedding"`. Defaults to
+            `None`: inferred from labels and outputs, but for the last four.
         from_logits: Whether the outputs of classifiers are logits. Defaults to `None`: they are
             unless they look like probabilities, decided for each candidate.
         missing_label: Label that stands for "not known", for example `-1` or `255`. Such samples,
@@ -86,6 +89,9 @@ def compare(
         decode: For `task="detection"`, function from a candidate's outputs to
             `keras_distill.detection.Detections`, such as `Head.detections`: one for all candidates,
             or a dict of one for each. `None`: they are detections.
+        labeled: For `task="embedding"`, labeled samples that aren't in `data`, in its form. On
+            their vectors a linear probe is trained, of which accuracy and all decisions are, and
+            among them are the nearest neighbors that vote.
 
     Returns:
         A `Comparison`.
@@ -104,7 +110,7 @@ def compare(
     >>> print(result)
     """
     _check_candidates(candidates, teacher=teacher, baseline=baseline)
-    _check_task(task, decision=decision, step=step, decode=decode)
+    _check_task(task, decision=decision, step=step, decode=decode, labeled=labeled)
     whole_number("resamples", resamples, 0)
     whole_number("latency_runs", latency_runs, 0)
     if latency_runs:
@@ -142,6 +148,18 @@ def compare(
         return _of_samples(runs, x, scored, names, 0, latency_runs)
     x, y = samples.labeled(data)
     tasks.check_labels(y)
+    if task == "embedding":
+        _check_unused(task, missing_label=missing_label, from_logits=from_logits)
+        scored = embeddings.score(
+            runs,
+            x,
+            y,
+            labeled,
+            teacher=names.teacher,
+            class_names=class_names,
+            batch_size=batch_size,
+        )
+        return _of_samples(runs, x, scored, names, resamples, latency_runs)
     scored = scoring.score(
         runs,
         x,
@@ -255,6 +273,7 @@ _UNUSED = {
     "stream": "Streams are counted event by event or step by step.",
     "detection": 'Boxes that don\'t count are `"ignored"` in `data`, `decode` knows what outputs '
     "are, and mAP has no bootstrap interval.",
+    "embedding": "Outputs are vectors; leave samples without a label out of `data`.",
 }
 
 
@@ -289,8 +308,8 @@ def _check_candidates(candidates: Any, **names: Any) -> None:
             )
 
 
-def _check_task(task: Any, decision: Any, step: Any, decode: Any) -> None:
-    known = (*tasks.TASKS, "detection", "stream")
+def _check_task(task: Any, decision: Any, step: Any, decode: Any, labeled: Any) -> None:
+    known = (*tasks.TASKS, "detection", "stream", "embedding")
     if task not in (None, *known):
         raise ValueError(f"`task` must be one of {known} or None. Received: task={task!r}")
     if task != "stream" and (decision is not None or step is not None):
@@ -300,3 +319,8 @@ def _check_task(task: Any, decision: Any, step: Any, decode: Any) -> None:
         )
     if task != "detection" and decode is not None:
         raise ValueError(f'`decode` is for `task="detection"`. Received: task={task!r}')
+    if (task == "embedding") != (labeled is not None):
+        raise ValueError(
+            '`task="embedding"` needs `labeled`, samples with labels for a probe, and no other '
+            f"task does. Received: task={task!r}, labeled={labeled!r:.60}"
+        )

@@ -17,8 +17,8 @@ class ComparisonDict(TypedDict):
 
     Attributes:
         task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"ranking"`,
-            `"detection"`, `"stream"` (events in recordings) or `"frames"` (a label for each step of
-            a recording).
+            `"detection"`, `"stream"` (events in recordings), `"frames"` (a label for each step of
+            a recording) or `"embedding"`.
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.
@@ -58,8 +58,8 @@ class Comparison:
             `"run_values"` of each metric and `"run_intervals"` (95 %, Student's t).
         notes: Sentences that a reader of the table must know.
         task: `"classification"`, `"multilabel"`, `"segmentation"`, `"regression"`, `"ranking"`,
-            `"detection"`, `"stream"` (events in recordings) or `"frames"` (a label for each step of
-            a recording).
+            `"detection"`, `"stream"` (events in recordings), `"frames"` (a label for each step of
+            a recording) or `"embedding"`.
         samples: Number of samples.
         teacher: Name of the candidate that the others are compared with, or `None`.
         class_names: Names of the classes, or `None`.

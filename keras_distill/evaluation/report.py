@@ -189,7 +189,7 @@ def _page(comparison: Any, facts: dict[str, Any]) -> str:
     lines = [f"# {facts['title']}", "", f"{comparison.samples:,} test samples.", ""]
     lines += [comparison.markdown()]
     for name, worst in comparison.disagreements.items():
-        if comparison.task not in ("classification", "multilabel") or not worst:
+        if comparison.task not in ("classification", "multilabel", "embedding") or not worst:
             continue
         lines += [f"## Where {name} and the teacher disagree most", ""]
         rows = [

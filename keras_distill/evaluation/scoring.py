@@ -22,7 +22,7 @@ class Scored:
     """The scores of all candidates.
 
     Attributes:
-        task: One of `tasks.TASKS`, or `"detection"`.
+        task: One of `tasks.TASKS`, `"detection"` or `"embedding"`.
         labels: Labels in the form in which they were compared, one entry for each sample.
         scores: For each candidate, the `metrics.Scores` of its runs.
         notes: Sentences about the labels that a reader must know.

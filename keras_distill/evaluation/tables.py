@@ -24,8 +24,9 @@ class Row(TypedDict, total=False):
     Attributes:
         name: Name of the candidate.
         runs: Number of its runs. Metrics are means over them.
-        accuracy: From 0 to 1, as are the following nine.
+        accuracy: From 0 to 1, as are the following ten. Of vectors, that of a linear probe.
         top_5_accuracy: Only for more than 5 classes.
+        knn: Only for vectors. Accuracy of the nearest labeled samples' vote.
         mean_average_precision: Only for several labels at once, as are the following two. Mean of
             the labels' average precision.
         binary_accuracy: Share of the labels of all samples that are right.
@@ -75,6 +76,7 @@ class Row(TypedDict, total=False):
     runs: int
     accuracy: float
     top_5_accuracy: float
+    knn: float
     mean_average_precision: float
     binary_accuracy: float
     subset_accuracy: float
@@ -136,6 +138,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "runs": ("runs", _count),
     "accuracy": ("accuracy", _share),
     "top_5_accuracy": ("top-5 accuracy", _share),
+    "knn": ("k-NN accuracy", _share),
     "mean_average_precision": ("mean avg. precision", _share),
     "binary_accuracy": ("accuracy per label", _share),
     "subset_accuracy": ("subset accuracy", _share),

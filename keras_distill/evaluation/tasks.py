@@ -19,6 +19,7 @@ MAIN_METRICS = {
     "detection": "map",
     "stream": "miss_rate",
     "frames": "auc",
+    "embedding": "accuracy",
 }
 
 

@@ -1,0 +1,107 @@
+"""Vectors of backbones: a probe and neighbors against scikit-learn's and counts by hand."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from keras_distill import tflite
+from keras_distill.evaluation import compare, embeddings
+
+
+def backbone(model):
+    """The hidden layer of a classifier."""
+    return keras.Model(model.inputs, model.layers[-2].output)
+
+
+def test_nearest_neighbors_vote_by_cosine_similarity(rng):
+    known, new = rng.normal(size=(40, 5)), rng.normal(size=(30, 5))
+    labels = rng.integers(0, 3, 40)
+    want = []
+    for vector in new:
+        cosine = known @ vector / np.linalg.norm(known, axis=1) / np.linalg.norm(vector)
+        votes = np.zeros(3)
+        for i in np.argsort(-cosine)[:10]:
+            votes[labels[i]] += np.exp(cosine[i] / 0.07)
+        want.append(votes.argmax())
+    np.testing.assert_array_equal(embeddings.nearest(known, labels, new), want)
+
+
+def test_probe_is_logistic_regression_whatever_the_scale(rng):
+    known, new = rng.normal(size=(60, 4)), rng.normal(size=(20, 4))
+    labels = (known[:, 0] > 0) + 2 * (known[:, 1] > 0.5)
+    found = embeddings.probe(1000 * known + 7, labels, 1000 * new + 7)
+    mean, deviation = known.mean(0), known.std(0)
+    model = LogisticRegression(max_iter=1000).fit((known - mean) / deviation, labels)
+    want = model.predict_log_proba((new - mean) / deviation)
+    np.testing.assert_allclose(found, want, atol=1e-3)
+
+
+def test_backbones_of_different_widths_and_a_file(candidates, digits, tmp_path):
+    x, y = digits
+    teacher, student = backbone(candidates["teacher"]), backbone(candidates["distilled"])
+    file = tflite.convert(student, "micro", "int8", calibration=x[:200])
+    compared = {
+        "teacher": teacher,
+        "student on labels": [backbone(each) for each in candidates["student on labels"]],
+        "distilled": student,
+        "int8": file,
+    }
+    labeled, held_out = (x[:100], y[:100]), (x[1200:], y[1200:])
+    result = compare(compared, held_out, task="embedding", labeled=labeled, resamples=200)
+    rows = {row["name"]: row for row in result.rows}
+    vectors = [file.predict(part) for part in (labeled[0], held_out[0])]
+    right = embeddings.nearest(vectors[0], labeled[1], vectors[1]) == held_out[1]
+    assert rows["int8"]["knn"] == pytest.approx(right.mean())
+    low, high = rows["int8"]["intervals"]["knn"]
+    assert low < right.mean() < high
+    log_p = embeddings.probe(vectors[0], labeled[1], vectors[1])
+    assert rows["int8"]["accuracy"] == pytest.approx((log_p.argmax(1) == held_out[1]).mean())
+    assert rows["teacher"]["accuracy"] > 0.8
+    assert rows["teacher"]["agreement"] == 1
+    assert rows["student on labels"]["runs"] == 2
+    assert rows["student on labels"]["accuracy"] < rows["distilled"]["accuracy"]
+    assert 0.9 < rows["int8"]["gap_recovered"] / rows["distilled"]["gap_recovered"] < 1.1
+    assert "k-NN accuracy" in str(result)
+    assert "100 labeled samples" in result.notes[0]
+    folder = result.report(tmp_path / "report")
+    assert "## Where int8 and the teacher disagree most" in (folder / "report.md").read_text()
+    # One-hot labels are the same.
+    once = compare(
+        {"file": file},
+        (held_out[0], np.eye(10)[held_out[1]]),
+        task="embedding",
+        labeled=(labeled[0], np.eye(10)[labeled[1]]),
+    )
+    assert once.rows[0]["knn"] == rows["int8"]["knn"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "embedding"}, "needs `labeled`"),
+        ({"labeled": (np.ones((2, 3)), [0, 1])}, "no other task does"),
+        ({"task": "embedding", "labeled": (np.ones((2, 3)), [0, 1])}, "There are none of .2."),
+        (
+            {"task": "embedding", "labeled": (np.ones((2, 3)), [2, 2])},
+            "two classes or more",
+        ),
+        (
+            {"task": "embedding", "labeled": (np.ones((3, 3)), [0.5, 1, 2])},
+            "one class for each sample",
+        ),
+        (
+            {"task": "embedding", "labeled": (np.ones((3, 3)), [0, 1, 2]), "from_logits": True},
+            "not for task=.embedding.. Outputs are vectors",
+        ),
+        (
+            {"task": "embedding", "labeled": (np.ones((3, 3)), [0, 1, 2]), "class_names": "ab"},
+            "must name 3 classes. Received: 2",
+        ),
+        ({"task": "embedding", "labeled": (np.ones((3, 4)), [0, 1, 2])}, "inputs of `labeled`"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=message):
+        compare({"model": model}, (np.ones((3, 3)), np.array([2, 2, 2])), **arguments)
