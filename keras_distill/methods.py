@@ -1,17 +1,17 @@
-"""Published methods that compare several places, as lists of `Match`es for a `Distiller`."""
+"""Published methods that look at several places, for a `Distiller`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
 
-from keras_distill import taps
+from keras_distill import _keras, adapters, taps
 from keras_distill.losses.attention import AttentionMap, AttentionTransfer, ValueRelation
 from keras_distill.losses.relations import RelationalAngle, RelationalDistance
 from keras_distill.losses.review import Review
 from keras_distill.match import Match
 
-__all__ = ["attention_transfer", "minilm", "relational", "review"]
+__all__ = ["attention_transfer", "layer_wise", "minilm", "relational", "review"]
 
 #: The path of a layer, or the layer itself.
 Place: TypeAlias = str | keras.layers.Layer
@@ -186,6 +186,98 @@ def minilm(
             ),
         ]
     return matches
+
+
+def layer_wise(
+    student: keras.Model,
+    teacher: keras.Model,
+    layers: Sequence[Place | tuple[Place, Place]],
+) -> Iterator[keras.Model]:
+    """Models in which one block after the other of the teacher gives way to one of the student.
+
+    The first is the student up to its first place, then the teacher from its own on; each next one
+    has one more block of the student. Between the two stands an adapter, built from the shapes. Of
+    each model only the newest block of the student and the adapter are trained: earlier blocks
+    stay as they have become, later ones are a copy of the teacher's. After the last, all of the
+    student may be trained as it was before, and begins where its blocks already work in the
+    teacher's company.
+
+    Source: Wang et al., "Progressive Blockwise Knowledge Distillation for Neural Network
+    Acceleration" (IJCAI 2018), whose blocks keep the teacher's shapes.
+
+    Args:
+        student: The student, a functional `keras.Model`, on the teacher's inputs.
+        teacher: The teacher, likewise. It isn't changed.
+        layers: List of places where the models may be cut, from shallow to deep, as in
+            `attention_transfer`: nothing else may connect what comes before and after.
+
+    Yields:
+        A `keras.Model` for each place, to be trained before the next is taken.
+
+    Raises:
+        ValueError: If a layer doesn't exist, or a model can't be cut there.
+
+    Example:
+
+    ```python
+    for mixed in keras_distill.methods.layer_wise(student, teacher, ["stage1", "stage2"]):
+        distiller = keras_distill.Distiller(mixed, teacher, alpha=0.0)
+        distiller.compile("adam")
+        distiller.fit(x, epochs=5)
+    ```
+    """
+    pairs = [
+        (_found(student, ours, "student"), _found(teacher, theirs, "teacher"))
+        for ours, theirs in _pairs(student, teacher, layers)
+    ]
+    # Setting an outer layer's sets all inner ones', which therefore come later.
+    were_trainable = [(layer, layer.trainable) for layer in _keras.layers_of(student)]
+    try:
+        done: list[keras.layers.Layer] = []
+        for ours, theirs in pairs:
+            for layer in done:
+                layer.trainable = False
+            block = keras.Model(student.inputs, ours.output)
+            rest = _copy_after(teacher, theirs)
+            x = ours.output
+            for layer in _adapting(ours, theirs):
+                x = layer(x)
+            yield keras.Model(student.inputs, rest(x), name=f"{student.name}_{ours.name}")
+            done = block.layers
+    finally:
+        for layer, trainable in were_trainable:
+            layer.trainable = trainable
+
+
+def _copy_after(teacher, place):
+    """A frozen copy of what a teacher computes from the output of one of its layers."""
+    try:
+        rest = keras.Model(place.output, teacher.output)
+    except ValueError as error:
+        raise ValueError(f"The teacher can't be cut after {place.name!r}: {error}") from error
+    copy = keras.models.clone_model(rest)
+    copy.set_weights(rest.get_weights())
+    copy.trainable = False
+    return copy
+
+
+def _adapting(ours, theirs):
+    """Layers that turn what a place of the student returns into the shape of the teacher's."""
+    shapes = ours.output.shape, theirs.output.shape
+    if shapes[0][1:] == shapes[1][1:]:
+        return []
+    layers = adapters.adapting_layers(*shapes, dtype=None)
+    if layers is None:
+        raise ValueError(
+            f"The student's {ours.name!r} gives shape {shapes[0]}, the teacher's {theirs.name!r} "
+            f"shape {shapes[1]}: no adapter turns one into the other. Name other places."
+        )
+    return layers
+
+
+def _found(model, place, role):
+    """The layer at a place."""
+    return taps.find_layer(model, place, role) if isinstance(place, str) else place
 
 
 def _pairs(student, teacher, layers):

@@ -8,6 +8,7 @@ from keras_distill.losses.assignments import SEED
 from keras_distill.losses.attention import AttentionMap, AttentionTransfer, ValueRelation
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.chunked import Chunked
+from keras_distill.losses.confidence import Confident
 from keras_distill.losses.contrastive import Contrastive
 from keras_distill.losses.correlation import DIST
 from keras_distill.losses.cross_head import CrossKD
@@ -51,6 +52,7 @@ __all__ = [
     "CIRKDMemory",
     "ChannelWise",
     "Chunked",
+    "Confident",
     "Contrastive",
     "CrossKD",
     "DistillationLoss",

@@ -168,7 +168,7 @@ class Chunked(DistillationLoss):
         dtype: Any = None,
     ):
         self.loss = SoftTargets(temperature=1.0) if loss is None else loss
-        _check_loss(self.loss)
+        check_pointwise(self.loss, "Chunked")
         super().__init__(name=name or self.loss.name, reduction=reduction, dtype=dtype)
         self.positions = whole_number("positions", positions, 1)
         self.label_weight = fraction("label_weight", label_weight)
@@ -228,10 +228,16 @@ class Chunked(DistillationLoss):
         }
 
 
-def _check_loss(loss):
+def check_pointwise(loss: Any, wrapper: str) -> None:
+    """Raises unless a loss compares the logits of each position by itself, and stays as it is.
+
+    Args:
+        loss: The loss.
+        wrapper: Name of the class that takes it, for messages.
+    """
     if not isinstance(loss, DistillationLoss):
         raise TypeError(
-            "`Chunked` takes a loss on logits, such as `keras_distill.losses.SoftTargets()`. "
+            f"`{wrapper}` takes a loss on logits, such as `keras_distill.losses.SoftTargets()`. "
             f"Received: loss={loss!r}"
         )
     if (
@@ -242,7 +248,7 @@ def _check_loss(loss):
         or isinstance(loss, Chunked)
     ):
         raise ValueError(
-            "`Chunked` takes a loss that compares the logits of each position by itself and has "
+            f"`{wrapper}` takes a loss that compares the logits of each position by itself and has "
             "no weights of its own: `SoftTargets`, `SkewedKL`, `JensenShannon`, `LogitMSE`, `DKD` "
             f"or `RLD`. Received: loss={loss!r}"
         )
@@ -250,7 +256,7 @@ def _check_loss(loss):
         value = loss.__dict__[name]
         if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(
-                f"The hyperparameters of the loss in `Chunked` stay as they are: give `{name}` a "
+                f"The hyperparameters of the loss in `{wrapper}` stay as they are: give `{name}` a "
                 f"number. Received: {name}={value!r}"
             )
 

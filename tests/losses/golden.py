@@ -422,3 +422,8 @@ def seed(t, s, state, teacher_temperature=0.01, temperature=0.2):
         log_q = log_softmax(rows @ s[i] / temperature)
         values[i] = -np.exp(log_softmax(rows @ t[i] / teacher_temperature)) @ log_q
     return values
+
+
+def confident(t, s, threshold):
+    sure = np.exp(log_softmax(t)).max(-1) >= threshold
+    return sure * kl(log_softmax(t), log_softmax(s))

@@ -207,6 +207,12 @@ def softmax_cases():
 RESPONSE = [
     *softmax_cases(),
     Case(
+        "confident",
+        partial(losses.Confident, threshold=0.7),
+        partial(golden.confident, threshold=0.7),
+        student=(5, 4),
+    ),
+    Case(
         "soft_targets-multi_label",
         partial(losses.SoftTargets, temperature=3.0, activation="sigmoid"),
         partial(golden.soft_targets_sigmoid, temperature=3.0),

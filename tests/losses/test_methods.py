@@ -104,3 +104,53 @@ def test_a_layer_that_does_not_exist_is_named():
         methods.review(student, teacher, layers=[teacher.get_layer("stage1")])
     with pytest.raises(ValueError, match="`layers` must be a list"):
         methods.review(student, teacher, layers="stage1")
+
+
+def test_layer_wise_puts_the_students_blocks_in_one_after_the_other(digits):
+    """What each model computes and trains; in the end the student is trainable as before."""
+    images = digits[0][:16]
+    student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
+    student.get_layer("embedding").trainable = False
+    first, second = (f"stage{i}" for i in (1, 2))
+    before = {w.path: w.numpy() for w in student.weights}
+    theirs = teacher.get_weights()
+    seen = []
+    for mixed in methods.layer_wise(student, teacher, [first, (second, second)]):
+        seen.append(mixed.name)
+        trained = {w.path for w in mixed.trainable_weights}
+        newest = {w.path for w in student.get_layer(mixed.name.removeprefix("student_")).weights}
+        assert trained - newest == {w.path for w in mixed.get_layer("project").weights}
+        assert newest <= trained
+        features = keras.Model(
+            student.input, student.get_layer(mixed.name.removeprefix("student_")).output
+        )(images)
+        x = mixed.get_layer("project")(features)
+        for layer in teacher.layers[2 if mixed.name.endswith("1") else 3 :]:
+            x = layer(x)
+        np.testing.assert_allclose(mixed(images), x, rtol=1e-5, atol=1e-6)
+        distiller = keras_distill.Distiller(mixed, teacher, losses.LogitMSE(), alpha=0.0)
+        distiller.compile("adam")
+        distiller.fit(images, epochs=2, verbose=0)
+        moved = {w.path for w in student.weights if (w.numpy() != before[w.path]).any()}
+        assert moved == newest
+        before = {w.path: w.numpy() for w in student.weights}
+    assert seen == ["student_stage1", "student_stage2"]
+    for was, now in zip(theirs, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+    assert all(layer.trainable for layer in teacher.layers)
+    trainable = {layer.name: layer.trainable for layer in student.layers}
+    assert not trainable.pop("embedding")
+    assert all(trainable.values())
+
+
+def test_layer_wise_says_where_models_cannot_be_cut():
+    student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
+    with pytest.raises(ValueError, match="no adapter turns one into the other"):
+        next(methods.layer_wise(student, teacher, [("embedding", "stage2")]))
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(5, 3, padding="same", name="stage1")(inputs)
+    x = keras.layers.Conv2D(5, 3, padding="same", name="stage2")(x) + inputs
+    around = keras.Model(inputs, x)
+    with pytest.raises(ValueError, match="can't be cut after 'stage1'"):
+        next(methods.layer_wise(student, around, ["stage1"]))
+    assert all(layer.trainable for layer in student.layers)

@@ -234,6 +234,7 @@ CASES = {
     "dist": outputs(losses.DIST),
     "jensen_shannon": outputs(losses.JensenShannon),
     "logit_mse": outputs(losses.LogitMSE),
+    "confident": outputs(lambda: losses.Confident(threshold=0.3)),
     "teacher_bounded_regression": made(regression),
     "keras_loss": outputs(keras.losses.MeanSquaredError, alpha=0.5),
     "function": outputs(lambda: lambda t, s: keras.ops.mean(keras.ops.abs(t - s), axis=-1)),
