@@ -47,6 +47,7 @@ SETTINGS = {
     "teacher_images": 20_000,
     "teacher_epochs": 6,
 }
+EACH_STAGE = 4  # Of the epochs, those that each stage spends in the teacher's place first.
 STAGES = ["stage1", "stage2", "stage3"]
 STEPS = SETTINGS["epochs"] * -(-SETTINGS["labeled_images"] // SETTINGS["batch_size"])
 
@@ -57,6 +58,17 @@ STEPS = SETTINGS["epochs"] * -(-SETTINGS["labeled_images"] // SETTINGS["batch_si
 def soft_targets(student, teacher):
     """T = 4; 0.1 : 0.9"""
     return [Match(losses.SoftTargets(4.0), weight=9)]
+
+
+def curriculum(student, teacher):
+    """T = 4, sure ones first: threshold from 0.9 to 0 in half the steps; 0.1 : 0.9"""
+    falling = keras.optimizers.schedules.PolynomialDecay(0.9, STEPS // 2, 0.0)
+    return [Match(losses.Confident(losses.SoftTargets(4.0), falling), weight=9)]
+
+
+def layer_wise(student, teacher):
+    """T = 4; 0.1 : 0.9, after 4 of the 40 epochs for each of stages 1 to 3 in the teacher"""
+    return soft_targets(student, teacher)
 
 
 def soft_targets_standardized(student, teacher):
@@ -164,6 +176,8 @@ METHODS = {
     "`SoftTargets`": soft_targets,
     "`SoftTargets`, more images": soft_targets_unlabeled,
     "`SoftTargets`, standardized": soft_targets_standardized,
+    "`SoftTargets` in `Confident`": curriculum,
+    "`SoftTargets` after `layer_wise`": layer_wise,
     "`DKD`": dkd,
     "`RLD`": rld,
     "`MLKD`": mlkd,
@@ -290,23 +304,38 @@ def cross_entropy():
 TRACED = {}
 
 
-def compiled(method, scale, seed, teacher, answers):
+def compiled(method, scale, seed, teacher, answers, train):
     """The model to fit and the student in it, with the first weights of a seed."""
     keras.utils.set_random_seed(seed % 1000)
     model = student = a_student()
+    if method is layer_wise:
+        for mixed in methods.layer_wise(student, teacher, STAGES):
+            start = keras_distill.Distiller(mixed, teacher, soft_targets(mixed, teacher), alpha=0.5)
+            compile_for(start, EACH_STAGE)
+            start.fit(examples(None, train, seed), epochs=EACH_STAGE, verbose=0)
     if method is not None:
         matches = method(student, teacher, *([scale] if method in TUNED else []))
         source, missing = (teacher, -1) if method in UNLABELED else (answers, None)
         model = keras_distill.Distiller(student, source, matches, alpha=0.5, missing_label=missing)
-    schedule = keras.optimizers.schedules.CosineDecay(0.01, STEPS)
-    model.compile(keras.optimizers.Adam(schedule), cross_entropy(), steps_per_execution=16)
+    compile_for(model, epochs_of(method))
     model.optimizer.build(model.trainable_variables)
     return model, student
 
 
+def compile_for(model, epochs):
+    """Compiles a model for so many epochs."""
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, epochs * STEPS // SETTINGS["epochs"])
+    model.compile(keras.optimizers.Adam(schedule), cross_entropy(), steps_per_execution=16)
+
+
+def epochs_of(method):
+    """Epochs of the student as a whole."""
+    return SETTINGS["epochs"] - (len(STAGES) * EACH_STAGE if method is layer_wise else 0)
+
+
 def trained(method, scale, seed, teacher, answers, train):
     """The student of a method and a seed."""
-    model, student = compiled(method, scale, seed, teacher, answers)
+    model, student = compiled(method, scale, seed, teacher, answers, train)
     if (method, scale) in TRACED:
         # Tracing takes longer than training: the seeds share it.
         fresh, (model, student) = model, TRACED[method, scale]
@@ -318,7 +347,7 @@ def trained(method, scale, seed, teacher, answers, train):
                 variable.assign(value)
     TRACED.clear()
     TRACED[method, scale] = model, student
-    model.fit(examples(method, train, seed), epochs=SETTINGS["epochs"], verbose=0)
+    model.fit(examples(method, train, seed), epochs=epochs_of(method), verbose=0)
     return student
 
 

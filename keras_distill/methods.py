@@ -251,8 +251,10 @@ def layer_wise(
 
 def _copy_after(teacher, place):
     """A frozen copy of what a teacher computes from the output of one of its layers."""
+    # A `Sequential` model has a list of its output alone.
+    outputs = teacher.outputs[0] if len(teacher.outputs) == 1 else teacher.output
     try:
-        rest = keras.Model(place.output, teacher.output)
+        rest = keras.Model(place.output, outputs)
     except ValueError as error:
         raise ValueError(f"The teacher can't be cut after {place.name!r}: {error}") from error
     copy = keras.models.clone_model(rest)

@@ -143,6 +143,26 @@ def test_layer_wise_puts_the_students_blocks_in_one_after_the_other(digits):
     assert all(trainable.values())
 
 
+def test_layer_wise_takes_sequential_models():
+    student, teacher = (
+        keras.Sequential(
+            [keras.Input((6,)), *(keras.layers.Dense(n, name=f"d{i}") for i, n in enumerate(sizes))]
+        )
+        for sizes in ((3, 4, 2), (5, 6, 2))
+    )
+    x = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
+    for place, mixed in zip(
+        ("d0", "d1"), methods.layer_wise(student, teacher, ["d0", "d1"]), strict=True
+    ):
+        want = x
+        for model, names in ((student, ("d0", "d1")), (mixed, ("project",)), (teacher, None)):
+            cut = int(place[1]) + 1
+            inside = names or [f"d{i}" for i in range(cut, 3)]
+            for name in inside[:cut] if model is student else inside:
+                want = model.get_layer(name)(want)
+        np.testing.assert_allclose(mixed(x), want, rtol=1e-5, atol=1e-6)
+
+
 def test_layer_wise_says_where_models_cannot_be_cut():
     student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
     with pytest.raises(ValueError, match="no adapter turns one into the other"):
