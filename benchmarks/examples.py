@@ -16,7 +16,7 @@ from pictures import draw
 from keras_distill import _markdown
 
 sys.path.insert(0, str(ROOT / "examples"))
-from record import statistics
+from record import alone, statistics
 
 RESULTS = ROOT / "examples" / "results"
 # The task of each example, in the order of the table, and what its figures are.
@@ -75,7 +75,7 @@ def page(results):
         rows.append((
             TASKS[name],
             f"{mean['teacher']:.3f}",
-            f"{mean['student on labels']:.3f}",
+            f"{mean[alone(mean)]:.3f}",
             f"{mean['student distilled']:.3f}",
             f"{mean['distilled, int8']:.3f}",
             f"{mean['bytes']:,.0f}",
@@ -85,15 +85,16 @@ def page(results):
             f"`{result['command'].split(' --note ')[0].removeprefix('python examples/')}`",
         ))  # fmt: skip
     header = [
-        "task, test data", "teacher", "labels", "distilled", "int8 file", "bytes",
-        "gain over labels", "of the gap", "seeds", "command (`record.py` is in `examples/`)",
+        "task, test data", "teacher", "student alone", "distilled", "int8 file", "bytes",
+        "gain over it alone", "of the gap", "seeds", "command (`record.py` is in `examples/`)",
     ]  # fmt: skip
     return "\n".join([
         _markdown.table(header, rows),
         "",
         "Means over seeds. The file's figures are measured in its runtime. The gain is the file's "
-        "over the student on labels alone: the mean of the differences of each seed with half its "
-        "95 % interval (Student's t). The gap is the teacher's lead over the student on labels. "
+        "over the student without the teacher, on labels where there are any: the mean of the "
+        "differences of each seed with half its 95 % interval (Student's t); of distances, which "
+        "are better if less, what they fall by. The gap is the teacher's lead over that student. "
         "[Why each pays](docs/examples.md), and [when distillation doesn't help]"
         "(docs/when_not.md).",
     ])  # fmt: skip

@@ -68,13 +68,14 @@ def examples(results):
     """The gain of each seed as a share of the mean gap to the teacher."""
     rows = {}
     for name, result in results.items():
-        gap = result["gain"]["mean"] / result["gain"]["share_of_gap"]
+        gain = result["gain"]
+        gap = gain["mean"] / gain["share_of_gap"] * (-1 if gain.get("less_is_better") else 1)
+        alone = next(key for key in result["mean"] if key.startswith("student "))
         rows[name.replace("_", " ")] = [
-            100 * (run[result["gain"]["of"]] - run["student on labels"]) / gap
-            for run in result["runs"]
+            100 * (run[gain["of"]] - run[alone]) / gap for run in result["runs"]
         ]
     figure, axes = plt.subplots(figsize=(7, 0.5 + 0.26 * len(rows)))
-    strip(axes, rows, "share of the gap between labels and teacher (%): each seed, and the mean")
+    strip(axes, rows, "share of the gap from student alone to teacher (%): each seed, and mean")
     axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
     axes.axvline(100, color=GREY, linewidth=1, linestyle="--")
     axes.set_xlim(min(-5, axes.get_xlim()[0]))

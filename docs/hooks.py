@@ -51,8 +51,11 @@ def _table(name):
 def _gain(gain, student):
     """What was gained over the student without a teacher, in words."""
     share = gain["share_of_gap"]
+    pair = f"{gain['of'].capitalize()}, less the {student} of the same seed"
+    if gain.get("less_is_better"):
+        pair = f"Less is better. {student.capitalize()}, less the {gain['of']} of the same seed"
     return (
-        f"{gain['of'].capitalize()}, less the {student} of the same seed: "
+        f"{pair}: "
         f"{gain['mean']:+.4f} ± {gain['half_interval']:.4f} (mean and half its 95 % interval)"
         + (f", {share:.0%} of the gap between that student and the teacher." if share else ".")
     )

@@ -54,7 +54,7 @@ def record(name, arguments=(), seeds=5, note=None, folder=FOLDER / "results"):
             "seeds": list(range(seed + 1)),
             "seconds": dict(zip(("wall", "cpu"), zip(*seconds, strict=True), strict=True)),
             "versions": versions(),
-            **statistics(runs),
+            **statistics(runs, getattr(example, "LESS_IS_BETTER", False)),
             "runs": runs,
         }
         write_text(path, json.dumps(results, indent=2) + "\n")
@@ -66,7 +66,7 @@ def alone(values):
     return next((key for key in ("student on labels", "student alone") if key in values), None)
 
 
-def statistics(runs):
+def statistics(runs, less_is_better=False):
     """Mean and standard deviation over seeds, and what the file gains over training on labels.
 
     Args:
@@ -74,6 +74,7 @@ def statistics(runs):
             `"distilled, int8"` (or `"student distilled"`, where no file is made) and the student
             `alone`, with half its 95 % interval (Student's t); its share of the gap is its ratio
             to the teacher's lead over that student, `None` without a lead.
+        less_is_better: Whether the figures are distances or errors: a gain is what they fall by.
     """
     values = {key: [run[key] for run in runs] for key in runs[0]}
     result = {
@@ -85,12 +86,15 @@ def statistics(runs):
     base = values.get(alone(values))
     found = [key for key in ("distilled, int8", "student distilled") if key in values]
     if base and found:
-        mean, half = summary(np.subtract(values[found[0]], base).tolist())
-        gap = float(np.mean(np.subtract(values["teacher"], base)))
+        sign = -1 if less_is_better else 1
+        mean, half = summary((sign * np.subtract(values[found[0]], base)).tolist())
+        gap = float(np.mean(sign * np.subtract(values["teacher"], base)))
         share = mean / gap if gap > 0 else None
         result["gain"] = {
             "of": found[0], "mean": mean, "half_interval": half, "share_of_gap": share
         }  # fmt: skip
+        if less_is_better:
+            result["gain"]["less_is_better"] = True
     return result
 
 

@@ -411,6 +411,11 @@ def test_the_gain_is_of_paired_differences():
     assert gain.pop("of") == "distilled, int8"
     expected = {"mean": 0.2, "half_interval": 4.302653 * 0.1 / 3**0.5, "share_of_gap": 0.5}
     assert gain == pytest.approx(expected, rel=1e-6)
+    # As distances: the lead of what is less.
+    distances = [{key: -value for key, value in run.items()} for run in runs]
+    gain = record.statistics(distances, less_is_better=True)["gain"]
+    assert (gain.pop("of"), gain.pop("less_is_better")) == ("distilled, int8", True)
+    assert gain == pytest.approx(expected, rel=1e-6)
 
 
 def test_each_example_is_short():
@@ -424,8 +429,9 @@ def test_recorded_results_are_those_of_an_example():
         results = json.loads(path.read_text())
         assert (EXAMPLES / f"{path.stem}.py").is_file()
         assert f"examples/record.py {path.stem}" in results["command"]
-        assert len(results["runs"]) >= 5
-        for key, value in record.statistics(results["runs"]).items():
+        assert len(results["runs"]) >= 3
+        less = results["gain"].get("less_is_better", False)
+        for key, value in record.statistics(results["runs"], less).items():
             for name, number in value.items():
                 assert results[key][name] == pytest.approx(number), (path.stem, key, name)
 
