@@ -1,4 +1,4 @@
-"""Draws the benchmarks' results: `results/NAME.json` as `docs/figures/NAME_benchmark.png`.
+"""Draws results of benchmarks and examples: `NAME.json` as `docs/figures/NAME_benchmark.png`.
 
     python benchmarks/pictures.py
 
@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from common import RESULTS, ROOT
 
+EXAMPLES = ROOT / "examples" / "results"
 BLUE, RED, GREEN, GREY = "#2f6db3", "#c44e3b", "#2e8b57", "0.35"
 plt.rcParams.update({
     "axes.axisbelow": True,
@@ -266,20 +267,36 @@ def tuning(results):
     return figure
 
 
+def policy(results):
+    """The return of each model, seed by seed: the student follows its own teacher."""
+    names = {"student alone": GREY, "teacher": BLUE, "distilled, int8": GREEN}
+    figure, axes = plt.subplots(figsize=(7, 2.4))
+    for i, (name, color) in enumerate(names.items()):
+        places = np.arange(len(results["runs"])) + 0.27 * (i - 1)
+        axes.bar(places, [run[name] for run in results["runs"]], 0.25, color=color, label=name)
+    axes.set_xticks(results["seeds"], [f"seed {seed}" for seed in results["seeds"]])
+    axes.set_ylabel("mean return")
+    axes.grid(axis="y")
+    axes.tick_params(axis="x", length=0)
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
 PICTURES = {
     function.__name__: function
     for function in (
         digits, examples, methods, step_time, stored_teacher, scale, export, mnist, mlperf_tiny,
-        quantization, smaller, smaller_cifar10, tuning,
+        quantization, smaller, smaller_cifar10, tuning, policy,
     )
 }  # fmt: skip
 
 
 def main():
     for name in PICTURES:
-        path = RESULTS / f"{name}.json"
-        if name != "examples" and path.exists():  # examples.py draws its own.
-            draw(name, json.loads(path.read_text()))
+        for folder in (RESULTS, EXAMPLES):
+            path = folder / f"{name}.json"
+            if path.exists():  # There is none of `examples`: examples.py draws it.
+                draw(name, json.loads(path.read_text()))
 
 
 if __name__ == "__main__":
