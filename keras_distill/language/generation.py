@@ -8,14 +8,16 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from keras_distill import backends
 from keras_distill._types import Tensor
 from keras_distill.checks import positive, whole_number
 from keras_distill.language.file_reader import FileReader
+from keras_distill.language.known_tokens import check_tokens, named_tokens
 from keras_distill.language.search import beam_search, reader, written
-from keras_distill.teachers import BaseTeacher, LiteRT, store
+from keras_distill.teachers import BaseTeacher, Function, LiteRT, store
 from keras_distill.teachers.base import contents_of
 from keras_distill.teachers.rows import single_examples
 
@@ -63,16 +65,24 @@ class Writing:
             batch = ops.shape(keras.tree.flatten(inputs)[0])[0]
             given = ops.ones((batch,), dtype="int32")
             tokens = ops.full((batch, self.length), self.start, dtype="int32")
-        if isinstance(model, FileReader):
-            next_logits: Callable = model.begin(inputs, tokens.shape[0], self.length, self.beams)
-        else:
-            if inputs is not None and self.beams > 1:
-                inputs = {name: ops.repeat(x, self.beams, axis=0) for name, x in inputs.items()}
-            next_logits = reader(model, inputs, self.target)
+        next_logits = self._reader(model, inputs, tokens.shape[0])
         if self.beams == 1:
             return written(next_logits, tokens, given, self.end, draws, self.temperature or 1.0)
         found = beam_search(next_logits, tokens, given, self.end, self.beams, self.length_penalty)
         return found[0][:, 0]
+
+    def check_tokens(self, model: keras.Model, inputs: Any) -> None:
+        """Refuses inputs, or a start, that a model has no `Embedding` for."""
+        inputs = inputs if self.target is None else _others(inputs, self.target)
+        check_tokens(model, inputs, self.target, self.start)
+
+    def _reader(self, model: Any, inputs: Any, count: int) -> Callable:
+        """The `next_logits` of a search."""
+        if isinstance(model, FileReader):
+            return model.begin(inputs, count, self.length, self.beams)
+        if inputs is not None and self.beams > 1:
+            inputs = {name: ops.repeat(x, self.beams, axis=0) for name, x in inputs.items()}
+        return reader(model, inputs, self.target)
 
 
 def generate(
@@ -143,10 +153,11 @@ def generate(
         return writing.write(model, batch["inputs"], batch.get("draws"))
 
     if isinstance(model, keras.Model):
+        writing.check_tokens(model, inputs)
         compiled = backends.compiled(write, model.variables)
     else:
         model = _opened(model)
-        compiled = write
+        compiled = named_tokens(inputs, start)(write)
     draws = np.random.default_rng(seed).random((count, length), "float32")
     found = []
     for first in range(0, count, batch_size):
@@ -160,7 +171,7 @@ def generate(
 
 
 def write_targets(
-    teacher: keras.Model,
+    teacher: keras.Model | str | os.PathLike,
     dataset: Any,
     path: Any,
     *,
@@ -187,7 +198,8 @@ def write_targets(
     they search with 5 beams.
 
     Args:
-        teacher: The model that writes.
+        teacher: The model that writes, or the path of a file, as in `generate`. A file that
+            `export` made reads each token once: this is many times as fast.
         dataset: Inputs of single examples, in a fixed order: an array, a dict of arrays, or a
             `tf.data.Dataset`.
         path: The folder to write.
@@ -215,11 +227,15 @@ def write_targets(
     ... )
     >>> student.fit({"source": x, "target": targets[:, :-1]}, targets[:, 1:])
     """
-    writer = Writer(teacher, Writing(length, end, start, target, beams, length_penalty))
-    if target is None:
-        # Answers are stored with checksums: what is wrong must not get there.
-        for batch in single_examples(dataset).batch(1024):
+    writing = Writing(length, end, start, target, beams, length_penalty)
+    is_model = isinstance(teacher, keras.Model)
+    writer = Writer(teacher, writing) if is_model else FileWriter(teacher, writing)
+    # Answers are stored with checksums: what is wrong must not get there.
+    for batch in single_examples(dataset).batch(1024):
+        if target is None:
             _check_prompts(np.asarray(batch.inputs), length)
+        if is_model:
+            writing.check_tokens(teacher, batch.inputs)
     stored = store(writer, dataset, path, dtype="float32", batch_size=batch_size, verbose=verbose)
     batches = stored.attach(dataset).batch(256)
     found = [np.asarray(stored.answer(batch[0])[0].values) for batch in batches]
@@ -252,6 +268,28 @@ class Writer(BaseTeacher):
     def contents(self) -> Iterable:
         settings = dataclasses.asdict(self.writing)
         return [type(self).__name__, settings, *contents_of(self.model.weights)]
+
+
+class FileWriter(Function):
+    """Answers with the sequences that a file writes, as floats.
+
+    Args:
+        path: The file.
+        writing: How it writes.
+    """
+
+    def __init__(self, path: str | os.PathLike, writing: Writing):
+        file, path = _opened(path), pathlib.Path(path)
+
+        def write(inputs):
+            with named_tokens(inputs, writing.start):
+                return np.asarray(writing.write(file, inputs), "float32")
+
+        super().__init__(write, tf.TensorSpec((None, writing.length)), path.stem)
+        self._contents = [type(self).__name__, dataclasses.asdict(writing), path.read_bytes()]
+
+    def own_contents(self) -> Iterable:
+        return self._contents
 
 
 def _opened(path):

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import taps as tapping
+from keras_distill.language.known_tokens import check_tokens
 from keras_distill.losses.chunked import Chunked
 from keras_distill.outputs import Output
 
@@ -120,6 +121,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 def _surprise(model, x, y, weights, batch_size):
     """The sum of `−log p` of tokens, and of their weights."""
     y = np.asarray(y)
+    check_tokens(model, x)
     weights = np.asarray(y != 0 if weights is None else weights, "float32") * (y >= 0)
     # The cross-entropy alone, in chunks of positions.
     loss = Chunked(label_weight=1.0, reduction="none")

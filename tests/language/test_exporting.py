@@ -129,6 +129,9 @@ def test_a_file_translates_as_its_model_does(kind, sentences, tmp_path):
         want = language.generate(model, {"source": german[100:150]}, beams=beams, **options)
         got = language.generate(path, {"source": german[100:150]}, beams=beams, **options)
         np.testing.assert_array_equal(got, want)
+    x = {"source": german[100:150]}
+    got = language.write_targets(path, x, tmp_path / "targets", beams=3, verbose=0, **options)
+    np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.long
