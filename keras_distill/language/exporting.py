@@ -1,5 +1,6 @@
 """Generation as one `.tflite` file: an encoder, several tokens, and one token, as signatures."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,9 +13,12 @@ import numpy as np
 
 from keras_distill import _files, backends
 from keras_distill.checks import whole_number
+from keras_distill.language import generator_sources
 from keras_distill.language.file_reader import FileReader, put
 from keras_distill.language.generation import Writing, generate
 from keras_distill.language.steps import Steps
+from keras_distill.language.text_sources import TextSources
+from keras_distill.language.vocabularies import fingerprint, known_of
 
 #: So many sequences are read step by step, for calibration and to compare with the whole model.
 _SEQUENCES = 64
@@ -32,7 +36,8 @@ class Generator:
         report: `"sequences"`, how many the file and the model have both written;
             `"same_sequences"`, the share of these that are equal; `"same_tokens"`, the share of the
             model's own tokens that the file writes after those before; `"kept_bytes"`, what an app
-            keeps between two tokens; `"bytes"`, `"quantization"` and `"signatures"`.
+            keeps between two tokens; `"length"`, `"start"` and `"end"` as given to `export`;
+            `"bytes"`, `"quantization"` and `"signatures"`.
     """
 
     tflite: bytes
@@ -42,19 +47,53 @@ class Generator:
     def __repr__(self) -> str:
         return f"<Generator, {len(self.tflite):,} bytes>"
 
-    def save(self, folder: str | os.PathLike, name: str = "student") -> pathlib.Path:
-        """Writes the file and the report to a folder.
+    def predict(self, tokens: Any, inputs: Mapping[str, Any] | None = None) -> np.ndarray:
+        """What the file expects after each token, given those before it.
+
+        Args:
+            tokens: Sequences, padded with 0 on the right, shape `(samples, tokens)`.
+            inputs: The encoder's inputs by name. Defaults to `None`: there is no encoder.
+
+        Returns:
+            Logits, float32, shape `(samples, tokens, vocabulary)`, 0 at padding.
+        """
+        return _read(self.tflite, np.asarray(tokens), inputs)
+
+    def save(
+        self,
+        folder: str | os.PathLike,
+        name: str = "student",
+        *,
+        tokenizer: Any = None,
+        package: str = "com.example.student",
+    ) -> pathlib.Path:
+        """Writes the file, the report, and what an app needs beside them to a folder.
+
+        `<name>.tflite` and `<name>.json` are the file and the report. `Generator.kt` runs the file
+        in an app. With a tokenizer, `<name>.tokens.json` lists its tokens in the order of their
+        ids, and `Tokenizer.kt` computes ids, if `TextSources` can write it.
 
         Args:
             folder: The folder.
             name: Name of the file, without its ending.
+            tokenizer: The tokenizer that the model was trained with; see
+                `keras_distill.language.fingerprint`, which the report then has as `"tokenizer"`.
+            package: Kotlin package.
 
         Returns:
             Path of the file, which `keras_distill.language.generate` takes.
         """
         _files.check_folder(folder)
-        report = json.dumps(self.report, indent=2) + "\n"
-        _files.write_folder(folder, {f"{name}.tflite": self.tflite, f"{name}.json": report})
+        report = dict(self.report)
+        files = {f"{name}.tflite": self.tflite}
+        files["Generator.kt"] = generator_sources.kotlin(report, f"{name}.tflite", package)
+        if tokenizer is not None:
+            report["tokenizer"] = fingerprint(tokenizer)
+            files[f"{name}.tokens.json"] = json.dumps(known_of(tokenizer), indent=1) + "\n"
+            with contextlib.suppress(TypeError):  # There is no source of others.
+                files |= TextSources(tokenizer).kotlin(package)
+        files[f"{name}.json"] = json.dumps(report, indent=2) + "\n"
+        _files.write_folder(folder, files)
         return pathlib.Path(folder, f"{name}.tflite")
 
 
@@ -139,6 +178,9 @@ def export(
     report = {
         "bytes": len(tflite),
         "quantization": quantization,
+        "length": length,
+        "start": start,
+        "end": end,
         "kept_bytes": sum(4 * int(np.prod(kept.shape)) for kept in steps.all_kept),
         "sequences": len(expected),
         "same_sequences": float((got == expected).all(-1).mean()),
@@ -153,11 +195,16 @@ def export(
 
 def _same_tokens(tflite, tokens, others, given):
     """The share of written tokens that a file finds most likely, too, after those before."""
+    found = 1 + _read(tflite, tokens, others)[:, :-1, 1:].argmax(-1)
+    written = (np.arange(1, tokens.shape[1]) >= given) & (tokens[:, 1:] != 0)
+    return float((found == tokens[:, 1:])[written].mean())
+
+
+def _read(tflite, tokens, others):
+    """The logits that a file gives after each token."""
     count, length = tokens.shape
     reader = FileReader(tflite).begin(others, count, length, 1)
-    found = [1 + np.asarray(reader(tokens, i))[:, 1:].argmax(-1) for i in range(1, length)]
-    written = (np.arange(1, length) >= given) & (tokens[:, 1:] != 0)
-    return float((np.stack(found, 1) == tokens[:, 1:])[written].mean())
+    return np.stack([np.asarray(reader(tokens, i)) for i in range(1, length + 1)], axis=1)
 
 
 def _check_tokens(model, target):

@@ -17,6 +17,7 @@ from keras_distill.checks import positive, whole_number
 from keras_distill.language.file_reader import FileReader
 from keras_distill.language.known_tokens import check_tokens, named_tokens
 from keras_distill.language.search import beam_search, reader, written
+from keras_distill.language.vocabularies import check_tokens_file
 from keras_distill.teachers import BaseTeacher, Function, LiteRT, store
 from keras_distill.teachers.base import contents_of
 from keras_distill.teachers.rows import single_examples
@@ -130,7 +131,8 @@ def generate(
 
     Raises:
         ValueError: If a number is out of range, there are no inputs, prompts leave no room, a
-            file's outputs are probabilities, or it was exported for shorter sequences.
+            file's outputs are probabilities, it was exported for shorter sequences, or tokens of
+            another tokenizer stand beside it.
 
     Example:
 
@@ -297,6 +299,7 @@ def _opened(path):
     from keras_distill.tflite.inspect import inspect
 
     path = pathlib.Path(path)
+    check_tokens_file(path)
     if path.is_file() and "decode" in inspect(path.read_bytes()).signatures:
         return FileReader(path.read_bytes())
     model = LiteRT(path)

@@ -110,7 +110,7 @@ class TextSources:
         values |= rules.constants(_ENDS_IN_KOTLIN)
         values["CONSTANTS"] = ""
         if rules.bins:
-            values["ID"] = _filled("hash.kt.inc", {})
+            values["ID"] = filled("hash.kt.inc", {})
             values["CONSTANTS"] = (
                 f"        private const val BINS = {rules.bins}\n"
                 f"        private const val KEY = {rules.key}L\n"
@@ -124,7 +124,7 @@ class TextSources:
             values["MEMBERS"] = _MEMBERS
             values["ID"] = "    private fun id(token: ByteArray) = known[String(token)] ?: 1\n"
             values["CONSTANTS"] = f"        private val CHUNKS = listOf(\n{lines}        )\n"
-        return {"Tokenizer.kt": _filled("Tokenizer.kt", values)}
+        return {"Tokenizer.kt": filled("Tokenizer.kt", values)}
 
     def cpp(self, name: str, artifact: "Artifact | None" = None) -> dict[str, str]:
         """Files for microcontrollers, by path.
@@ -141,13 +141,13 @@ class TextSources:
         values: dict[str, Any] = {"NAME": name, "GUARD": name.upper()}
         values |= rules.constants(_ENDS_IN_CPP)
         if rules.bins:
-            token = _filled("hash.h.inc", {"BINS": rules.bins, "KEY": rules.key})
+            token = filled("hash.h.inc", {"BINS": rules.bins, "KEY": rules.key})
         elif rules.vocabulary is None:
-            token = _filled("byte.h.inc", {})
+            token = filled("byte.h.inc", {})
         else:
-            token = _filled("vocabulary.h.inc", _looked_up(rules.vocabulary))
+            token = filled("vocabulary.h.inc", _looked_up(rules.vocabulary))
         values["TOKEN"] = token.rstrip("\n")
-        return {f"{name}_tokenizer.h": _filled("tokenizer.h", values)}
+        return {f"{name}_tokenizer.h": filled("tokenizer.h", values)}
 
     def _check(self, artifact):
         """Refuses a file whose input isn't that of the ids."""
@@ -231,7 +231,7 @@ def _looked_up(vocabulary: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _filled(template: str, values: dict[str, Any]) -> str:
+def filled(template: str, values: dict[str, Any]) -> str:
     """A template of this room with every `@NAME@` replaced."""
     from keras_distill.tflite.micro import sources
 

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from keras_distill.language.tokenizers import Bytes, HashedWords
 
 #: Sentences on which tokenizers of one vocabulary may still differ: in case, accents and signs.
 PROBES = (
@@ -22,7 +26,8 @@ def fingerprint(tokenizer: Any) -> str:
     Args:
         tokenizer: A `keras.layers.TextVectorization`, a tokenizer of KerasHub or Hugging Face, the
             dict from tokens to numbers, or the list of tokens in the order of their numbers. Of
-            dicts and lists, tokens and their numbers alone count.
+            dicts and lists, tokens and their numbers alone count. Or a `Bytes`, a `HashedWords`, or
+            the path of a `.tflite` file that `Generator.save` wrote with a tokenizer.
 
     Returns:
         64 hexadecimal digits, the same in each process.
@@ -31,11 +36,53 @@ def fingerprint(tokenizer: Any) -> str:
         TypeError: If it is something else.
         ValueError: If two tokens have one number.
     """
+    return _digest(known_of(tokenizer))
+
+
+def known_of(tokenizer: Any) -> dict[str, list | None]:
+    """What a fingerprint is of: the tokens, and the numbers of the probes."""
     tokens = tokens_of(tokenizer)
     is_whole = list(tokens) == list(range(len(tokens)))
-    listed = list(tokens.values()) if is_whole else list(tokens.items())
-    known = {"tokens": listed, "probes": _probed(tokenizer)}
+    listed = list(tokens.values()) if is_whole else [list(item) for item in tokens.items()]
+    return {"tokens": listed, "probes": _probed(tokenizer)}
+
+
+def _digest(known: dict) -> str:
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def tokens_file(path: str | os.PathLike) -> pathlib.Path:
+    """Where the tokens of a file's tokenizer stand."""
+    return pathlib.Path(path).with_suffix(".tokens.json")
+
+
+def check_tokens_file(path: str | os.PathLike) -> None:
+    """Checks that the tokens beside a file are those that it was saved with.
+
+    Args:
+        path: Path of the `.tflite` file.
+
+    Raises:
+        ValueError: They aren't.
+    """
+    report = pathlib.Path(path).with_suffix(".json")
+    saved = json.loads(report.read_text()).get("tokenizer") if report.is_file() else None
+    if saved and _digest(_stored(path)) != saved:
+        raise ValueError(
+            f"The tokens in {tokens_file(path)} aren't those that {os.fspath(path)!r} was saved "
+            "with: its ids mean other words. Copy the files of one `Generator.save` together."
+        )
+
+
+def _stored(path: str | os.PathLike) -> dict:
+    """What `known_of` the tokenizer of a file was."""
+    tokens = tokens_file(path)
+    if not tokens.is_file():
+        raise ValueError(
+            f"There are no tokens beside {os.fspath(path)!r}: no {tokens.name}. Save it with "
+            "`Generator.save(..., tokenizer=...)`, and copy its files together."
+        )
+    return json.loads(tokens.read_text())
 
 
 def require_same_vocabulary(teacher: Any, student: Any) -> None:
@@ -45,7 +92,7 @@ def require_same_vocabulary(teacher: Any, student: Any) -> None:
     in another way, even if its vocabulary is as large.
 
     Args:
-        teacher: The teacher's tokenizer; see `fingerprint`.
+        teacher: The teacher's tokenizer, or the path of a file; see `fingerprint`.
         student: The student's.
 
     Raises:
@@ -83,6 +130,11 @@ def tokens_of(tokenizer: Any) -> dict[int, str]:
         TypeError: If there is none.
         ValueError: If two tokens have one number.
     """
+    if isinstance(tokenizer, Bytes | HashedWords):
+        return {}
+    if isinstance(tokenizer, str | os.PathLike):
+        tokens = _stored(tokenizer)["tokens"]
+        return dict(item if isinstance(item, list) else (i, item) for i, item in enumerate(tokens))
     for method in ("get_vocabulary", "get_vocab"):
         if hasattr(tokenizer, method):
             tokenizer = getattr(tokenizer, method)()
@@ -101,17 +153,20 @@ def tokens_of(tokenizer: Any) -> dict[int, str]:
                 )
             numbered[number] = str(token)
         return numbered
-    if isinstance(tokenizer, Sequence) and not isinstance(tokenizer, str):
+    if isinstance(tokenizer, Sequence):
         return {number: str(token) for number, token in enumerate(tokenizer)}
     raise TypeError(
         "A tokenizer must be a `keras.layers.TextVectorization`, a tokenizer of KerasHub or "
-        "Hugging Face, a dict from tokens to numbers, or a list of tokens. Received: "
+        "Hugging Face, a dict from tokens to numbers, a list of tokens, or the path of a file that "
+        "was saved with one. Received: "
         f"{type(tokenizer).__name__}"
     )
 
 
 def _probed(tokenizer: Any) -> list | None:
     """The numbers of the tokens of each probe, without padding; `None` of a list or dict."""
+    if isinstance(tokenizer, str | os.PathLike):
+        return _stored(tokenizer)["probes"]
     if hasattr(tokenizer, "get_vocab") and hasattr(tokenizer, "encode"):
         # As Hugging Face has them: a list of numbers, or an object that has one.
         found = map(tokenizer.encode, PROBES)

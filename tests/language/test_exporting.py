@@ -3,6 +3,7 @@
 import gzip
 
 import keras
+import kotlin_writer
 import numpy as np
 import pytest
 from keras import layers, ops
@@ -199,3 +200,70 @@ def test_files_are_joined_with_their_weights_once():
     for name in files:
         (got,) = opened.run(name, {"x": x}).values()
         np.testing.assert_allclose(got, loop.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def rows(tokens):
+    """Rows without their padding."""
+    return [row[row != 0].tolist() for row in tokens]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+def test_kotlin_writes_what_python_writes(quantization, writer, sentences, tmp_path):
+    kotlin_writer.kotlinc()
+    prompts = sentences["val", "en"][:, :5]
+    options = {"length": LENGTH, "end": END}
+    made = language.export(writer, prompts[:50], prefill=3, quantization=quantization, **options)
+    path = made.save(tmp_path, tokenizer=language.Bytes(LENGTH))
+    held_out = prompts[100:140].copy()
+    for row, size in enumerate(np.random.default_rng(0).integers(1, 6, len(held_out))):
+        held_out[row, size:] = 0
+    got, names = kotlin_writer.written(tmp_path, held_out)
+    # In a batch, all prompts are read up to the end of the shortest first: in other pieces.
+    assert got == rows(language.generate(path, held_out, batch_size=1, **options))
+    assert names == {"prefill", "decode"}
+    assert len({tuple(row) for row in got}) > 20
+
+
+@pytest.mark.long
+def test_kotlin_reads_the_encoder_once(translating, sources, tmp_path):
+    options = {"target": "target", "start": 1, "end": 2, "length": 9}
+    path = language.export(translating(3), {"source": sources}, **options).save(tmp_path)
+    got, names = kotlin_writer.written(tmp_path, sources, "source")
+    assert got == rows(language.generate(path, {"source": sources}, **options))
+    assert names == {"encode", "decode"}
+
+
+def test_a_file_knows_its_tokenizer(causal, prompts, tmp_path):
+    words = layers.TextVectorization(vocabulary=list("abcde"), output_sequence_length=4)
+    options = {"length": 6, "end": END}
+    generator = language.export(causal(), prompts, prefill=1, **options)
+    path = generator.save(tmp_path, tokenizer=words, package="org.example")
+    assert (tmp_path / "Tokenizer.kt").read_text().startswith("package org.example\n")
+    assert language.fingerprint(path) == language.fingerprint(words)
+    language.require_same_vocabulary(path, words)
+    with pytest.raises(ValueError, match="2 is 'a' for the teacher and 'b' for the student"):
+        language.require_same_vocabulary(path, ["", "[UNK]", "b", "a", "c", "d", "e"])
+    want = language.generate(path, prompts, **options)
+
+    (tmp_path / "other").mkdir()
+    generator.save(tmp_path / "other", tokenizer=["", "[UNK]", "x"])
+    assert not (tmp_path / "other" / "Tokenizer.kt").exists()
+    tokens = tmp_path / "student.tokens.json"
+    kept = tokens.read_text()
+    tokens.write_text((tmp_path / "other" / tokens.name).read_text())
+    with pytest.raises(ValueError, match="aren't those that '.*student.tflite' was saved with"):
+        language.generate(path, prompts, **options)
+    tokens.unlink()
+    with pytest.raises(ValueError, match="no student.tokens.json. Save it with"):
+        language.generate(path, prompts, **options)
+    tokens.write_text(kept)
+    np.testing.assert_array_equal(language.generate(path, prompts, **options), want)
+
+
+def test_a_file_tells_what_it_expects_after_each_token(causal, prompts):
+    model = causal()
+    generator = language.export(model, prompts, length=6, end=END, prefill=1)
+    got = generator.predict(prompts)
+    want = np.where((prompts != 0)[..., None], model(prompts), 0)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
