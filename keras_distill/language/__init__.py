@@ -10,6 +10,7 @@ from keras_distill.language.scores import (
     bleu,
     chrf,
     exact_match,
+    keystrokes_saved,
     perplexity,
 )
 from keras_distill.language.text_sources import TextSources
@@ -31,6 +32,7 @@ __all__ = [
     "export",
     "fingerprint",
     "generate",
+    "keystrokes_saved",
     "perplexity",
     "require_same_vocabulary",
     "word_error_rate",

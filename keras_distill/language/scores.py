@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill import taps as tapping
+from keras_distill.checks import whole_number
 from keras_distill.language.known_tokens import check_tokens
 from keras_distill.losses.chunked import Chunked
 from keras_distill.outputs import Output
@@ -86,6 +87,56 @@ def exact_match(hypotheses: Sequence, references: Sequence) -> float:
     check_number(hypotheses, references)
     pairs = zip(hypotheses, references, strict=True)
     return sum(bool(np.array_equal(a, b)) for a, b in pairs) / len(references)
+
+
+def keystrokes_saved(
+    logits: np.ndarray, words: Sequence[str], vocabulary: Sequence[str], suggestions: int = 3
+) -> float:
+    """The share of keys that a keyboard's suggestions save who types these words.
+
+    Before each key, the likeliest words that begin with the letters typed so far are suggested. A
+    word is chosen as soon as it is among them: one key, which also types the space after it. What
+    is saved is `1 - keys / keys without suggestions`, where a word of n letters takes n + 1 keys.
+
+    Source: Trnka and McCoy, "Evaluating Word Prediction: Framing Keystroke Savings" (ACL 2008).
+
+    Args:
+        logits: What a model expects before each word, float, shape `(words, tokens)`.
+        words: The words that are typed.
+        vocabulary: The word of each token, `""` for those that aren't suggested; tokens beyond
+            aren't, either.
+        suggestions: How many words are suggested at once.
+
+    Returns:
+        The share, from 0 (nothing is suggested in time) to less than 1.
+
+    Raises:
+        ValueError: There aren't logits for each word and token, or there are no words.
+    """
+    whole_number("suggestions", suggestions, 1)
+    tokens = {word: i for i, word in enumerate(vocabulary) if word}
+    shape = np.shape(logits)
+    if len(shape) != 2 or not shape[0] or shape[0] != len(words) or shape[1] < len(vocabulary):
+        raise ValueError(
+            "`logits` must have the shape (words, tokens), with one word at least. Received: shape "
+            f"{shape}, {len(words)} words, a vocabulary of {len(vocabulary)}"
+        )
+    # By how many letters are typed: the number of each token's first letters.
+    numbers: dict[str, int] = {}
+    begins = [
+        np.array([numbers.setdefault(word[:i], len(numbers)) for word in vocabulary])
+        for i in range(max(map(len, tokens), default=0))
+    ]
+    suggested = np.array([bool(word) for word in vocabulary])
+    saved = 0
+    for word, row in zip(words, logits, strict=True):
+        if word in tokens:
+            likelier = suggested & (row[: len(vocabulary)] > row[tokens[word]])
+            for typed in range(len(word)):
+                if (likelier & (begins[typed] == begins[typed][tokens[word]])).sum() < suggestions:
+                    saved += len(word) - typed
+                    break
+    return saved / sum(len(word) + 1 for word in words)
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
