@@ -85,7 +85,7 @@ class Generator:
         """
         _files.check_folder(folder)
         report = dict(self.report)
-        files = {f"{name}.tflite": self.tflite}
+        files: dict[str, str | bytes] = {f"{name}.tflite": self.tflite}
         files["Generator.kt"] = generator_sources.kotlin(report, f"{name}.tflite", package)
         if tokenizer is not None:
             report["tokenizer"] = fingerprint(tokenizer)

@@ -134,7 +134,7 @@ def tokens_of(tokenizer: Any) -> dict[int, str]:
         return {}
     if isinstance(tokenizer, str | os.PathLike):
         tokens = _stored(tokenizer)["tokens"]
-        return dict(item if isinstance(item, list) else (i, item) for i, item in enumerate(tokens))
+        return dict(enumerate(tokens)) if tokens and isinstance(tokens[0], str) else dict(tokens)
     for method in ("get_vocabulary", "get_vocab"):
         if hasattr(tokenizer, method):
             tokenizer = getattr(tokenizer, method)()
