@@ -24,6 +24,7 @@ TASKS = {
     "text_classification": "news topics, AG News: accuracy",
     "tabular_regression": "prices, California housing: R²",
     "spoken_digits": "spoken digits, FSDD with 270 labels: accuracy",
+    "activity_recognition": "activities, UCI HAR with three people's labels: accuracy",
     "language_identification": "language of three words, Multi30k with 200 labels: accuracy",
     "voice_activity": "voice activity in noise, FSDD: area under ROC",
     "wake_word": "wake word, heard at six false accepts an hour",

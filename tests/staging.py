@@ -58,16 +58,15 @@ def complete_lines(path):
 # What users of the examples download, in the layout in which they get it.
 
 
-def har_arrays(npz, count=None):
-    """Windows, activities and parts of the UCI HAR Dataset, `count` windows of each part."""
+def har_arrays(npz, step=1):
+    """Windows, activities, parts and people of the UCI HAR Dataset, one window in `step`."""
     with np.load(npz) as h:
         x = h["halves"][h["pairs"]].reshape(-1, 128, 6)
-        y, is_test = h["y"], h["is_test"].astype(bool)
-    kept = np.concatenate([np.flatnonzero(is_test == part)[:count] for part in (False, True)])
-    return x[kept], y[kept], is_test[kept]
+        arrays = x, h["y"], h["is_test"].astype(bool), h["subject"]
+    return [array[::step] for array in arrays]
 
 
-def har_folder(folder, x, y, is_test):
+def har_folder(folder, x, y, is_test, people):
     """The UCI HAR Dataset's text files of six signals."""
     for part, rows in (("train", ~is_test), ("test", is_test)):
         signals = folder / part / "Inertial Signals"
@@ -76,6 +75,7 @@ def har_folder(folder, x, y, is_test):
         for i, name in enumerate(names):
             np.savetxt(signals / f"{name}_{part}.txt", x[rows][..., i], "%.7e")
         np.savetxt(folder / part / f"y_{part}.txt", y[rows] + 1, "%d")
+        np.savetxt(folder / part / f"subject_{part}.txt", people[rows], "%d")
     return folder
 
 

@@ -25,9 +25,7 @@ def test_activities_are_the_same_packed_and_as_published(common, rng, tmp_path):
     x = rng.normal(size=(12, 128, 6)).astype("float32")
     y, is_test = np.resize(np.arange(6), 12), np.arange(12) >= 8
     people = np.arange(12) // 4 + 1
-    folder = staging.har_folder(tmp_path / "UCI HAR Dataset", x, y, is_test)
-    for part, rows in (("train", ~is_test), ("test", is_test)):
-        np.savetxt(folder / part / f"subject_{part}.txt", people[rows], "%d")
+    staging.har_folder(tmp_path / "UCI HAR Dataset", x, y, is_test, people)
     published = common.uci_har(tmp_path)
 
     (tmp_path / "uci_har").mkdir()

@@ -124,6 +124,34 @@ def test_tabular_regression(data_dir, tmp_path):
 
 
 @pytest.mark.long
+def test_activity_recognition(data_dir, tmp_path):
+    import activity_recognition
+
+    arrays = staging.har_arrays(data_dir / "uci_har" / "uci_har_6ch.npz", step=4)
+    folder = staging.har_folder(tmp_path / "UCI HAR Dataset", *arrays)
+    result = activity_recognition.main(folder, tmp_path / "firmware", steps=600)
+    gains(result, 0.5, over=0.05)
+    assert result["teacher"] > 0.95
+    assert result["distilled, int8"] > 0.925
+    assert (tmp_path / "firmware" / "student.tflite").stat().st_size == result["bytes"] <= 5000
+
+
+def test_a_wave_has_its_energy_in_its_band():
+    """Six periods in a window, along gravity: their size has twelve."""
+    import motion_features
+
+    window = np.zeros((1, 128, 6))
+    window[..., 5] = 1 + 0.1 * np.sin(2 * np.pi * 6 * np.arange(128) / 128)
+    read, beside = motion_features.features(window)
+    assert (read.shape, beside.shape) == ((1, 141), (1, 132))
+    np.testing.assert_allclose(read[0, :9], [0, 0, 1] * 3, atol=1e-6)
+    energies = np.exp(read[0, 9:]).reshape(12, 11)
+    z, size, rise = 2, 6, 8
+    assert energies[:, [z, size, rise]].argmax(0).tolist() == [5, 8, 5]
+    np.testing.assert_allclose(np.delete(energies, [z, size, rise], 1), 1e-5, rtol=1e-3)
+
+
+@pytest.mark.long
 def test_voice_activity(data_dir, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("pymicro_features")
