@@ -33,8 +33,18 @@ def test_later_films_count_for_more(recommendation):
 def test_rates_count_films_that_the_user_has_not_seen(recommendation):
     scores = np.arange(15.0)[::-1][None]
     seen, last = [np.arange(3)], np.array([4])  # Second of those unseen.
-    assert recommendation.hits(scores, seen, last) == (1.0, 1 / np.log2(3))
-    assert recommendation.hits(scores, seen, np.array([13])) == (0.0, 0.0)
+    assert recommendation.hits(scores, seen, last) == ([1.0], [1 / np.log2(3)])
+    assert recommendation.hits(scores, seen, np.array([13])) == ([0.0], [0.0])
+
+
+def test_neighbors_are_films_of_one_group(recommendation):
+    """Of two films in three groups and two, one of them together: 1 / (√6 + 1)."""
+    groups = [np.array(group) for group in ([0, 1], [0], [0, 2], [1])]
+    table = recommendation.cosine(groups, 4, 1.0)
+    expected = np.zeros((4, 4))
+    expected[0, 1] = expected[1, 0] = 1 / (6**0.5 + 1)
+    expected[0, 2] = expected[2, 0] = 1 / (3**0.5 + 1)
+    np.testing.assert_allclose(table, expected, rtol=1e-6)
 
 
 def test_a_low_rank_loses_what_the_table_knows(recommendation, data_dir, tmp_path):
@@ -43,8 +53,12 @@ def test_a_low_rank_loses_what_the_table_knows(recommendation, data_dir, tmp_pat
     lines = gzip.decompress((data_dir / "movielens" / "ratings.csv.gz").read_bytes()).decode()
     path = tmp_path / "ratings.csv"
     path.write_text("\n".join(lines.splitlines()[:12_001]))
-    results = recommendation.run(path, ranks=(8,), neighbors=())
+    results = recommendation.run(path, ranks=(8,), neighbors=(50,))
     rates = [r["NDCG@10"] for r in results.values()]
-    popularity, _, table, cut = rates
+    popularity, _, table, cut, few, near = rates
     assert table > 1.5 * popularity
     assert cut < 0.8 * table
+    assert near > 1.5 * popularity
+    gain, half = results[recommendation.CUT.format(50)]["gain, NDCG@10"]
+    assert gain == pytest.approx(few - near)
+    assert half > 0
