@@ -16,6 +16,7 @@ from keras_distill._types import Tensor
 from keras_distill.checks import positive, whole_number
 from keras_distill.language.file_reader import FileReader
 from keras_distill.language.known_tokens import check_tokens, named_tokens
+from keras_distill.language.likeness import log_bleu
 from keras_distill.language.search import beam_search, reader, written
 from keras_distill.language.vocabularies import check_tokens_file
 from keras_distill.teachers import BaseTeacher, Function, LiteRT, store
@@ -34,6 +35,7 @@ class Writing:
     beams: int = 1
     length_penalty: float = 1.0
     temperature: float | None = None
+    interpolate: bool = False
 
     def __post_init__(self):
         whole_number("length", self.length, 2)
@@ -54,6 +56,11 @@ class Writing:
             )
         if self.start is not None:
             whole_number("start", self.start, 1)
+        if self.interpolate and (self.target is None or self.beams == 1):
+            raise ValueError(
+                "`interpolate` chooses among several beams by references, which are the input "
+                f"`target`. Received: target={self.target!r}, beams={self.beams}"
+            )
 
     def write(self, model: Any, inputs: Any, draws: Tensor | None = None) -> Tensor:
         """Sequences for a batch of inputs, int32, shape `(batch, length)`."""
@@ -62,6 +69,7 @@ class Writing:
             given = ops.sum(ops.cast(ops.not_equal(prompts, 0), "int32"), axis=-1)
             tokens = _fitted(prompts, self.length)
         else:
+            references = self._references(inputs)
             inputs = _others(inputs, self.target)
             batch = ops.shape(keras.tree.flatten(inputs)[0])[0]
             given = ops.ones((batch,), dtype="int32")
@@ -70,12 +78,25 @@ class Writing:
         if self.beams == 1:
             return written(next_logits, tokens, given, self.end, draws, self.temperature or 1.0)
         found = beam_search(next_logits, tokens, given, self.end, self.beams, self.length_penalty)
-        return found[0][:, 0]
+        if not self.interpolate:
+            return found[0][:, 0]
+        best = ops.argmax(log_bleu(found[0], references), axis=-1)
+        return ops.take_along_axis(found[0], best[:, None, None], axis=1)[:, 0]
 
     def check_tokens(self, model: keras.Model, inputs: Any) -> None:
         """Refuses inputs, or a start, that a model has no `Embedding` for."""
         inputs = inputs if self.target is None else _others(inputs, self.target)
         check_tokens(model, inputs, self.target, self.start)
+
+    def _references(self, inputs: Any) -> Tensor | None:
+        if not self.interpolate:
+            return None
+        if not isinstance(inputs, dict) or self.target not in inputs:
+            raise ValueError(
+                f"`interpolate` needs the references as the input {self.target!r}. Received: "
+                f"{sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__}"
+            )
+        return ops.cast(inputs[self.target], "int32")
 
     def _reader(self, model: Any, inputs: Any, count: int) -> Callable:
         """The `next_logits` of a search."""
@@ -183,6 +204,7 @@ def write_targets(
     target: str | None = None,
     beams: int = 4,
     length_penalty: float = 1.0,
+    interpolate: bool = False,
     batch_size: int = 32,
     verbose: int = 1,
 ) -> np.ndarray:
@@ -211,6 +233,8 @@ def write_targets(
         target: As in `generate`.
         beams: As in `generate`.
         length_penalty: As in `generate`.
+        interpolate: With `target`, of the beams the one is written that is most like the reference
+            (by BLEU of sentences), which `dataset` has as the input `target` (section 3.3 there).
         batch_size: As in `generate`.
         verbose: 0 shows no progress bar.
 
@@ -229,7 +253,7 @@ def write_targets(
     ... )
     >>> student.fit({"source": x, "target": targets[:, :-1]}, targets[:, 1:])
     """
-    writing = Writing(length, end, start, target, beams, length_penalty)
+    writing = Writing(length, end, start, target, beams, length_penalty, interpolate=interpolate)
     is_model = isinstance(teacher, keras.Model)
     writer = Writer(teacher, writing) if is_model else FileWriter(teacher, writing)
     # Answers are stored with checksums: what is wrong must not get there.
