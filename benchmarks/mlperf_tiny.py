@@ -18,7 +18,6 @@ Training takes about half the time with `TF_ENABLE_ONEDNN_OPTS=1` where the proc
 bfloat16: the float students' convolutions read it then (weights and sums stay in float32).
 """
 
-import contextlib
 import json
 import os
 import pathlib
@@ -30,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from common import DATA, RESULTS, ROOT, cifar10, gain, insert, machine, once, runs_of, write
+from faster import bfloat16, fused
 from int8 import accuracy, freeze_last
 from pictures import draw
 from step_time import resnet
@@ -91,43 +91,6 @@ def stored_answers(train, folder):
     return teachers.store(
         teacher, train, folder / "answers", views=SETTINGS["views"], augment=view, dtype="float32"
     )
-
-
-class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer for images, trained by TensorFlow's one operator for it instead of several.
-
-    The same numbers up to rounding, in a third of the time.
-    """
-
-    def call(self, inputs, training=None, mask=None):
-        if not training or isinstance(inputs, keras.KerasTensor):
-            return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, self.gamma.value, self.beta.value, epsilon=self.epsilon
-        )
-        count = tf.cast(tf.size(inputs) / tf.size(mean), "float32")
-        variance *= (count - 1) / count  # The operator's is the unbiased one.
-        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + value * (1 - self.momentum))
-        return outputs
-
-
-def fused(layer):
-    """A copy of a layer, of a batch normalization a fused one."""
-    normalizes = isinstance(layer, keras.layers.BatchNormalization)
-    kind = FusedBatchNormalization if normalizes else type(layer)
-    return kind.from_config(layer.get_config())
-
-
-@contextlib.contextmanager
-def bfloat16():
-    """Convolutions that are traced inside read bfloat16."""
-    option = "auto_mixed_precision_onednn_bfloat16"
-    tf.config.optimizer.set_experimental_options({option: True})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({option: False})
 
 
 def fit(kind, student, answers, train, rate, epochs, seed, folder=None, callbacks=()):
