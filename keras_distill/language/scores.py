@@ -95,8 +95,9 @@ def keystrokes_saved(
     """The share of keys that a keyboard's suggestions save who types these words.
 
     Before each key, the likeliest words that begin with the letters typed so far are suggested. A
-    word is chosen as soon as it is among them: one key, which also types the space after it. What
-    is saved is `1 - keys / keys without suggestions`, where a word of n letters takes n + 1 keys.
+    word is chosen as soon as it is among them: one key, which also types the space after it. Of
+    words that are equally likely, those of lower tokens are suggested. What is saved is
+    `1 - keys / keys without suggestions`, where a word of n letters takes n + 1 keys.
 
     Source: Trnka and McCoy, "Evaluating Word Prediction: Framing Keystroke Savings" (ACL 2008).
 
@@ -131,9 +132,12 @@ def keystrokes_saved(
     saved = 0
     for word, row in zip(words, logits, strict=True):
         if word in tokens:
-            likelier = suggested & (row[: len(vocabulary)] > row[tokens[word]])
+            token, row = tokens[word], row[: len(vocabulary)]
+            # Of equals, as integers often are, the first comes first.
+            tied = (row == row[token]) & (np.arange(len(row)) < token)
+            likelier = suggested & ((row > row[token]) | tied)
             for typed in range(len(word)):
-                if (likelier & (begins[typed] == begins[typed][tokens[word]])).sum() < suggestions:
+                if (likelier & (begins[typed] == begins[typed][token])).sum() < suggestions:
                     saved += len(word) - typed
                     break
     return saved / sum(len(word) + 1 for word in words)

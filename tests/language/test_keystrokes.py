@@ -18,11 +18,11 @@ def typed(row, word, suggestions):
     return len(word) + 1
 
 
-@pytest.mark.parametrize("suggestions", [1, 3])
-def test_a_typist_counts_as_many_keys(suggestions, rng):
-    """Two tokens more than words; one word is unknown, and typed in full."""
+@pytest.mark.parametrize(("suggestions", "rounded"), [(1, 9), (3, 9), (1, 0), (2, 0)])
+def test_a_typist_counts_as_many_keys(suggestions, rounded, rng):
+    """Two tokens more than words, also with ties; one word is unknown, and typed in full."""
     words = [*VOCABULARY[2:], *VOCABULARY[2:], "zebra"] * 3
-    logits = rng.normal(size=(len(words), len(VOCABULARY) + 2)).astype("float32")
+    logits = rng.normal(size=(len(words), len(VOCABULARY) + 2)).astype("float32").round(rounded)
     keys = sum(typed(row, word, suggestions) for row, word in zip(logits, words, strict=True))
     got = keystrokes_saved(logits, words, VOCABULARY, suggestions)
     assert got == pytest.approx(1 - keys / sum(len(word) + 1 for word in words))
