@@ -82,8 +82,8 @@ class Signatures:
         tflite: The file.
 
     Attributes:
-        inputs: Shapes of the inputs of each signature, by their names.
-        outputs: Those of its outputs.
+        inputs: The inputs of each signature, `Port`s by their names.
+        outputs: Its outputs.
 
     Raises:
         Refusal: LiteRT can't run the file.
@@ -99,16 +99,32 @@ class Signatures:
             for name in self._interpreter.get_signature_list()
         }
         self.inputs = {
-            name: _shapes(runner.get_input_details()) for name, runner in self._runners.items()
+            name: _ports(runner.get_input_details()) for name, runner in self._runners.items()
         }
         self.outputs = {
-            name: _shapes(runner.get_output_details()) for name, runner in self._runners.items()
+            name: _ports(runner.get_output_details()) for name, runner in self._runners.items()
         }
 
     def run(self, name: str, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """One invocation of a signature: outputs by name, from arrays of the ports' types."""
-        return self._runners[name](**arrays)
+        """One invocation of a signature: outputs by name, as floats where the file has integers.
+
+        Args:
+            name: Name of the signature.
+            arrays: Its inputs by name; floats where the file quantizes.
+        """
+        given = {
+            key: self.inputs[name][key].quantize(x) if self.inputs[name][key].scale else x
+            for key, x in arrays.items()
+        }
+        found = self._runners[name](**given)
+        return {key: self.outputs[name][key].dequantize(x) for key, x in found.items()}
 
 
-def _shapes(details: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(int(size) for size in port["shape"]) for name, port in details.items()}
+def _ports(details: Mapping[str, Any]) -> dict[str, runtimes.Port]:
+    found = {}
+    for name, port in details.items():
+        scale, zero_point = port["quantization"]
+        shape = tuple(int(size) for size in port["shape"])
+        dtype = np.dtype(port["dtype"]).name
+        found[name] = runtimes.Port(name, shape, dtype, float(scale), int(zero_point))
+    return found

@@ -70,8 +70,9 @@ class Generator:
         """Writes the file, the report, and what an app needs beside them to a folder.
 
         `<name>.tflite` and `<name>.json` are the file and the report. `Generator.kt` runs the file
-        in an app. With a tokenizer, `<name>.tokens.json` lists its tokens in the order of their
-        ids, and `Tokenizer.kt` computes ids, if `TextSources` can write it.
+        in an app; there is none for a file with `io="int8"`. With a tokenizer,
+        `<name>.tokens.json` lists its tokens in the order of their ids, and `Tokenizer.kt` computes
+        ids, if `TextSources` can write it.
 
         Args:
             folder: The folder.
@@ -86,7 +87,11 @@ class Generator:
         _files.check_folder(folder)
         report = dict(self.report)
         files: dict[str, str | bytes] = {f"{name}.tflite": self.tflite}
-        files["Generator.kt"] = generator_sources.kotlin(report, f"{name}.tflite", package)
+        ports = [
+            p for part in report["signatures"].values() for side in part.values() for p in side
+        ]
+        if not any(port["dtype"] == "int8" for port in ports):
+            files["Generator.kt"] = generator_sources.kotlin(report, f"{name}.tflite", package)
         if tokenizer is not None:
             report["tokenizer"] = fingerprint(tokenizer)
             files[f"{name}.tokens.json"] = json.dumps(known_of(tokenizer), indent=1) + "\n"
@@ -107,6 +112,7 @@ def export(
     target: str | None = None,
     prefill: int = 8,
     quantization: str = "float32",
+    io: str | None = None,
 ) -> Generator:
     """Converts a model that writes into a file that reads each token once.
 
@@ -135,6 +141,9 @@ def export(
         prefill: How many tokens of a prompt are read at once. Without a prompt, with `target`,
             there is no such signature.
         quantization: As in `keras_distill.tflite.convert`; ranges are taken from `inputs`.
+        io: As in `keras_distill.tflite.convert`. With `"int8"`, logits and what is kept go in and
+            out as integers, each port by its own scale: what comes out by one is rescaled to that
+            of the input where it goes.
 
     Returns:
         The file, and how often it writes what the model does.
@@ -170,7 +179,7 @@ def export(
         parts["encode"] = Part("encode", model, steps.encode), others
     for name, size in read.items():
         parts[name] = Part("read", model, _reading(steps)), met[size]
-    artifacts = {name: _converted(*part, quantization) for name, part in parts.items()}
+    artifacts = {name: _converted(*part, quantization, io) for name, part in parts.items()}
     tflite = signatures.joined({name: made.tflite for name, made in artifacts.items()})
     arrays = keras.tree.map_structure(np.asarray, inputs)
     got = np.asarray(Writing(length, end, start, target).write(FileReader(tflite), arrays))
@@ -181,7 +190,7 @@ def export(
         "length": length,
         "start": start,
         "end": end,
-        "kept_bytes": sum(4 * int(np.prod(kept.shape)) for kept in steps.all_kept),
+        "kept_bytes": _kept_bytes(artifacts["decode"], steps.all_kept),
         "sequences": len(expected),
         "same_sequences": float((got == expected).all(-1).mean()),
         "same_tokens": _same_tokens(tflite, expected[:_SEQUENCES], others, given),
@@ -191,6 +200,13 @@ def export(
         },
     }
     return Generator(tflite, artifacts, report)
+
+
+def _kept_bytes(artifact, all_kept):
+    """What is kept, in the types of the file's inputs."""
+    names = {kept.name for kept in all_kept}
+    ports = (port for port in artifact.ports.inputs if port.name in names)
+    return sum(int(np.prod(port.shape)) * np.dtype(port.dtype).itemsize for port in ports)
 
 
 def _same_tokens(tflite, tokens, others, given):
@@ -218,7 +234,7 @@ def _check_tokens(model, target):
         )
 
 
-def _converted(part, arrays, quantization):
+def _converted(part, arrays, quantization, io):
     """The artifact of a signature."""
     from keras_distill.tflite import convert
 
@@ -233,6 +249,7 @@ def _converted(part, arrays, quantization):
         quantization,
         calibration=arrays,
         input_signature=specs,
+        io=io,
         recurrent=None if is_float else "unroll",
     )
 

@@ -25,13 +25,14 @@ class FileReader:
         self._file = signatures.Signatures(tflite)
         ports, results = self._file.inputs["decode"], self._file.outputs["decode"]
         self._empty = {
-            name: np.zeros(shape, "float32")
-            for name, shape in ports.items()
+            name: np.zeros(port.shape, "float32")
+            for name, port in ports.items()
             if name not in ("tokens", "position")
         }
-        self._logits = np.zeros(results["logits"], "float32")
-        self._prefill = self._file.inputs.get("prefill", {}).get("tokens", (1, 0))[1]
-        rooms = (shape[1] for name, shape in ports.items() if f"{name}_new" in results)
+        self._logits = np.zeros(results["logits"].shape, "float32")
+        prefill = self._file.inputs.get("prefill")
+        self._prefill = prefill["tokens"].shape[1] if prefill else 0
+        rooms = (port.shape[1] for name, port in ports.items() if f"{name}_new" in results)
         self.length = next(rooms, None)
         #: What is kept of each row, by the tokens read so far.
         self._rows: list[tuple[list[int], dict[str, np.ndarray]]] = []

@@ -14,6 +14,7 @@ from positions import Positions
 from keras_distill import language
 
 LENGTH, START, END = 16, 1, 2
+NUMBERS = "tokens", "position"
 
 
 def attending(x, memory=None):
@@ -96,6 +97,22 @@ def test_an_int8_file_agrees_with_its_model(writer, sentences, tmp_path):
     path = made.save(tmp_path)
     got = language.generate(path, prompts[100:200], length=LENGTH, end=END)
     assert (got == want).all(1).mean() > 0.6
+
+
+@pytest.mark.long
+def test_what_is_kept_may_be_int8(writer, sentences, tmp_path):
+    """A quarter of the memory, and what it writes is still close to the model's."""
+    prompts, options = sentences["val", "en"][:, :5], {"length": LENGTH, "end": END}
+    made = language.export(writer, prompts[:100], quantization="int8", io="int8", **options)
+    assert made.report["kept_bytes"] == 2 * LENGTH * 2 * 16
+    for ports in made.report["signatures"].values():
+        kept = [port for side in ports.values() for port in side if port["name"] not in NUMBERS]
+        assert {port["dtype"] for port in kept} == {"int8"}
+    assert made.report["same_tokens"] > 0.85
+    got = language.generate(made.save(tmp_path), prompts[100:200], **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"student.tflite", "student.json"}
+    want = language.generate(writer, prompts[100:200], **options)
+    assert (got == want).all(1).mean() > 0.5
 
 
 @pytest.mark.long
