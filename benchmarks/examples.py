@@ -32,6 +32,7 @@ TASKS = {
     "detection": "blood cells found, BCCD with 8 labeled images: mAP",
     "segmentation": "street scenes, CamVid with 10 painted frames: mean IoU",
     "blood_cells": "blood cells named, BCCD with 4 labeled images: mean recall",
+    "another_domain": "digits of another domain, without labels: accuracy",
     "images": "clothes, Fashion-MNIST with 1,000 labels: accuracy",
     "demo": "handwritten digits, the demo: accuracy",
 }

@@ -74,6 +74,33 @@ def test_blood_cells(data_dir, tmp_path):
 
 
 @pytest.mark.long
+def test_another_domain(data_dir, tmp_path):
+    import another_domain
+
+    result = another_domain.main(
+        data_dir / "mnist", tmp_path / "firmware", seed=1, steps=200, count=3000
+    )
+    assert 0 < result.pop("teacher, statistics of MNIST") < 1
+    gains(result, 0.5, over=0.05)
+    assert (tmp_path / "firmware" / "student.tflite").stat().st_size == result["bytes"] < 9000
+
+
+def test_digits_of_both_domains_fill_their_images_alike(data_dir):
+    """Rows and columns with ink, and how much of it: what cropping is for."""
+    import another_domain
+
+    x, y = another_domain.source(data_dir / "mnist", 500)
+    adapted, chosen, held_out = another_domain.target()
+    assert [len(part[1]) for part in (adapted, chosen, held_out)] == [1000, 400, 397]
+    assert x.shape == (500, 8, 8, 1)
+    assert set(y) == set(held_out[1]) == set(range(10))
+    for images in (x, held_out[0]):
+        assert 0 <= images.min() < images.max() <= 1
+        assert (images.max((2, 3)) > 0.1).mean() > 0.95
+        assert 0.2 < images.mean() < 0.45
+
+
+@pytest.mark.long
 def test_policy():
     import policy
 
