@@ -33,6 +33,7 @@ TASKS = {
     "segmentation": "street scenes, CamVid with 10 painted frames: mean IoU",
     "blood_cells": "blood cells named, BCCD with 4 labeled images: mean recall",
     "another_domain": "digits of another domain, without labels: accuracy",
+    "gan": "clothes drawn by a GAN, Fashion-MNIST: Fréchet distance, less is better",
     "images": "clothes, Fashion-MNIST with 1,000 labels: accuracy",
     "demo": "handwritten digits, the demo: accuracy",
 }

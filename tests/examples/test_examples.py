@@ -115,6 +115,27 @@ def test_policy():
     assert result["bytes"] < 2048
 
 
+@pytest.mark.long
+def test_clothes_drawn_by_a_gan(data_dir, tmp_path, monkeypatch):
+    import clothes
+    import gan
+
+    some = {split: clothes.images(data_dir / "fashion_mnist", split) for split in ("train", "test")}
+    some = {split: tuple(part[:3000] for part in parts) for split, parts in some.items()}
+    monkeypatch.setattr(clothes, "images", lambda _, split="train": some[split])
+    picture = tmp_path / "drawn.png"
+    result = gan.main(None, tmp_path, picture, steps=100, rounds=150)
+    names = ["teacher", "student alone", "student distilled", "distilled, int8"]
+    shares = [f"{name}: {share}" for name in names for share in ("precision", "recall")]
+    assert list(result) == [*names, *shares, "bytes"]
+    assert all(0 <= result[share] <= 1 for share in shares)
+    teacher, alone, student, file = (result[name] for name in names)
+    assert teacher < 15
+    assert alone - student > 0.6 * (alone - teacher) > 3
+    assert file == pytest.approx(student, rel=0.05)
+    assert picture.is_file()
+
+
 def test_returns_of_episodes_begin_and_end_as_in_the_environment():
     """Leaning on the fall holds the pole up to the end; one push makes it fall at once."""
     gymnasium = pytest.importorskip("gymnasium")
