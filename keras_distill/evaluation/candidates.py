@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ class Cost:
         multiply_accumulates: Of one inference; `None` if they can't be counted.
         bytes: Size of the file, or of the weights of what isn't exported; `None` if Python code
             holds them.
+        zipped: Bytes of the file in a zip or in an app's download; `None` of what isn't exported.
         arena: Bytes of working memory that TFLite Micro needs; `None` for other runtimes.
         note: Why something is unknown.
     """
@@ -37,6 +39,7 @@ class Cost:
     parameters: int | None
     multiply_accumulates: int | None
     bytes: int | None
+    zipped: int | None = None
     arena: int | None = None
     note: str | None = None
 
@@ -180,7 +183,13 @@ class File:
 
         report, tflite = self.artifact.report, self.artifact.tflite
         arena = runtimes.TFLiteMicro(tflite).arena["total"] if self.runtime == "micro" else None
-        return Cost(report["parameters"], report["multiply_accumulates"], len(tflite), arena)
+        return Cost(
+            parameters=report["parameters"],
+            multiply_accumulates=report["multiply_accumulates"],
+            bytes=len(tflite),
+            zipped=len(zlib.compress(tflite, 9, wbits=-15)),
+            arena=arena,
+        )
 
 
 def _cost(weights: Sequence, call: Callable, x: Any) -> Cost:

@@ -63,6 +63,7 @@ class Row(TypedDict, total=False):
         parameters: Number of weights.
         multiply_accumulates: Of one inference.
         bytes: Size of the file, or of the weights.
+        zipped: Size of the file in a zip or in an app's download.
         arena: Bytes of working memory on a microcontroller.
         latency_ms: Median latency in milliseconds.
         latency_p95_ms: 95th percentile of the latency in milliseconds.
@@ -108,6 +109,7 @@ class Row(TypedDict, total=False):
     parameters: int | None
     multiply_accumulates: int | None
     bytes: int | None
+    zipped: int | None
     arena: int | None
     latency_ms: float
     latency_p95_ms: float
@@ -170,6 +172,7 @@ METRICS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "parameters": ("parameters", _count),
     "multiply_accumulates": ("multiply-accumulates", _count),
     "bytes": ("bytes", _count),
+    "zipped": ("bytes in a zip", _count),
     "arena": ("tensor arena, bytes", _count),
     "latency_ms": ("latency, median ms", _number),
     "latency_p95_ms": ("latency, 95th pct. ms", _number),

@@ -1,5 +1,6 @@
 import io
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -64,6 +65,15 @@ def test_costs(comparison, micro_file):
         assert found["parameters"] == weights
         assert found["multiply_accumulates"] == macs
         assert found["bytes"] == size
+
+
+def test_files_are_measured_as_they_are_and_in_a_zip(comparison, micro_file, tmp_path):
+    with zipfile.ZipFile(tmp_path / "app.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as app:
+        app.writestr("student.tflite", micro_file.tflite)
+    found = row(comparison, "int8 micro")
+    assert found["zipped"] == app.getinfo("student.tflite").compress_size < found["bytes"]
+    assert row(comparison, "distilled")["zipped"] is None
+    assert "bytes in a zip" in str(comparison)
 
 
 def test_several_runs_give_their_mean_and_its_interval(comparison, candidates, held_out):
