@@ -161,7 +161,7 @@ class Runs:
         trainer.fit(*self.train, batch_size=128, epochs=epochs, verbose=0, callbacks=callbacks)
         return student
 
-    def measured(self, name, student, macs=None, **export):
+    def measured(self, name, student, **export):
         """Accuracy and sizes of the file, int8 if not told otherwise, which is kept to be timed."""
         self.files[name] = tflite.convert(student, **(export or self.export))
         content = self.files[name].tflite
@@ -169,7 +169,7 @@ class Runs:
             "accuracy": accuracy(content, self.test),
             "bytes": len(content),
             "compressed": len(zlib.compress(content, 9)),
-            "macs": macs or multiply_accumulates(student),
+            "macs": multiply_accumulates(student),
         }
 
     def pruned(self, limit):
@@ -240,8 +240,8 @@ class Recurrent(Runs):
             "float": self.measured("float", student, quantization="float32"),
             "int8 after training": self.measured("int8 after training", student),
         }
-        name, macs = "int8, quantize-aware", found["float"]["macs"]
-        found[name] = self.measured(name, aware, macs, io="int8")
+        name = "int8, quantize-aware"
+        found[name] = self.measured(name, aware, io="int8")
         return self.timed(found)
 
 

@@ -1,7 +1,8 @@
 """Multiply-accumulates of a Keras model, counted in the graph that the backend traces of it."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -69,12 +70,12 @@ def _one_sample(x: Any) -> Any:
 
 
 def _count(graph: Any) -> int:
-    return sum(_operation(op, graph) for op in _needed(graph))
+    return sum(_operation(op, graph) for op in _needed(graph.outputs))
 
 
-def _needed(graph: Any) -> set:
-    """The operations that the graph's outputs need. Keras traces more, such as a cell's shapes."""
-    found, pending = set(), [tensor.op for tensor in graph.outputs]
+def _needed(tensors: Iterable[Any]) -> set:
+    """The operations that tensors need. Keras traces more, such as a cell's shapes."""
+    found, pending = set(), [tensor.op for tensor in tensors]
     while pending:
         op = pending.pop()
         if op not in found:
@@ -107,15 +108,55 @@ def _trips(op: Any) -> int:
     try:
         # Keras computes the number of steps from constants, inside the graph.
         with tf.compat.v1.Session(graph=op.graph) as session:
-            trips = session.run(op.inputs[1])
-    except tf.errors.OpError:
-        trips = -1
-    if trips < 0:
+            trips = int(session.run(op.inputs[1]))
+        return trips if trips >= 0 else _iterated(op)
+    except tf.errors.OpError as error:
         raise ValueError(
             f"The number of iterations of the loop {op.name!r} depends on the data: its "
             "multiply-accumulates can't be counted."
-        )
-    return int(trips)
+        ) from error
+
+
+def _iterated(op: Any) -> int:
+    """The number of iterations of a loop without a limit, such as that of `keras.ops.scan`.
+
+    Only what the loop's condition reads is computed.
+    """
+    condition, body = (_function(op.graph, op.get_attr(name)) for name in ("cond", "body"))
+    read = _places(condition, condition.outputs)
+    while (more := read | _places(body, [body.outputs[place] for place in read])) > read:
+        read = more
+    state = _computes([op.inputs[place] for place in read])({})
+    goes_on = _computes(condition.outputs[:1])
+    advance = _computes([body.outputs[place] for place in read])
+    trips = 0
+    while goes_on({condition.inputs[i].name: x for i, x in zip(read, state, strict=True)})[0]:
+        state = advance({body.inputs[i].name: x for i, x in zip(read, state, strict=True)})
+        trips += 1
+    return trips
+
+
+def _computes(tensors: Sequence[Any]) -> Callable[[dict[str, Any]], list]:
+    """A function of values by name that computes tensors of a graph, and no other operation.
+
+    In the graph itself, they wait for all that has side effects.
+    """
+    definition = tf.compat.v1.GraphDef()
+    for op in _needed(tensors):
+        node = definition.node.add()
+        node.CopyFrom(op.node_def)
+        node.input[:] = [x.name for x in op.inputs]
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(definition, name="")
+    session = tf.compat.v1.Session(graph=graph)
+    return functools.partial(session.run, [x.name for x in tensors])
+
+
+def _places(graph: Any, tensors: Iterable[Any]) -> set[int]:
+    """The places of the inputs of a graph that tensors of it need."""
+    needed = _needed(tensors)
+    return {place for place, x in enumerate(graph.inputs) if x.op in needed}
 
 
 def _size(tensor: Any) -> int:

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
+from keras_distill import quantization
 from keras_distill.evaluation import multiply_accumulates
 
 
@@ -91,6 +92,23 @@ def test_open_sizes_need_a_sample():
     with pytest.raises(ValueError, match="Give a sample batch as `inputs`"):
         multiply_accumulates(model)
     assert multiply_accumulates(model, np.zeros((2, 5, 3))) == 5 * (3 * 16 + 4 * 16)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_loops_of_scan(reverse):
+    def scan(x):
+        def step(state, row):
+            return ops.matmul(state, ops.ones((4, 4))) + row, None
+
+        return ops.scan(step, ops.zeros((1, 4)), ops.transpose(x, (1, 0, 2)), reverse=reverse)[0]
+
+    assert multiply_accumulates(scan, np.zeros((2, 5, 4), "float32")) == 5 * 16
+
+
+def test_quantize_aware_lstm_counts_as_the_float_one():
+    model = functional((5, 3), layers.LSTM(4))
+    aware = quantization.quantize_aware(model, calibration=np.ones((8, 5, 3), "float32"))
+    assert multiply_accumulates(aware) == multiply_accumulates(model) == 5 * (3 * 16 + 4 * 16)
 
 
 def test_counting_leaves_the_model_as_it_was():
