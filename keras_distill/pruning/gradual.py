@@ -15,7 +15,13 @@ from keras_distill.pruning.importance import along, as_array
 from keras_distill.pruning.removal import without
 from keras_distill.pruning.step import Role, Weight
 from keras_distill.pruning.structure import Structure
-from keras_distill.pruning.structured import check_importance, leaving_order, scores_of, student_of
+from keras_distill.pruning.structured import (
+    check_importance,
+    check_least_share,
+    leaving_order,
+    scores_of,
+    student_of,
+)
 
 
 class GradualPruning(HoldsForms):
@@ -37,6 +43,7 @@ class GradualPruning(HoldsForms):
         export: As in `prune`.
         importance: As in `prune`, but `"l1"` by default.
         data: As in `prune`.
+        least_share: As in `prune`.
         begin_step: Step of the optimizer at which units begin to become 0.
         end_step: Step from which on the goals are met. Leave it some epochs before the end of
             training.
@@ -63,6 +70,7 @@ class GradualPruning(HoldsForms):
         export: Mapping[str, Any] | None = None,
         importance: str = "l1",
         data: Any = None,
+        least_share: float = 0.0,
         begin_step: int = 0,
         end_step: int = 1000,
         frequency: int = 100,
@@ -71,6 +79,8 @@ class GradualPruning(HoldsForms):
         self._goals = goals.goals(macs, flash, arena, latency, export)
         self.importance = importance
         self.data = data
+        check_least_share(least_share)
+        self.least_share = least_share
 
     def forms_of(self, student: keras.Model) -> Sequence[Form]:
         check_importance(self.model, self.importance, self.data)
@@ -93,7 +103,7 @@ class GradualPruning(HoldsForms):
         scores = scores_of(structure, self.importance, self.model, self.data, self._goals)
         # What is 0 already is the first that leaves.
         scores[zeros] = -1
-        order = leaving_order(structure, scores)
+        order = leaving_order(structure, scores, self.least_share)
         if self._count is None or progress == 1:
             self._count = goals.fewest(self._student, structure, order, self._goals)
         leaving = np.zeros(len(structure.units), bool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +29,7 @@ def prune(
     latency: float | None = None,
     export: Mapping[str, Any] | None = None,
     importance: str = "taylor",
+    least_share: float = 0.0,
 ) -> keras.Model:
     """A smaller model, without the channels, neurons and heads that matter least.
 
@@ -55,6 +58,8 @@ def prune(
             (arXiv:1906.10771), for what it costs; `"l1"`, the magnitude of the weights that
             make it (arXiv:1608.08710); or `"scale"`, that of its scale in BatchNormalization
             (arXiv:1708.06519). The latter two are relative to the mean of their layer.
+        least_share: Share of each layer's units that stay at least, from 0 to 1. What no unit alone
+            shows is that a layer needs some of them. At least one stays.
 
     Returns:
         A new `keras.Model` with the inputs, outputs and layer names of the old one, not compiled.
@@ -73,9 +78,10 @@ def prune(
     student = student_of(model)
     wanted = goals.goals(macs, flash, arena, latency, export)
     check_importance(model, importance, data)
+    check_least_share(least_share)
     structure = Structure(student)
     scores = scores_of(structure, importance, model, data, wanted)
-    order = leaving_order(structure, scores)
+    order = leaving_order(structure, scores, least_share)
     count = goals.fewest(student, structure, order, wanted)
     return without(student, structure, order[:count])
 
@@ -109,10 +115,15 @@ def kept_whole(model: keras.Model) -> dict[str, str]:
     return goals.kept_whole(Structure(student_of(model)))
 
 
-def leaving_order(structure: Structure, scores: np.ndarray) -> Sequence[int]:
-    """The units that may leave, the least important first, so that each layer keeps one."""
+def leaving_order(
+    structure: Structure, scores: np.ndarray, least_share: float = 0.0
+) -> Sequence[int]:
+    """The units that may leave, the least important first.
+
+    Each layer keeps a share of its units, and at least one.
+    """
     made = [np.unique(structure.units.of(x)) for x in structure.made.values()]
-    left = [len(units) for units in made]
+    may_leave = [len(units) - max(math.ceil(least_share * len(units)), 1) for units in made]
     where: dict[int, list[int]] = {}
     for place, units in enumerate(made):
         for unit in units:
@@ -121,10 +132,10 @@ def leaving_order(structure: Structure, scores: np.ndarray) -> Sequence[int]:
     removable = structure.removable
     for unit in removable[np.argsort(scores[removable], kind="stable")]:
         places = where[int(unit)]
-        if np.isfinite(scores[unit]) and all(left[place] > 1 for place in places):
+        if np.isfinite(scores[unit]) and all(may_leave[place] for place in places):
             order.append(int(unit))
             for place in places:
-                left[place] -= 1
+                may_leave[place] -= 1
     return order
 
 
@@ -138,6 +149,14 @@ def student_of(model: Any) -> keras.Model:
             "smaller one quantize-aware."
         )
     return student
+
+
+def check_least_share(share: float) -> None:
+    if not isinstance(share, numbers.Real) or isinstance(share, bool) or not 0 <= share <= 1:
+        raise ValueError(
+            "`least_share` must be the share of each layer's units that stay at least, from 0 to "
+            f"1. Received: least_share={share!r}"
+        )
 
 
 def check_importance(model: keras.Model, importance: str, data: Any) -> None:

@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pruning_zoo as zoo
@@ -294,6 +296,26 @@ def test_what_matters_little_to_the_loss_leaves_first(split):
     assert lost[0] < lost[1]
 
 
+def units_of_layers(model):
+    structure = Structure(model)
+    return {path: len(np.unique(structure.units.of(x))) for path, x in structure.made.items()}
+
+
+def test_each_layer_keeps_a_share_of_its_units(models):
+    """Without one, some layer loses more."""
+    before = units_of_layers(models["residual"])
+    for share in (0.0, 0.5):
+        smaller = pruning.prune(models["residual"], macs=0.35, importance="l1", least_share=share)
+        left = units_of_layers(smaller)
+        keeps = [left[path] >= math.ceil(0.5 * count) for path, count in before.items()]
+        assert all(keeps) == (share == 0.5)
+
+
+def test_a_share_of_units_that_is_too_large_for_a_goal(models):
+    with pytest.raises(tflite.BudgetError, match="`macs` can't be met"):
+        pruning.prune(models["stack"], macs=0.3, importance="l1", least_share=0.9)
+
+
 # Files.
 
 
@@ -396,6 +418,7 @@ class Subclassed(keras.Model):
         ({"macs": float("nan")}, "`macs` must be a share .* Received: macs=nan"),
         ({"arena": 100, "export": {"quantization": "int8"}}, "for microcontrollers only"),
         ({"flash": "64KB"}, "`flash` is measured in the exported file: give `export`"),
+        ({"macs": 0.5, "importance": "l1", "least_share": 2}, "`least_share` must be the share of"),
         ({"macs": 0.5, "importance": "l2"}, "`importance` must be one of 'taylor', 'l1', 'scale'"),
         ({"macs": 0.5}, '`importance="taylor"` needs `data`'),
         ({"macs": 0.5, "data": []}, "give a compiled `Distiller`, or compile the model"),
@@ -426,7 +449,8 @@ def test_units_become_0_in_steps_and_leave_without_a_trace(split, tmp_path):
     student = zoo.stack()
     distiller = keras_distill.Distiller(student, zoo.stack(), alpha=0.3)
     distiller.compile(keras.optimizers.Adam(3e-3), CROSSENTROPY)
-    callback = pruning.GradualPruning(macs=0.5, begin_step=4, end_step=16, frequency=4)
+    steps = {"begin_step": 4, "end_step": 16, "frequency": 4}
+    callback = pruning.GradualPruning(macs=0.5, least_share=0.5, **steps)
     counts = []
     counting = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: counts.append(
@@ -436,12 +460,14 @@ def test_units_become_0_in_steps_and_leave_without_a_trace(split, tmp_path):
     distiller.fit(x[:320], y[:320], batch_size=32, verbose=0, callbacks=[callback, counting])
     distiller.save_weights(tmp_path / "half.weights.h5")
     distiller.load_weights(tmp_path / "half.weights.h5")
-    callback = pruning.GradualPruning(macs=0.5, begin_step=4, end_step=16, frequency=4)
+    callback = pruning.GradualPruning(macs=0.5, least_share=0.5, **steps)
     distiller.fit(x[:320], y[:320], batch_size=32, verbose=0, callbacks=[callback, counting])
     assert counts[6] == 0 < counts[7] == counts[9] == counts[10]
     assert counts[15] == counts[-1] > 0
     assert counts == sorted(counts)
     smaller = pruning.remove_zeros(student)
+    before, left = units_of_layers(student), units_of_layers(smaller)
+    assert all(left[path] >= math.ceil(0.5 * count) for path, count in before.items())
     share = multiply_accumulates(smaller) / multiply_accumulates(student)
     assert 0.4 < share <= 0.5
     np.testing.assert_allclose(
