@@ -115,13 +115,16 @@ def loading_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def calibrated_files() -> Iterator[list[bytes]]:
-    """Collects the float files, ranges included, that TensorFlow's converter quantizes."""
+    """Collects the float files, ranges included, that TensorFlow's converter quantizes.
+
+    Tensors that were 0 throughout get the range from 0 to 1, see `ranges.widened`.
+    """
     from tensorflow.lite.python.optimize.calibrator import Calibrator
 
     original, found = Calibrator.calibrate, []
 
     def calibrate(self, *args, **kwargs):
-        found.append(bytes(original(self, *args, **kwargs)))
+        found.append(_widened(original(self, *args, **kwargs)))
         return found[-1]
 
     Calibrator.calibrate = calibrate
@@ -129,6 +132,22 @@ def calibrated_files() -> Iterator[list[bytes]]:
         yield found
     finally:
         Calibrator.calibrate = original
+
+
+def _widened(tflite: bytes) -> bytes:
+    """A calibrated file in which no range is 0."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = bytearray(tflite)
+    graph = schema.Model.GetRootAs(content).Subgraphs(0)
+    for i in range(graph.TensorsLength()):
+        limits = graph.Tensors(i).Quantization()
+        if limits is None or not limits.MinLength() or not limits.MaxLength():
+            continue
+        # Views of the file. What was never above 0 has the least float there is as its maximum.
+        low, high = limits.MinAsNumpy(), limits.MaxAsNumpy()
+        high[high - low < 1e-30] = 1.0
+    return bytes(content)
 
 
 def fused_lstm(function: Any) -> Any:

@@ -43,6 +43,21 @@ def _crashes(runtime):
     return lambda tflite: _crash(tflite, runtime) is not None
 
 
+def unprepared(tflite: bytes, message: str) -> str:
+    """Which operator XNNPACK refuses, where its message doesn't say so: a sentence, or ""."""
+    if "TfLiteXNNPackDelegate" not in message or len(flatbuffer.File(tflite).model.subgraphs) > 1:
+        return ""
+    return f" It refuses {operator_at_fault(tflite, _is_refused)}."
+
+
+def _is_refused(tflite):
+    try:
+        runtimes.open_file(tflite)
+    except runtimes.Refusal:
+        return True
+    return False
+
+
 def operator_at_fault(tflite: bytes, fails: Callable[[bytes], bool]) -> str:
     """The last of the fewest first operators of a file at which something fails.
 

@@ -95,7 +95,8 @@ def judge(
     except runtimes.Refusal as error:
         raise ValueError(
             f"The runtime of target {target.name!r} refuses model {model.name!r} as "
-            f"{request.quantization}. {_with_layers(str(error), found)}{_advice_on(str(error))}"
+            f"{request.quantization}. {_with_layers(str(error), found)}"
+            f"{failing.unprepared(named, str(error))}{_advice_on(str(error))}"
         ) from None
     notes += _off(errors, request, found)
     return Judged(tflite, named, ports, tuple(notes))

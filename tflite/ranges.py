@@ -94,6 +94,18 @@ def with_kept(operators: Iterable[Operator], met: Mapping[str, Range]) -> dict[s
     return found
 
 
+def widened(met: Mapping[str, Range]) -> dict[str, Range]:
+    """Ranges of which those of tensors that were 0 throughout are from 0 to 1.
+
+    Such is the output of a layer none of whose units is ever active. In steps of next to nothing,
+    the bias of the layer that reads it wouldn't fit its integers, and XNNPACK refuses the file.
+
+    Args:
+        met: `(low, high)` by tensor name.
+    """
+    return {name: (0.0, 1.0) if limits == (0.0, 0.0) else limits for name, limits in met.items()}
+
+
 def clipped(tflite: bytes, ranges: Mapping[str, Range]) -> dict[str, float]:
     """The share of each calibrated range that a file leaves out, where it is more than `CLIPPED`.
 

@@ -315,12 +315,18 @@ class LearnedRange(AnyRange):
 
 
 def grid_of(minimum: Any, maximum: Any, bits: int) -> tuple[Any, Any]:
-    """Scale and zero point of a range that holds 0, as TFLite chooses them."""
+    """Scale and zero point of a range that holds 0, as TFLite chooses them.
+
+    The range of what is 0 throughout, such as units that are never active, becomes 1 wide: kernels
+    refuse steps of next to nothing.
+    """
     lowest, highest = limits(bits)
-    if bits == 16:
-        scale = ops.maximum(ops.maximum(-minimum, maximum) / highest, SMALLEST_STEP)
+    is_symmetric = bits == 16
+    width = ops.maximum(-minimum, maximum) if is_symmetric else maximum - minimum
+    steps = highest if is_symmetric else highest - lowest
+    scale = ops.where(width < steps * SMALLEST_STEP, 1.0, width) / steps
+    if is_symmetric:
         return scale, ops.zeros_like(scale)
-    scale = ops.maximum((maximum - minimum) / (highest - lowest), SMALLEST_STEP)
     return scale, ops.clip(ops.round(lowest - minimum / scale), lowest, highest)
 
 

@@ -10,7 +10,7 @@ from keras_distill.tflite import child, flatbuffer, ranges
 from keras_distill.tflite.converters.activation_ranges import activation_ranges
 from sweeps import rest_is_long
 
-from keras_distill import tflite
+from keras_distill import quantization, tflite
 
 layers = keras.layers
 
@@ -245,6 +245,56 @@ def test_ranges_are_those_that_the_converter_calibrated(monkeypatch):
     assert wanted.keys() <= met[0].keys()
     for name, (low, high) in wanted.items():
         assert met[0][name] == pytest.approx((low, high), rel=1e-5)
+
+
+def with_dead_layer(x):
+    """A layer of a single unit that is never active, as may be left of a pruned one."""
+    x = layers.Conv2D(4, 3, activation="relu")(x)
+    never = keras.initializers.Constant(-9.0)
+    x = layers.Conv2D(1, 3, activation="relu", bias_initializer=never, name="dead")(x)
+    x = layers.Conv2D(4, 3, bias_initializer="random_normal", name="reads")(x)
+    return layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+
+
+@pytest.fixture(scope="module")
+def dead():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    skipped = layers.Dense(3)(layers.Flatten()(inputs))
+    return keras.Model(inputs, layers.Add()([with_dead_layer(inputs), skipped]))
+
+
+@pytest.mark.parametrize(
+    ("target", "quantization", "precision"),
+    [
+        ("android", "int8", {}),
+        ("android", "int16x8", {}),
+        ("micro", "int8", {"reads": "int16"}),
+        pytest.param("micro", "int16x8", {}, marks=pytest.mark.long),
+    ],
+)
+def test_units_that_are_never_active_have_a_step(dead, target, quantization, precision):
+    x = data(8, 8, 3)
+    artifact = converted(dead, x, target, quantization, precision=precision)
+    assert error(artifact, dead, x) < 0.03
+    operators = tflite.inspect(artifact.tflite).operators
+    steps = [step for op in operators for t in op.outputs for step in t.scales or ()]
+    assert min(steps) > 1e-7
+
+
+@pytest.mark.parametrize("learned_steps", rest_is_long([False, True], [False]))
+def test_units_that_are_never_active_in_training(dead, learned_steps):
+    x = data(8, 8, 3)
+    aware = quantization.quantize_aware(dead, calibration=x, learned_steps=learned_steps)
+    assert error(tflite.convert(aware), aware, x) < 0.03
+
+
+def test_steps_that_kernels_refuse_are_named(dead):
+    aware = quantization.quantize_aware(dead, calibration=data(8, 8, 3))
+    (dying,) = (layer for layer in aware.layers if getattr(layer, "tensor", "") == "dead")
+    dying.maximum.assign([1e-7])
+    with pytest.raises(ValueError, match=r"refuses CONV_2D \(layer 'dead"):
+        tflite.convert(aware)
 
 
 def test_selections_are_between_tensors_of_one_scale():

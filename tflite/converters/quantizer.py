@@ -62,6 +62,7 @@ def _save_ranges(request, graph, found, float32, samples):
     limits = activation_ranges(float32, inputs, calibration.ranges, calibration.percentile)
     if calibration.ranges != "minmax":
         limits = ranges.with_kept(found.operators, limits)
+    limits = ranges.widened(limits)
     ranks = {t.name: len(t.shape) for op in found.operators for t in (*op.inputs, *op.outputs) if t}
     np.savez(
         graph.folder / "ranges.npz",
