@@ -158,3 +158,16 @@ def inputs(model, samples=3):
 
     given = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     return keras.tree.map_structure(draw, given)
+
+
+def with_random_weights(model):
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        if "seed" in weight.path:
+            continue
+        is_variance = "variance" in weight.path
+        draw = (
+            rng.uniform(0.2, 1, weight.shape) if is_variance else rng.normal(0, 0.4, weight.shape)
+        )
+        weight.assign(draw)
+    return model
