@@ -13,6 +13,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from common import RESULTS, ROOT
+from matplotlib import ticker
 
 EXAMPLES = ROOT / "examples" / "results"
 BLUE, RED, GREEN, GREY = "#2f6db3", "#c44e3b", "#2e8b57", "0.35"
@@ -235,6 +236,9 @@ def smaller(results):
         axes.plot(*zip(*front, strict=True), "-", color=GREY, linewidth=1, zorder=0)
         axes.set(xscale="log", xlabel={"compressed": "bytes of the file, compressed"}.get(
             key, "multiply-accumulates"))  # fmt: skip
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,.0f}" if key == "compressed" else ticker.EngFormatter())
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
         axes.grid()
     grid[0].set_ylabel("test accuracy (%)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7)

@@ -7,7 +7,8 @@
 On Fashion-MNIST, each seed trains a large convolutional student on labels for half of `--epochs`.
 It then is the teacher (T = 2, alpha = 0.5) of small ones of the same form, which train for
 `--epochs`, and it is what is pruned by first-order Taylor, to the bytes that a small one's file
-has; the rest trains on for the other half, with the large one as teacher, or on labels. Sparse
+has, so that each layer keeps half of the small one's share of its units; the rest trains on for
+`--epochs`, with the large one as teacher, or on labels. Sparse
 students have 3 of 4 weights 0, clustered ones 16 values a kernel: students of a small one's widths,
 trained with the teacher for one half, and held to their form for the other. All rates fall along a
 cosine. All files are int8, quantized after training, run in LiteRT on the whole test set; those of
@@ -62,10 +63,14 @@ flags.DEFINE_integer("images", 10000, "Training images, or windows, at most.")
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RATE = 1e-2
+HOW = {"distilled": True, "on labels": False}
 #: Shares of the large student's widths: those of students designed small, and of those held to a
 #: form.
-SMALL = {"1/2": 2, "1/4": 4, "1/8": 8}
-HELD = ("1/2", "1/4")
+SMALL = {
+    "fashion_mnist": {"1/2": 2, "1/4": 4, "1/8": 8},
+    "cifar10": {"1/2": 2, "1/4": 4},
+}
+HELD = {"fashion_mnist": ("1/2", "1/4"), "cifar10": ("1/4",)}
 ROUNDS = 300
 NAMES = {
     "fashion_mnist": "Fashion-MNIST",
@@ -139,26 +144,26 @@ class Runs:
         self.half = FLAGS.epochs // 2
         self.files = {}
         self.large = self.fit(self.new(1), self.half)
+        self.teacher = keras_distill.teachers.Arrays(
+            self.large.predict(train[0], batch_size=500, verbose=0)
+        )
 
     def new(self, share):
         keras.utils.set_random_seed(self.seed)
         students = {"fashion_mnist": convolutional, "cifar10": resnet8, "uci_har": recurrent}
         return students[FLAGS.task](share)
 
-    def trainer(self, student, teacher=None, rate=RATE):
-        model = student
-        if teacher is not None:
-            soft = keras_distill.losses.SoftTargets(temperature=2.0)
-            model = keras_distill.Distiller(student, teacher, soft, alpha=0.5)
-        model.compile(keras.optimizers.Adam(rate), CROSSENTROPY, jit_compile=False)
-        return model
-
-    def fit(self, student, epochs, teacher=None, rate=RATE, callbacks=()):
+    def fit(self, student, epochs, is_taught=False, rate=RATE, callbacks=()):
         """Trains along a cosine, from `rate` to a twentieth of it."""
-        steps = epochs * -(-len(self.train[0]) // 128)
+        (x, y), model = self.train, student
+        if is_taught:
+            soft = keras_distill.losses.SoftTargets(temperature=2.0)
+            model = keras_distill.Distiller(student, self.teacher, soft, alpha=0.5)
+            x = self.teacher.attach(x)
+        steps = epochs * -(-len(y) // 128)
         schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.05)
-        trainer = self.trainer(student, teacher, schedule)
-        trainer.fit(*self.train, batch_size=128, epochs=epochs, verbose=0, callbacks=callbacks)
+        model.compile(keras.optimizers.Adam(schedule), CROSSENTROPY, jit_compile=False)
+        model.fit(x, y, batch_size=128, epochs=epochs, verbose=0, callbacks=callbacks)
         return student
 
     def measured(self, name, student, **export):
@@ -172,33 +177,35 @@ class Runs:
             "macs": multiply_accumulates(student),
         }
 
-    def pruned(self, limit):
+    def pruned(self, share, limit):
         """The large student, its least important channels removed until its file fits."""
         x, y = self.train
         batches = [(x[i : i + 128], y[i : i + 128]) for i in range(0, min(2560, len(x)), 128)]
-        trainer = self.trainer(self.large)
-        return pruning.prune(trainer, batches, flash=limit, export=self.export)
+        self.large.compile(loss=CROSSENTROPY)
+        return pruning.prune(
+            self.large, batches, flash=limit, export=self.export, least_share=0.5 / share
+        )
 
     def results(self):
         """Figures of each student, by what was done."""
         found = {"large": self.measured("large", self.large)}
-        for name, share in SMALL.items():
-            for how, teacher in (("distilled", self.large), ("on labels", None)):
-                small = self.fit(self.new(share), FLAGS.epochs, teacher)
+        for name, share in SMALL[FLAGS.task].items():
+            for how, is_taught in HOW.items():
                 title = f"designed {name}, {how}"
-                found[title] = self.measured(title, small)
-            rest = self.pruned(found[f"designed {name}, distilled"]["bytes"])
-            for how, teacher in (("distilled", self.large), ("on labels", None)):
-                student = self.fit(copied(rest), self.half, teacher, RATE / 2)
-                title = f"pruned to {name}, {how}"
+                student = self.fit(self.new(share), FLAGS.epochs, is_taught)
                 found[title] = self.measured(title, student)
-            if name in HELD:
+            rest = self.pruned(share, found[f"designed {name}, distilled"]["bytes"])
+            for how, is_taught in HOW.items():
+                title = f"pruned to {name}, {how}"
+                student = self.fit(copied(rest), FLAGS.epochs, is_taught)
+                found[title] = self.measured(title, student)
+            if name in HELD[FLAGS.task]:
                 found |= self.held(name, share)
         return self.timed(found)
 
     def held(self, name, share):
         """Figures of students that are held to a form."""
-        whole = self.fit(self.new(share), self.half, self.large)
+        whole = self.fit(self.new(share), self.half, True)
         steps = self.half * -(-len(self.train[0]) // 128)
 
         def sparsity():
@@ -214,7 +221,7 @@ class Runs:
         }
         found = {}
         for kind, held in callbacks.items():
-            student = self.fit(copied(whole), self.half, self.large, RATE / 2, held)
+            student = self.fit(copied(whole), self.half, True, RATE / 2, held)
             title = f"{kind} {name}, distilled"
             found[title] = self.measured(title, student)
         return found
@@ -234,8 +241,8 @@ class Recurrent(Runs):
     def results(self):
         x = self.train[0]
         aware = quantization.quantize_aware(self.large, x[:500])
-        self.fit(aware, self.half, None, RATE / 10, [freeze_last(aware, self.half)])
-        student = self.fit(self.large, self.half, None, RATE / 10)
+        self.fit(aware, self.half, False, RATE / 10, [freeze_last(aware, self.half)])
+        student = self.fit(self.large, self.half, False, RATE / 10)
         found = {
             "float": self.measured("float", student, quantization="float32"),
             "int8 after training": self.measured("int8 after training", student),
@@ -256,12 +263,12 @@ def table(runs):
     rows = []
     for name in runs[0]:
         values = [100 * run[name]["accuracy"] for run in runs]
-        deviation = np.std(values, ddof=1) if len(values) > 1 else 0
+        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
         sizes = [
             np.mean([run[name][key] for run in runs]) for key in ("bytes", "compressed", "macs")
         ]
         milliseconds = np.mean([run[name]["milliseconds"] for run in runs])
-        cells = [f"{np.mean(values):.2f} ± {deviation:.2f}", *(f"{x:,.0f}" for x in sizes)]
+        cells = [f"{np.mean(values):.2f}{spread}", *(f"{x:,.0f}" for x in sizes)]
         rows.append([name, *cells, f"{milliseconds:.3f}"])
     head = ["student", "accuracy (%)", "bytes", "compressed", "multiply-accumulates", "ms"]
     return _markdown.table(head, rows)
@@ -272,17 +279,16 @@ def gains(runs):
     if len(runs) < 2:
         return "One seed shows no differences."
     lines = []
-    for name in SMALL:
-        for how in ("distilled", "on labels"):
-            pruned, designed = (
-                [run[f"{route} {name}, {how}"]["accuracy"] for run in runs]
-                for route in ("pruned to", "designed")
-            )
-            points, half, shown = gain(pruned, designed)
-            lines.append(
-                f"- Pruned to {name} against designed {name}, both {how}: {points:+.2f} ± "
-                f"{half:.2f} points, {shown}."
-            )
+    for name, how in itertools.product(SMALL[FLAGS.task], HOW):
+        pruned, designed = (
+            [run[f"{route} {name}, {how}"]["accuracy"] for run in runs]
+            for route in ("pruned to", "designed")
+        )
+        points, half, shown = gain(pruned, designed)
+        lines.append(
+            f"- Pruned to {name} against designed {name}, both {how}: {points:+.2f} ± "
+            f"{half:.2f} points, {shown}."
+        )
     return "\n".join(lines)
 
 
