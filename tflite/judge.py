@@ -150,6 +150,11 @@ def _advice_on(message):
     """What to do about what a runtime says, "" where that isn't known."""
     if "INT64 (4)" in message:
         return ' Build the student with an input of int32: `keras.Input(..., dtype="int32")`.'
+    if "UNIDIRECTIONAL_SEQUENCE_LSTM" in message and "INT64" in message:
+        return (
+            ' LiteRT has no LSTM with activations of 16 bits: give it 8, or take target="micro", '
+            "whose interpreter (the package `tflite-micro`) has one."
+        )
     if "UINT8 (3)" in message:
         return f" {_BYTES}"
     return f" {_DIVISORS}" if "div.cc" in message or "(DIV)" in message else ""

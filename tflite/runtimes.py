@@ -115,6 +115,7 @@ class LiteRT:
             `"litert-builtin"` (without XNNPACK).
         threads: Number of threads, `None` for LiteRT's own choice.
         keep_tensors: Keeps every tensor, to be read by `tensor` after `run`.
+        runs: Whether it is to run the file, not only to read what its inputs and outputs are.
 
     Raises:
         Refusal: LiteRT can't run the file.
@@ -126,13 +127,15 @@ class LiteRT:
         kernels: str = "litert",
         threads: int | None = 1,
         keep_tensors: bool = False,
+        runs: bool = True,
     ):
         try:
             with _stderr():
                 self._interpreter = _litert.litert_interpreter(
                     tflite, kernels, threads, keep_tensors
                 )
-                self._interpreter.allocate_tensors()
+                if runs:
+                    self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise Refusal(f"LiteRT: {error}") from None
         self._read_ports()
@@ -369,7 +372,8 @@ def ports_of(
         each_step: Names of the outputs that are kept for each step, along a new axis.
         hop: How many elements along time a step takes, 0 for files that take whole samples.
     """
-    opened = LiteRT(tflite)
+    # TFLite Micro has kernels that LiteRT hasn't.
+    opened = LiteRT(tflite, runs=False)
     inputs = [port.name for port in opened.inputs]
     outputs = [port.name for port in opened.outputs]
     pairs = tuple((inputs.index(n), outputs.index(f"{n}_out")) for n in states)

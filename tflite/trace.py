@@ -103,7 +103,8 @@ def trace(
     ]
     options = {
         "micro": request.target.runtime == "micro",
-        "fuse": request.quantization != "int16x8",
+        # After training, the converter takes no integers of 16 bits for it.
+        "fuse": request.quantization != "int16x8" or request.way == "trained",
         "unroll": request.recurrent == "unroll",
         "integers": not request.is_float and request.way != "trained",
     }

@@ -59,6 +59,7 @@ class QuantizedLSTM(keras.layers.Layer):
         recurrent_dropout: Share of the state that is dropped in training.
         learned_steps: Whether the size of the output's steps is trained. Those of kernels and of
             the cell follow the values.
+        activation_bits: Bits of inputs and outputs, 8 or 16.
         kernel_regularizer: As of `keras.layers.LSTM`.
         recurrent_regularizer: As of `keras.layers.LSTM`.
         bias_regularizer: As of `keras.layers.LSTM`.
@@ -72,6 +73,7 @@ class QuantizedLSTM(keras.layers.Layer):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         learned_steps: bool = False,
+        activation_bits: int = 8,
         kernel_regularizer: Any = None,
         recurrent_regularizer: Any = None,
         bias_regularizer: Any = None,
@@ -84,12 +86,13 @@ class QuantizedLSTM(keras.layers.Layer):
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
         self.learned_steps = learned_steps
+        self.activation_bits = activation_bits
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.recurrent_regularizer = keras.regularizers.get(recurrent_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.seed_generator = keras.random.SeedGenerator()
         kind = LearnedRange if learned_steps else Range
-        self.hidden_range: Any = kind(tensor=self.name, name="hidden_range")
+        self.hidden_range: Any = kind(activation_bits, tensor=self.name, name="hidden_range")
         self.cell_range: Any = CellRange(tensor=f"{self.name}_cell", name="cell_range")
 
     def build(self, input_shape: Any) -> None:
@@ -162,6 +165,7 @@ class QuantizedLSTM(keras.layers.Layer):
             "dropout": self.dropout,
             "recurrent_dropout": self.recurrent_dropout,
             "learned_steps": self.learned_steps,
+            "activation_bits": self.activation_bits,
             **{name: keras.regularizers.serialize(getattr(self, name)) for name in names},
         }
 

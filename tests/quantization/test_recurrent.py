@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from aware import MICRO, compiled, graph_of, operators, steps_apart
 from sweeps import rest_is_long
 
@@ -196,8 +197,55 @@ def test_what_the_operator_does_not_compute_is_refused(kind):
         quantization.quantize_aware(model)
 
 
+def sequences(x):
+    return layers.LSTM(8, return_sequences=True, name="rnn")(x)
+
+
+#: LSTMs of 16 bits, the bias of their forget gates, and how many steps the output may be off: of 16
+#: bits, or of 8 where only the LSTM has 16. A tenth of a step of 8 bits is 26 of 16.
+SIXTEEN = {
+    "keeps": (sequences, 3.0, 64),
+    "forgets": (sequences, -1.0, 26),
+    "stacked": (lambda x: layers.LSTM(4)(layers.LSTM(6, return_sequences=True)(x)), -1.0, 26),
+    "alone": (
+        lambda x: layers.Dense(3)(layers.LSTM(8, name="rnn")(layers.Conv1D(6, 3)(x))),
+        3.0,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", rest_is_long(SIXTEEN, ["alone"]))
+def test_lstms_of_16_bits_in_tflite_micro(kind):
+    pytest.importorskip("tflite_micro")
+    function, forget, bound = SIXTEEN[kind]
+    x = np.random.default_rng(0).normal(size=(16, 100, 4)).astype("float32")
+    model = build(function, x.shape[1:], forget)
+    is_alone = kind == "alone"
+    bits = {"layers": {"rnn": {"activations": 16}}} if is_alone else {"activation_bits": 16}
+    aware = quantization.quantize_aware(model, x, **bits)
+    artifact = tflite.convert(aware, target="micro", io="int8" if is_alone else "int16")
+    _, graph = graph_of(artifact.tflite)
+    for fused in (o for o in graph.operators if len(o.inputs) == 24):
+        ends = (graph.tensors[i].type for i in (fused.inputs[0], fused.outputs[0]))
+        assert set(ends) == {schema.TensorType.INT16}
+    assert steps_apart(aware, artifact.tflite, [x], "micro").max() <= bound
+    artifact.verify(x)
+
+
+def test_an_lstm_of_16_bits_is_refused_for_litert():
+    model = build(lambda x: layers.LSTM(3, name="rnn")(x), (5, 4))
+    x = np.ones((4, 5, 4), "float32")
+    aware = quantization.quantize_aware(model, x, activation_bits=16)
+    with pytest.raises(
+        ValueError, match=r"target 'android' .* no LSTM with activations of 16 bits"
+    ):
+        tflite.convert(aware)
+
+
 @pytest.mark.parametrize("bits", [{"weight_bits": 4}, {"activation_bits": 16}])
 def test_other_bits_are_refused(bits):
-    model = build(lambda x: layers.LSTM(3, name="rnn")(x), (5, 4))
+    kind = layers.Bidirectional if "activation_bits" in bits else lambda layer, name: layer
+    model = build(lambda x: kind(layers.LSTM(3, name="rnn"), name="rnn")(x), (5, 4))
     with pytest.raises(ValueError, match=r"'rnn' .* bits: give it 8 with `layers=\{'rnn'"):
         quantization.quantize_aware(model, **bits)

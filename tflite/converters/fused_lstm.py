@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from keras_distill.tflite.converters.markers import Kernel, Marker
+from keras_distill.tflite.converters.markers import BIASES, BY_BITS, Kernel, Marker
 from keras_distill.tflite.flatbuffer import HIDDEN_STATE, File, quantization_of
 
 from keras_distill.quantization.lstm import GATES, QuantizedLSTM
@@ -84,19 +84,20 @@ def settle(file: File, operator: Any, lstm: Lstm, data: Marker, output: Marker) 
             parameters,
             kernel.integers.tobytes(),
         )
+    bias_type, dtype = BIASES[data.bits]
     gates = zip(GATES, lstm.kernels, lstm.biases, strict=False)
     for place, (gate, kernel, bias) in enumerate(gates, _BIASES):
         step = np.float64(data.scale) * np.float64(kernel.scales)
         operator.inputs[place] = file.add_tensor(
             f"{lstm.name}/{gate}/bias",
             bias.shape,
-            schema.TensorType.INT32,
+            bias_type,
             quantization_of(step, [0]),
-            np.round(bias / step).astype("int32").tobytes(),
+            np.round(bias / step).astype(dtype).tobytes(),
         )
     hidden = quantization_of([output.scale], [output.zero_point])
     states = (
-        (HIDDEN_STATE, schema.TensorType.INT8, hidden),
+        (HIDDEN_STATE, BY_BITS[output.bits], hidden),
         (_CELL, schema.TensorType.INT16, quantization_of([lstm.cell_scale], [0])),
     )
     for place, kind, parameters in states:
@@ -108,7 +109,7 @@ def settle(file: File, operator: Any, lstm: Lstm, data: Marker, output: Marker) 
         for gate in GATES
     ]
     operator.intermediates.append(
-        file.add_tensor(f"{lstm.name}/state", [0], schema.TensorType.INT8, hidden)
+        file.add_tensor(f"{lstm.name}/state", [0], BY_BITS[output.bits], hidden)
     )
     # The converter's bound of 10; here the cell's range bounds it.
     operator.builtinOptions.cellClip = 0.0

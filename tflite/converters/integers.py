@@ -7,7 +7,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from keras_distill.tflite.converters import fused_lstm
 from keras_distill.tflite.converters.export_form import ExportForm
-from keras_distill.tflite.converters.markers import FIRST_MARKER, Kernel, Marker
+from keras_distill.tflite.converters.markers import BIASES, BY_BITS, FIRST_MARKER, Kernel, Marker
 from keras_distill.tflite.flatbuffer import File, quantization_of, shape_of
 
 from keras_distill.quantization.ranges import FixedRange, limits
@@ -49,8 +49,6 @@ _TYPES = {
     "int16": schema.TensorType.INT16,
     "uint8": schema.TensorType.UINT8,
 }
-#: The type of tensors by their bits.
-BY_BITS = {8: schema.TensorType.INT8, 16: schema.TensorType.INT16}
 #: Biases stay below it.
 GREATEST_BIAS = 2**30
 
@@ -310,11 +308,7 @@ class IntegerFile(File):
         """Adds the integers of a bias, whose scale is that of the data times the kernel's."""
         steps = np.float64(data.scale) * np.asarray(scales, "float64")
         bias = np.round(np.asarray(self.floats(index), "float64") / steps)
-        kind, dtype = (
-            (schema.TensorType.INT32, "int32")
-            if data.bits == 8
-            else (schema.TensorType.INT64, "int64")
-        )
+        kind, dtype = BIASES[data.bits]
         return self.add_tensor(
             f"{kernel.name}/bias",
             shape_of(self.graph.tensors[index]),

@@ -9,10 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 
 #: A marker raises its tensor to the power of its number, counted from here. The converter passes
 #: that on as it is, so the number is found again in the file.
 FIRST_MARKER = 1000
+
+#: The type of tensors by their bits.
+BY_BITS = {8: schema.TensorType.INT8, 16: schema.TensorType.INT16}
+#: The type of biases, and of their arrays, by the bits of the data.
+BIASES = {8: (schema.TensorType.INT32, "int32"), 16: (schema.TensorType.INT64, "int64")}
 
 
 @dataclasses.dataclass(frozen=True)

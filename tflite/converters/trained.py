@@ -10,8 +10,8 @@ from ai_edge_litert.tools import flatbuffer_utils
 from keras_distill.tflite.converters import plain
 from keras_distill.tflite.converters.converter import Converted, Converter, Samples
 from keras_distill.tflite.converters.export_form import ExportForm
-from keras_distill.tflite.converters.integers import BY_BITS, GREATEST_BIAS, IntegerFile
-from keras_distill.tflite.converters.markers import Kernel, Marker
+from keras_distill.tflite.converters.integers import GREATEST_BIAS, IntegerFile
+from keras_distill.tflite.converters.markers import BY_BITS, Kernel, Marker
 from keras_distill.tflite.flatbuffer import File
 from keras_distill.tflite.request import Request
 from keras_distill.tflite.student_function import StudentFunction

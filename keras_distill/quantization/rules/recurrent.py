@@ -38,7 +38,8 @@ def _lstm(builder: Builder, step: Step, lstm: Any, x: Any, part: str) -> Any:
 
     def make() -> keras.Layer:
         kept = {key: config[key] for key in ("name", "trainable", *_KEPT)}
-        return QuantizedLSTM(**kept, learned_steps=builder.learned_steps)
+        bits = step.bits.activations
+        return QuantizedLSTM(**kept, learned_steps=builder.learned_steps, activation_bits=bits)
 
     def copy(new: Any) -> None:
         for name in ("kernel", "recurrent_kernel", "bias"):
@@ -145,7 +146,6 @@ def _why_not(step: Step, layer: Any) -> str | None:
 
 #: Those with counterparts.
 _KINDS = (layers.LSTM, layers.GRU, layers.SimpleRNN)
-_SUPPORT = Support(int16=NO, int4=NO)
 _STEPS = Rule(
     Output.STATE,
     _recurrent,
@@ -159,12 +159,16 @@ LAYERS: dict[type, Rule] = {
         Output.STATE,
         _recurrent,
         _check,
-        support=_SUPPORT,
+        support=Support(int16="TFLite Micro only", int4=NO),
         note="default activations, without masks",
     ),
     layers.GRU: _STEPS,
     layers.SimpleRNN: _STEPS,
     layers.Bidirectional: Rule(
-        Output.STATE, _bidirectional, _check_bidirectional, support=_SUPPORT, note="of these"
+        Output.STATE,
+        _bidirectional,
+        _check_bidirectional,
+        support=Support(int16=NO, int4=NO),
+        note="of these",
     ),
 }
