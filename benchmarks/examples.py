@@ -32,6 +32,7 @@ TASKS = {
     "detection": "blood cells found, BCCD with 8 labeled images: mAP",
     "segmentation": "street scenes, CamVid with 10 painted frames: mean IoU",
     "blood_cells": "blood cells named, BCCD with 4 labeled images: mean recall",
+    "representations": "clothes, Fashion-MNIST, 250 labels for a taught backbone: accuracy",
     "another_domain": "digits of another domain, without labels: accuracy",
     "gan": "clothes drawn by a GAN, Fashion-MNIST: Fréchet distance, less is better",
     "images": "clothes, Fashion-MNIST with 1,000 labels: accuracy",

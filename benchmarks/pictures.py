@@ -286,11 +286,22 @@ def policy(results):
     return figure
 
 
+def representations(results):
+    """The accuracy of each seed: a classifier on each backbone, and its nearest neighbors."""
+    names = ["student on labels", "student distilled", "distilled, int8", "teacher"]
+    near = [f"{name}: nearest neighbors" for name in names if name != "distilled, int8"]
+    rows = {name: percent(run[name] for run in results["runs"]) for name in [*names, *near]}
+    figure, axes = plt.subplots(figsize=(7, 2.6))
+    colors = [GREY if "labels" in name else BLUE if "distilled" in name else RED for name in rows]
+    strip(axes, rows, "test accuracy (%): each seed, and the mean", colors)
+    return figure
+
+
 PICTURES = {
     function.__name__: function
     for function in (
         digits, examples, methods, step_time, stored_teacher, scale, export, mnist, mlperf_tiny,
-        quantization, smaller, smaller_cifar10, tuning, policy,
+        quantization, smaller, smaller_cifar10, tuning, policy, representations,
     )
 }  # fmt: skip
 

@@ -74,6 +74,31 @@ def test_blood_cells(data_dir, tmp_path):
 
 
 @pytest.mark.long
+def test_representations(data_dir, tmp_path, monkeypatch):
+    import representations as example
+
+    whole = example.images
+    monkeypatch.setattr(
+        example, "images", lambda *of: tuple(part[:9000][::3] for part in whole(*of))
+    )
+    monkeypatch.setattr(example, "THEIRS", slice(1000))
+    monkeypatch.setattr(example, "OURS", slice(1000, 3000))
+    keras.utils.set_random_seed(0)
+    teacher = example.backbone((16, 32, 64), depth=1)
+    images = example.images(data_dir / "fashion_mnist", "train")
+    example.classifier(teacher, tuple(part[:1000] for part in images), 400, 3e-3)
+    teacher.save(tmp_path / "teacher.keras")
+    monkeypatch.setattr(example, "FEW", 50)
+    result = example.main(
+        data_dir / "fashion_mnist", tmp_path / "teacher.keras", tmp_path / "firmware", steps=400
+    )
+    near = [result.pop(f"{name}: nearest neighbors") for name in ("teacher", *STUDENTS)]
+    assert min(near[0], near[2]) > near[1]
+    gains(result, 0.25, over=0.04)
+    assert (tmp_path / "firmware" / "student.tflite").stat().st_size == result["bytes"] < 31_000
+
+
+@pytest.mark.long
 def test_another_domain(data_dir, tmp_path):
     import another_domain
 
