@@ -194,8 +194,8 @@ class Steps:
             parts = {x.name: x for x in _keras.layers_of(layer) if x.name in _ENTRIES}
             x = next(iter(given.values()))
             return {f"{name}s": parts[name](x) for name in _ENTRIES}
-        value = _keras.with_mask(given["value"], None)
-        key = value if given.get("key") is None else _keras.with_mask(given["key"], None)
+        value = _unmasked(given["value"])
+        key = value if given.get("key") is None else _unmasked(given["key"])
         return {"keys": layer.key_dense(key), "values": layer.value_dense(value)}
 
     def _looked_at(self, layer: Any, given: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -227,7 +227,8 @@ class Steps:
                     parts = list(self._looked_at(layer, given).values())
                 else:
                     parts = keras.tree.flatten(given.get("initial_state"))
-                for kept, part in zip(self.kept[key], parts, strict=True):
+                # Keras' attention takes a mask off for those that look there later: none is kept.
+                for kept, part in zip(self.kept[key], parts, strict=False):
                     if kept.given:
                         found[kept.name] = part
                 return self._nothing(key, batch)
@@ -380,12 +381,17 @@ def _attended(layer: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Any
         values: Values.
         mask: Which tokens there are, bool, shape `(batch, queries or 1, tokens)`, or `None`.
     """
-    query = layer.query_dense(_keras.with_mask(query, None)) * (layer.key_dim**-0.5)
+    query = layer.query_dense(_unmasked(query)) * (layer.key_dim**-0.5)
     scores = ops.einsum("bqhd,bkhd->bhqk", query, keys)
     if mask is not None:
         scores = ops.where(mask[:, None], scores, _MASKED)
     weights = ops.softmax(scores, axis=-1)
     return layer.output_dense(ops.einsum("bhqk,bkhd->bqhd", weights, values))
+
+
+def _unmasked(x: Tensor) -> Tensor:
+    """A tensor without its mask, which other layers still read."""
+    return _keras.with_mask(ops.copy(x), None)
 
 
 def _placed(are_positions: list[bool], places: Tensor) -> Callable:
