@@ -1,5 +1,6 @@
 """Published methods that look at several places, for a `Distiller`."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -215,7 +216,8 @@ def layer_wise(
         A `keras.Model` for each place, to be trained before the next is taken.
 
     Raises:
-        ValueError: If a layer doesn't exist, or a model can't be cut there.
+        ValueError: If a layer doesn't exist, a model can't be cut there, or a later place isn't
+            deeper.
 
     Example:
 
@@ -230,6 +232,7 @@ def layer_wise(
         (_found(student, ours, "student"), _found(teacher, theirs, "teacher"))
         for ours, theirs in _pairs(student, teacher, layers)
     ]
+    _check_order(student, [ours for ours, _ in pairs])
     # Setting an outer layer's sets all inner ones', which therefore come later.
     were_trainable = [(layer, layer.trainable) for layer in _keras.layers_of(student)]
     try:
@@ -247,6 +250,16 @@ def layer_wise(
     finally:
         for layer, trainable in were_trainable:
             layer.trainable = trainable
+
+
+def _check_order(student, places):
+    """Refuses places of which a later one doesn't come after the one before it."""
+    for before, after in itertools.pairwise(places):
+        if before is after or before not in keras.Model(student.inputs, after.output).layers:
+            raise ValueError(
+                "`layers` must go from shallow to deep. Received: the student's "
+                f"{after.name!r} after {before.name!r}"
+            )
 
 
 def _copy_after(teacher, place):

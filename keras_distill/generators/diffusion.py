@@ -36,6 +36,7 @@ def noised(images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor
     >>> round(float(mixed[0, 0, 0, 0]), 4), round(float(velocity[0, 0, 0, 0]), 4)
     (0.7071, -0.7071)
     """
+    images, noise, times = _alike(images, noise, times)
     signal, sigma = _shares(times, images)
     return signal * images + sigma * noise, signal * noise - sigma * images
 
@@ -63,6 +64,7 @@ def ddim_step(mixed: Tensor, velocity: Tensor, start: Tensor, end: Tensor) -> Te
     >>> bool(np.allclose(step, image))
     True
     """
+    mixed, velocity, start, end = _alike(mixed, velocity, start, end)
     signal, sigma = _shares(start, mixed)
     next_signal, next_sigma = _shares(end, mixed)
     image, noise = signal * mixed - sigma * velocity, sigma * mixed + signal * velocity
@@ -139,12 +141,22 @@ def sampler(denoiser: keras.Model, steps: int) -> keras.Model:
     """
     whole_number("steps", steps, 1)
     noise, _ = _inputs_like(denoiser)
-    zeros = ops.zeros_like(ops.reshape(noise, (-1, math.prod(noise.shape[1:])))[:, :1])
+    first = (slice(None), *[0] * (len(noise.shape) - 2), slice(1))
+    zeros = ops.zeros_like(noise[first])
     mixed = noise
     for step in range(steps, 0, -1):
         start, end = zeros + step / steps, zeros + (step - 1) / steps
         mixed = ddim_step(mixed, denoiser([mixed, start]), start, end)
     return keras.Model(noise, mixed, name="sampler")
+
+
+def _alike(images, *others):
+    """Tensors in the dtype of the first, or in `floatx` if that is one of integers."""
+    dtype = keras.backend.result_type(images.dtype, float)
+    return [
+        x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)
+        for x in (images, *others)
+    ]
 
 
 def _shares(times, images):

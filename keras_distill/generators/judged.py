@@ -29,7 +29,8 @@ def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) ->
         It shares the generator's weights, so that the generator is trained with it.
 
     Raises:
-        ValueError: If the judge has no such layer, or the generator several outputs.
+        ValueError: If the judge has no such layer, one is named `"image"`, or the generator has
+            several outputs.
 
     Example:
 
@@ -49,6 +50,11 @@ def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) ->
         raise ValueError(
             "`generator` must have one output, the images. "
             f"Received: a model with {len(generator.outputs)} outputs"
+        )
+    if isinstance(layers, str) or not layers or "image" in layers:
+        raise ValueError(
+            "`layers` must be a list of names of the judge's layers, other than 'image', which is "
+            f"the name of what the generator draws. Received: layers={layers!r}"
         )
     looks = keras.Model(judge.inputs, {name: judge.get_layer(name).output for name in layers})
     seen = keras.models.clone_model(looks)

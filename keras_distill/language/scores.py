@@ -112,15 +112,21 @@ def keystrokes_saved(
         The share, from 0 (nothing is suggested in time) to less than 1.
 
     Raises:
-        ValueError: There aren't logits for each word and token, or there are no words.
+        ValueError: There aren't logits for each word and token, they hold NaN, or there are no
+            words.
     """
     whole_number("suggestions", suggestions, 1)
     tokens = {word: i for i, word in enumerate(vocabulary) if word}
-    shape = np.shape(logits)
+    logits = np.asarray(logits)
+    shape = logits.shape
     if len(shape) != 2 or not shape[0] or shape[0] != len(words) or shape[1] < len(vocabulary):
         raise ValueError(
             "`logits` must have the shape (words, tokens), with one word at least. Received: shape "
             f"{shape}, {len(words)} words, a vocabulary of {len(vocabulary)}"
+        )
+    if np.isnan(logits).any():
+        raise ValueError(
+            f"`logits` hold NaN, first for word {np.argwhere(np.isnan(logits))[0][0]}."
         )
     # By how many letters are typed: the number of each token's first letters.
     numbers: dict[str, int] = {}

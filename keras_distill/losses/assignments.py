@@ -1,5 +1,6 @@
 """Which of the samples seen before a sample is like, by the teacher and by the student."""
 
+import math
 from typing import Any
 
 import keras
@@ -125,11 +126,13 @@ class Queue(keras.layers.Layer):
         self.size = size
 
     def build(self, y_true_shape: tuple, y_pred_shape: tuple) -> None:
-        dimensions = 1
-        for length in y_true_shape[1:]:
-            dimensions *= length
+        if None in y_true_shape[1:]:
+            raise ValueError(
+                "`SEED` keeps embeddings, whose size must be known. Received: teacher's output of "
+                f"shape {y_true_shape}. Take the mean of maps over positions."
+            )
         self.rows = self.add_weight(
-            shape=(self.size, dimensions),
+            shape=(self.size, math.prod(y_true_shape[1:])),
             initializer="zeros",
             trainable=False,
             aggregation="only_first_replica",

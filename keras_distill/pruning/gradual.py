@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_distill.checks import fraction
 from keras_distill.pruning import goals
 from keras_distill.pruning.held import Form, HoldsForms, Mask
 from keras_distill.pruning.importance import along, as_array
@@ -17,7 +18,6 @@ from keras_distill.pruning.step import Role, Weight
 from keras_distill.pruning.structure import Structure
 from keras_distill.pruning.structured import (
     check_importance,
-    check_least_share,
     leaving_order,
     scores_of,
     student_of,
@@ -79,8 +79,7 @@ class GradualPruning(HoldsForms):
         self._goals = goals.goals(macs, flash, arena, latency, export)
         self.importance = importance
         self.data = data
-        check_least_share(least_share)
-        self.least_share = least_share
+        self.least_share = fraction("least_share", least_share)
 
     def forms_of(self, student: keras.Model) -> Sequence[Form]:
         check_importance(self.model, self.importance, self.data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_distill import _keras, backends
+from keras_distill.checks import fraction
 from keras_distill.distiller import Distiller
 from keras_distill.pruning import goals
 from keras_distill.pruning.importance import IMPORTANCES, importances
@@ -78,7 +78,7 @@ def prune(
     student = student_of(model)
     wanted = goals.goals(macs, flash, arena, latency, export)
     check_importance(model, importance, data)
-    check_least_share(least_share)
+    fraction("least_share", least_share)
     structure = Structure(student)
     scores = scores_of(structure, importance, model, data, wanted)
     order = leaving_order(structure, scores, least_share)
@@ -149,14 +149,6 @@ def student_of(model: Any) -> keras.Model:
             "smaller one quantize-aware."
         )
     return student
-
-
-def check_least_share(share: float) -> None:
-    if not isinstance(share, numbers.Real) or isinstance(share, bool) or not 0 <= share <= 1:
-        raise ValueError(
-            "`least_share` must be the share of each layer's units that stay at least, from 0 to "
-            f"1. Received: least_share={share!r}"
-        )
 
 
 def check_importance(model: keras.Model, importance: str, data: Any) -> None:

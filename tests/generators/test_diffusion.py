@@ -130,3 +130,22 @@ def test_other_models_are_refused():
             make(one, 2)
         with pytest.raises(ValueError, match="`steps` must be a whole number of at least 1"):
             make(denoiser(), 0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("times", [np.full((2, 1), 0.5), np.ones((2, 1), int)])
+def test_times_of_any_dtype_are_taken(dtype, times, rng):
+    """Those of NumPy are float64, and images of a data pipeline are tensors."""
+    x, noise = rng.normal(size=(2, 2, 4, 4, 1))
+    images = ops.convert_to_tensor(x, dtype)
+    mixed, velocity = noised(images, noise, times)
+    back = ddim_step(mixed, velocity, times, np.zeros((2, 1)))
+    assert keras.backend.standardize_dtype(mixed.dtype) == dtype
+    np.testing.assert_allclose(back, x, atol=1e-5 if dtype == "float32" else 1e-2)
+
+
+def test_sampler_draws_images_of_any_size(rng):
+    model = denoiser(shape=(None, None, 1))
+    noise = rng.normal(size=(2, 6, 4, 1))
+    expected = papers_ddim(model, papers_ddim(model, noise, 1.0, 0.5), 0.5, 0.0)
+    np.testing.assert_allclose(sampler(model, 2).predict(noise, verbose=0), expected, atol=1e-5)

@@ -86,6 +86,9 @@ def test_student_learns_to_draw_what_the_teacher_draws(judge, rng, tmp_path):
 def test_mistakes(judge):
     with pytest.raises(ValueError, match="No such layer: fur"):
         judged(generator(4), judge, ["fur"])
+    for wrong in ("near", [], ["near", "image"]):
+        with pytest.raises(ValueError, match="`layers` must be a list of names"):
+            judged(generator(4), judge, wrong)
     z = keras.Input((3,))
     twice = keras.Model(z, [layers.Dense(2)(z), layers.Dense(2)(z)])
     with pytest.raises(ValueError, match="`generator` must have one output"):

@@ -42,3 +42,5 @@ def test_what_isnt_scores_of_words_is_refused():
             keystrokes_saved(logits, words, VOCABULARY)
     with pytest.raises(ValueError, match="a vocabulary of 9"):
         keystrokes_saved(np.zeros((1, 8)), ["a"], VOCABULARY)
+    with pytest.raises(ValueError, match="`logits` hold NaN, first for word 1"):
+        keystrokes_saved([[0.0] * 9, [np.nan] * 9], ["a", "an"], VOCABULARY)

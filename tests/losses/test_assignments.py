@@ -111,3 +111,8 @@ def test_what_cannot_be_is_refused():
         losses.SEED(teacher_temperature=0.0)
     with pytest.raises(ValueError, match="An adapter makes features comparable"):
         queue_of(4)(np.ones((2, 3)), np.ones((2, 4)))
+
+
+def test_embeddings_of_unknown_size_are_refused():
+    with pytest.raises(ValueError, match="whose size must be known"):
+        losses.SEED(size=3).build((None, None, None, 4), (None, None, None, 4))

@@ -174,3 +174,10 @@ def test_layer_wise_says_where_models_cannot_be_cut():
     with pytest.raises(ValueError, match="can't be cut after 'stage1'"):
         next(methods.layer_wise(student, around, ["stage1"]))
     assert all(layer.trainable for layer in student.layers)
+
+
+@pytest.mark.parametrize("places", [["stage2", "stage1"], ["stage1", "stage1"]])
+def test_layer_wise_goes_from_shallow_to_deep(places):
+    student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
+    with pytest.raises(ValueError, match="`layers` must go from shallow to deep"):
+        next(methods.layer_wise(student, teacher, places))

@@ -331,7 +331,10 @@ class Subclassed(keras.Model):
         ({"macs": float("nan")}, "`macs` must be a share .* Received: macs=nan"),
         ({"arena": 100, "export": {"quantization": "int8"}}, "for microcontrollers only"),
         ({"flash": "64KB"}, "`flash` is measured in the exported file: give `export`"),
-        ({"macs": 0.5, "importance": "l1", "least_share": 2}, "`least_share` must be the share of"),
+        (
+            {"macs": 0.5, "importance": "l1", "least_share": 2},
+            "`least_share` must be between 0 and 1",
+        ),
         ({"macs": 0.5, "importance": "l2"}, "`importance` must be one of 'taylor', 'l1', 'scale'"),
         ({"macs": 0.5}, '`importance="taylor"` needs `data`'),
         ({"macs": 0.5, "data": []}, "give a compiled `Distiller`, or compile the model"),
