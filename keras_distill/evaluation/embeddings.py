@@ -29,7 +29,7 @@ def score(
     batch_size: int,
 ) -> scoring.Scored:
     """Runs the candidates on `x` and on the labeled samples. Arguments are those of `compare`."""
-    x_known, y_known = samples.labeled(labeled)
+    x_known, y_known = samples.labeled(labeled, argument="labeled")
     y, y_known = _classes(y, "data"), _classes(y_known, "labeled")
     classes = 1 + int(y_known.max())
     unknown = [int(each) for each in sorted(set(y) - set(y_known))]

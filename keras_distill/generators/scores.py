@@ -106,7 +106,7 @@ def _checked(real, generated, least):
     sets = []
     for name, features in (("real", real), ("generated", generated)):
         features = np.asarray(features, "float64")
-        if features.ndim != 2 or len(features) < least:
+        if features.ndim != 2 or len(features) < least or not features.shape[1]:
             raise ValueError(
                 f"`{name}` must have the shape (samples, features), with at least {least} samples. "
                 f"Received: an array of shape {features.shape}. Flatten maps, or take their mean "

@@ -123,7 +123,9 @@ def leaving_order(
     Each layer keeps a share of its units, and at least one.
     """
     made = [np.unique(structure.units.of(x)) for x in structure.made.values()]
-    may_leave = [len(units) - max(math.ceil(least_share * len(units)), 1) for units in made]
+    # A product such as 0.55 * 100 is a little above the whole number that it stands for.
+    stay = [max(math.ceil(round(least_share * len(units), 6)), 1) for units in made]
+    may_leave = [len(units) - count for units, count in zip(made, stay, strict=True)]
     where: dict[int, list[int]] = {}
     for place, units in enumerate(made):
         for unit in units:

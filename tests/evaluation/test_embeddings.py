@@ -80,6 +80,7 @@ def test_backbones_of_different_widths_and_a_file(candidates, digits, tmp_path):
     ("arguments", "message"),
     [
         ({"task": "embedding"}, "needs `labeled`"),
+        ({"task": "embedding", "labeled": (np.ones((0, 3)), [])}, "`labeled` has no samples"),
         ({"labeled": (np.ones((2, 3)), [0, 1])}, "no other task does"),
         ({"task": "embedding", "labeled": (np.ones((2, 3)), [0, 1])}, "There are none of .2."),
         (

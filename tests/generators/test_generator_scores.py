@@ -87,6 +87,7 @@ def test_large_sets_are_taken_in_parts(rng, monkeypatch):
     ("real", "generated", "message"),
     [
         (np.zeros((4, 2, 2)), np.zeros((4, 2)), "`real` must have the shape"),
+        (np.zeros((4, 0)), np.zeros((4, 0)), "`real` must have the shape"),
         (np.zeros((4, 2)), np.zeros((1, 2)), "`generated` .* at least"),
         (np.zeros((4, 2)), np.full((4, 2), np.nan), "NaN or infinity, first in sample 0"),
         (np.zeros((4, 2)), np.zeros((4, 3)), "2 and 3 features"),

@@ -290,6 +290,14 @@ def test_each_layer_keeps_a_share_of_its_units(models):
         assert all(keeps) == (share == 0.5)
 
 
+def test_a_share_that_is_a_whole_number_of_units():
+    """0.55 * 100 is greater than 55 in floating point."""
+    dense = [layers.Dense(100), layers.Dense(2)]
+    structure = Structure(keras.Sequential([keras.Input((3,)), *dense]))
+    order = structured.leaving_order(structure, np.ones(len(structure.units)), 0.55)
+    assert len(order) == 45
+
+
 def test_a_share_of_units_that_is_too_large_for_a_goal(models):
     with pytest.raises(tflite.BudgetError, match="`macs` can't be met"):
         pruning.prune(models["stack"], macs=0.3, importance="l1", least_share=0.9)
