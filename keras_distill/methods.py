@@ -229,7 +229,7 @@ def layer_wise(
     ```
     """
     pairs = [
-        (_found(student, ours, "student"), _found(teacher, theirs, "teacher"))
+        (_layer(student, ours, "student"), _layer(teacher, theirs, "teacher"))
         for ours, theirs in _pairs(student, teacher, layers)
     ]
     _check_order(student, [ours for ours, _ in pairs])
@@ -290,11 +290,6 @@ def _adapting(ours, theirs):
     return layers
 
 
-def _found(model, place, role):
-    """The layer at a place."""
-    return taps.find_layer(model, place, role) if isinstance(place, str) else place
-
-
 def _pairs(student, teacher, layers):
     """Pairs of places that exist."""
     if isinstance(layers, (str, keras.layers.Layer)) or not layers:
@@ -310,6 +305,7 @@ def _pairs(student, teacher, layers):
 
 
 def _layer(model, place, role):
+    """The layer at a place, which must be part of the model."""
     if isinstance(place, str):
         return taps.find_layer(model, place, role)
     taps.path_of(model, place, role)
