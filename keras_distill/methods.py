@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import keras
 
 from keras_distill import _keras, adapters, taps
+from keras_distill.frozen import frozen_copy
 from keras_distill.losses.attention import AttentionMap, AttentionTransfer, ValueRelation
 from keras_distill.losses.relations import RelationalAngle, RelationalDistance
 from keras_distill.losses.review import Review
@@ -270,10 +271,7 @@ def _copy_after(teacher, place):
         rest = keras.Model(place.output, outputs)
     except ValueError as error:
         raise ValueError(f"The teacher can't be cut after {place.name!r}: {error}") from error
-    copy = keras.models.clone_model(rest)
-    copy.set_weights(rest.get_weights())
-    copy.trainable = False
-    return copy
+    return frozen_copy(rest)
 
 
 def _adapting(ours, theirs):
@@ -292,12 +290,18 @@ def _adapting(ours, theirs):
 
 def _pairs(student, teacher, layers):
     """Pairs of places that exist."""
-    if isinstance(layers, (str, keras.layers.Layer)) or not layers:
+    for role, model in (("student", student), ("teacher", teacher)):
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"`{role}` must be a `keras.Model`. Received: {role}={model!r}")
+    listed = layers if isinstance(layers, (list, tuple)) else ()
+    pairs = [pair if isinstance(pair, (tuple, list)) else (pair, pair) for pair in listed]
+    places = [place for pair in pairs for place in pair]
+    are_pairs = places and all(len(pair) == 2 for pair in pairs)
+    if not are_pairs or not all(isinstance(each, (str, keras.layers.Layer)) for each in places):
         raise ValueError(
-            "`layers` must be a list of layer paths, or of pairs (student's, teacher's). "
+            "`layers` must be a list of layers or their paths, or of pairs (student's, teacher's). "
             f"Received: layers={layers!r}"
         )
-    pairs = [pair if isinstance(pair, (tuple, list)) else (pair, pair) for pair in layers]
     for ours, theirs in pairs:
         _layer(student, ours, "student")
         _layer(teacher, theirs, "teacher")

@@ -111,7 +111,7 @@ ROOMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
         "What every room may use",
         (
             *("_files", "_keras", "_markdown", "_types", "_version"),
-            *("backends", "checks", "hyperparameters", "inputs", "outputs", "samples"),
+            *("backends", "checks", "frozen", "hyperparameters", "inputs", "outputs", "samples"),
         ),
     ),
 }

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_distill.frozen import frozen_copy
+
 
 def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) -> keras.Model:
     """A generator with further outputs: what layers of a judge see in the images it draws.
@@ -57,8 +59,6 @@ def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) ->
             f"the name of what the generator draws. Received: layers={layers!r}"
         )
     looks = keras.Model(judge.inputs, {name: judge.get_layer(name).output for name in layers})
-    seen = keras.models.clone_model(looks)
-    seen.set_weights(looks.get_weights())
-    seen.trainable = False
+    seen = frozen_copy(looks)
     (image,) = generator.outputs
     return keras.Model(generator.inputs, {"image": image, **seen(image, training=False)})

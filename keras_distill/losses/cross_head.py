@@ -8,6 +8,7 @@ from keras import ops
 from keras_distill import _keras
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import one_of
+from keras_distill.frozen import frozen_copy
 from keras_distill.losses.base import DistillationLoss
 from keras_distill.losses.numerics import kl_divergence
 from keras_distill.losses.standardized import channel_moments, counted_of, standardized_channels
@@ -207,9 +208,7 @@ class FrozenHead(keras.layers.Layer):
 
     def __init__(self, head: keras.Model, compares: str, name: str):
         super().__init__(name=name, dtype="float32")
-        self.head = keras.models.clone_model(head)
-        self.head.set_weights(head.get_weights())
-        self.head.trainable = False
+        self.head = frozen_copy(head)
         self.compares = compares
 
     def build(self, y_true_shape: tuple, y_pred_shape: tuple) -> None:

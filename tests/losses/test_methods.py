@@ -181,3 +181,32 @@ def test_layer_wise_goes_from_shallow_to_deep(places):
     student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
     with pytest.raises(ValueError, match="`layers` must go from shallow to deep"):
         next(methods.layer_wise(student, teacher, places))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        methods.attention_transfer,
+        methods.relational,
+        methods.review,
+        methods.minilm,
+        lambda *given: list(methods.layer_wise(*given)),
+    ],
+)
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"student": 3}, "`student` must be a `keras.Model`. Received: student=3"),
+        ({"teacher": "t.keras"}, "`teacher` must be a `keras.Model`. Received: teacher='t.keras'"),
+        ({"layers": 3}, "layers=3"),
+        ({"layers": "d0"}, "layers='d0'"),
+        ({"layers": []}, r"layers=\[\]"),
+        ({"layers": [3]}, r"layers=\[3\]"),
+        ({"layers": [("d0", "d0", "d0")]}, r"layers=\[\('d0', 'd0', 'd0'\)\]"),
+    ],
+)
+def test_methods_name_what_is_no_model_or_place(method, change, named):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="d0")])
+    given = {"student": model, "teacher": model, "layers": ["d0"], **change}
+    with pytest.raises((TypeError, ValueError), match=named):
+        method(*given.values())
