@@ -1,9 +1,8 @@
 """Name blood cells: a few images that someone has labeled, and many that only the teacher knows.
 
-BCCD's folder in Pascal VOC's layout. Each box is cut out of its image and called a platelet, a red
-or a white cell. Eleven in thirteen are red, so that accuracy says little: what counts is the share
-of each kind that is found, and whether a confidence of 90 % is right nine times in ten. Data to
-learn from, not a device: nothing here says how it does on other microscopes, stains or diseases.
+BCCD's folder in Pascal VOC's layout; each box is cut out and called a platelet, a red or a white
+cell. Most are red: accuracy says little, the share found of each kind counts, and what a confidence
+means. No device: nothing here says how it does on other microscopes, stains or diseases.
 
     python examples/blood_cells.py BCCD teacher.keras report
 """
@@ -14,10 +13,9 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
+from keras import layers, optimizers
 
-import keras_distill
-from keras_distill import detection
+from keras_distill import Distiller, detection, evaluation, losses, tflite
 
 SIDE, SIZE, BATCH_SIZE = 160, 32, 64
 
@@ -34,8 +32,8 @@ def cells(folder, split):
             pixels.append(tf.image.resize(square, (SIZE, SIZE), antialias=True))
         labels.append(image.labels)
         sources.append(np.full(len(image.labels), number))
-    names = annotations.class_names
-    return np.stack(pixels), np.concatenate(labels), np.concatenate(sources), names
+    numbers = np.concatenate(labels), np.concatenate(sources)
+    return np.stack(pixels), *numbers, annotations.class_names
 
 
 def network(widths, depth):
@@ -51,10 +49,7 @@ def network(widths, depth):
 
 
 def fit(model, x, y, kinds, steps, rate=3e-3):
-    """Trains a model, or a distiller, on so many batches of mirrored and tinted cells.
-
-    Args: `kinds` are the classes by which cells are weighted, so that each has the same share.
-    """
+    """Trains on so many batches of mirrored, tinted cells, weighted alike by class (`kinds`)."""
 
     def views(x, y, weight):
         x = tf.image.random_flip_up_down(tf.image.random_flip_left_right(x))
@@ -63,9 +58,8 @@ def fit(model, x, y, kinds, steps, rate=3e-3):
     weights = len(kinds) / 3 / np.maximum(np.bincount(kinds, minlength=3), 1)
     data = tf.data.Dataset.from_tensor_slices((x, y, np.float32(weights[kinds]))).repeat()
     data = data.shuffle(len(x)).batch(BATCH_SIZE, drop_remainder=True).map(views).prefetch(2)
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-2), loss)
+    adam = optimizers.AdamW(optimizers.schedules.CosineDecay(rate, steps), weight_decay=1e-2)
+    model.compile(adam, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(data, steps_per_epoch=steps, verbose=2)
 
 
@@ -73,8 +67,8 @@ def models(folder, teacher, seed=0, labeled=4, steps=600):
     """The teacher, the student on labels and the distilled one, as a model and as a file."""
     keras.utils.set_random_seed(seed)
     x, y, sources, _ = cells(folder, "train")
-    some = np.random.default_rng(seed).permutation(sources.max() + 1)[:labeled]
-    some = np.isin(sources, some)
+    order = np.random.default_rng(seed).permutation(sources.max() + 1)
+    some = np.isin(sources, order[:labeled])
     if not pathlib.Path(teacher).is_file():
         model = network((32, 64, 96), depth=2)
         fit(model, x, y, y, 600)
@@ -83,19 +77,18 @@ def models(folder, teacher, seed=0, labeled=4, steps=600):
     # Steps, rate and temperature of each are the best of those tried on the images of `val`.
     on_labels, student = (network((8, 16, 24), depth=1) for _ in range(2))
     fit(on_labels, x[some], y[some], y[some], steps // 2, rate=1e-3)
-    losses = keras_distill.losses.SoftTargets(temperature=1.0)
-    distiller = keras_distill.Distiller(student, teacher, losses, alpha=0.0)
+    distiller = Distiller(student, teacher, losses.SoftTargets(temperature=1.0), alpha=0.0)
     fit(distiller, x, y, teacher.predict(x, verbose=0).argmax(1), steps)
-    artifact = keras_distill.tflite.convert(student, "micro", "int8", calibration=x[:500])
-    names = "teacher", "student on labels", "student distilled", "distilled, int8"
-    return dict(zip(names, (teacher, on_labels, student, artifact), strict=True))
+    artifact = tflite.convert(student, "micro", "int8", calibration=x[:500])
+    found = {"teacher": teacher, "student on labels": on_labels, "student distilled": student}
+    return found | {"distilled, int8": artifact}
 
 
 def main(folder, teacher, output=None, **options):
     """Mean recall of the three kinds by model, the file's bytes, then calibration errors."""
     candidates = models(folder, teacher, **options)
     x, y, _, names = cells(folder, "test")
-    result = keras_distill.evaluation.compare(candidates, (x, y), class_names=names)
+    result = evaluation.compare(candidates, (x, y), class_names=names)
     if output is not None:  # The report shows first where student and teacher disagree most.
         result.report(output)
     recall = {row["name"]: float(row["recall"]) for row in result.rows}

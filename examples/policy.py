@@ -1,14 +1,14 @@
 """Policy distillation: what a network learned by long trial and error, in 2 KB for firmware.
 
-Learned by policy gradients, a policy takes very many steps in its environment. A small one learns
-from the large one's probabilities of actions, on observations that were stored while the large one
-acted (arXiv:1511.06295): no trial and error, and a fiftieth of the steps.
+A large one learns by policy gradients, in very many steps. A small one learns its probabilities of
+actions on a fiftieth of the steps, which were stored while it acted (arXiv:1511.06295).
 
     pip install gymnasium
     python examples/policy.py CartPole-v1 firmware
 """
 
 import sys
+from functools import partial
 
 import gymnasium
 import keras
@@ -17,8 +17,7 @@ from keras import layers
 
 import keras_distill
 
-DISCOUNT = 0.99
-ENVIRONMENTS = 16
+DISCOUNT, ENVIRONMENTS = 0.99, 16
 
 
 def network(environment, *units):
@@ -28,16 +27,11 @@ def network(environment, *units):
     return keras.Sequential([inputs, *hidden, layers.Dense(int(environment.single_action_space.n))])
 
 
-def as_function(model):
-    """The model on NumPy arrays, which is faster for so few values."""
-    *hidden, last = zip(model.get_weights()[::2], model.get_weights()[1::2], strict=True)
-
-    def logits(x):
-        for kernel, bias in hidden:
-            x = np.tanh(x @ kernel + bias)
-        return x @ last[0] + last[1]
-
-    return logits
+def answer(weights, x):
+    """Logits by a network of these weights, in NumPy, which is faster for so few values."""
+    for kernel, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
+        x = np.tanh(x @ kernel + bias)
+    return x @ weights[-2] + weights[-1]
 
 
 def play(logits, environment, steps, rng):
@@ -47,24 +41,24 @@ def play(logits, environment, steps, rng):
     for _ in range(steps):
         answers = logits(observations)
         actions = (answers + rng.gumbel(size=answers.shape)).argmax(-1)
-        after, rewards, terminated, truncated, _ = environment.step(actions)
-        played.append((observations, actions, rewards, terminated | truncated))
+        after, rewards, ended, cut, _ = environment.step(actions)
+        played.append((observations, actions, rewards, ended | cut))
         observations = after
     return [np.stack(part) for part in zip(*played, strict=True)]
 
 
 def learn_by_trial(model, environment, rounds, steps, rate, rng):
     """Policy gradients: cross-entropy of the actions, weighted by the rewards that followed."""
-    rates = keras.optimizers.schedules.CosineDecay(rate, rounds)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rates), loss)
+    adam = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, rounds))
+    model.compile(adam, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     for _ in range(rounds):
-        x, actions, rewards, ends = play(as_function(model), environment, steps, rng)
+        policy = partial(answer, model.get_weights())
+        x, actions, rewards, ends = play(policy, environment, steps, rng)
         gains, following = np.zeros_like(rewards), 0.0
         for i in reversed(range(steps)):
             following = gains[i] = rewards[i] + DISCOUNT * np.where(ends[i], 0.0, following)
         gains = ((gains - gains.mean()) / (gains.std() + 1e-6)).astype("float32").ravel()
-        model.train_on_batch(x.reshape(-1, x.shape[-1]), actions.ravel(), sample_weight=gains)
+        model.train_on_batch(np.concatenate(x), actions.ravel(), sample_weight=gains)
 
 
 def score(logits, environment, seed):
@@ -72,26 +66,22 @@ def score(logits, environment, seed):
     observations, _ = environment.reset(seed=seed)
     total, running = np.zeros(ENVIRONMENTS), np.ones(ENVIRONMENTS, bool)
     while running.any():
-        actions = logits(observations).argmax(-1)
-        observations, rewards, terminated, truncated, _ = environment.step(actions)
+        observations, rewards, ended, cut, _ = environment.step(logits(observations).argmax(-1))
         total += rewards * running
-        running &= ~(terminated | truncated)
+        running &= ~(ended | cut)
     return float(total.mean())
 
 
-def main(name="CartPole-v1", output=None, seed=0, rounds=60, steps=8000):
-    """Mean return of a large policy, a small one after so many steps, and the same distilled."""
+def main(name="CartPole-v1", output=None, seed=0, rounds=60, steps=500):
+    """Mean return of a large policy, a small one after `steps` per environment, and distilled."""
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     environment = gymnasium.make_vec(name, num_envs=ENVIRONMENTS)
     teacher, alone, student = (network(environment, *units) for units in ((64, 64), (8,), (8,)))
     student.set_weights(alone.get_weights())
     learn_by_trial(teacher, environment, rounds, 400, 1e-2, rng)
-    # The best of ten settings for so few steps.
-    learn_by_trial(alone, environment, steps // ENVIRONMENTS // 50, 50, 3e-2, rng)
-
-    x = play(as_function(teacher), environment, steps // ENVIRONMENTS, rng)[0]
-    x = x.reshape(-1, x.shape[-1])
+    learn_by_trial(alone, environment, steps // 50, 50, 3e-2, rng)  # The best of ten settings.
+    x = np.concatenate(play(partial(answer, teacher.get_weights()), environment, steps, rng)[0])
     soft = keras_distill.losses.SoftTargets(temperature=1.0)
     distiller = keras_distill.Distiller(student, teacher, soft, alpha=0.0)
     distiller.compile(keras.optimizers.Adam(1e-2), steps_per_execution=8)
@@ -100,10 +90,10 @@ def main(name="CartPole-v1", output=None, seed=0, rounds=60, steps=8000):
     if output is not None:
         artifact.save(output)
     models = {"teacher": teacher, "student alone": alone, "student distilled": student}
-    policies = {name: as_function(model) for name, model in models.items()}
+    policies = {key: partial(answer, model.get_weights()) for key, model in models.items()}
     policies["distilled, int8"] = artifact.predict
-    found = {name: score(policy, environment, 10**6) for name, policy in policies.items()}
-    return found | {"bytes": len(artifact.tflite)}
+    returns = {key: score(policy, environment, 10**6) for key, policy in policies.items()}
+    return returns | {"bytes": len(artifact.tflite)}
 
 
 if __name__ == "__main__":

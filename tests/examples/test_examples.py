@@ -118,7 +118,7 @@ def test_digits_of_both_domains_fill_their_images_alike(data_dir):
 def test_policy():
     import policy
 
-    result = policy.main(rounds=50, steps=4000)
+    result = policy.main(rounds=50, steps=250)
     assert list(result) == [
         *("teacher", "student alone", "student distilled", "distilled, int8", "bytes")
     ]
