@@ -194,7 +194,7 @@ def test_layer_wise_goes_from_shallow_to_deep(places):
     ],
 )
 @pytest.mark.parametrize(
-    "change, named",
+    ("change", "named"),
     [
         ({"student": 3}, "`student` must be a `keras.Model`. Received: student=3"),
         ({"teacher": "t.keras"}, "`teacher` must be a `keras.Model`. Received: teacher='t.keras'"),
