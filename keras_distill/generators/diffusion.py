@@ -151,11 +151,12 @@ def sampler(denoiser: keras.Model, steps: int) -> keras.Model:
 
 
 def _alike(images, *others):
-    """Tensors in the dtype of the first, or in `floatx` if that is one of integers."""
-    dtype = keras.backend.result_type(images.dtype, float)
+    """Tensors in the dtype of the first, or in `floatx` if that is a list or one of integers."""
+    tensors = [x if hasattr(x, "dtype") else ops.convert_to_tensor(x) for x in (images, *others)]
+    dtype = keras.backend.result_type(tensors[0].dtype, float)
     return [
         x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)
-        for x in (images, *others)
+        for x in tensors
     ]
 
 

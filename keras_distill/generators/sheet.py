@@ -17,7 +17,8 @@ def save_sheet(rows: Mapping[str, Any], path: str | pathlib.Path) -> None:
 
     Raises:
         ImportError: If matplotlib is missing; `pip install keras-distill[report]` brings it.
-        ValueError: If the images have other shapes.
+        ValueError: If the images have other shapes, there are none, or their values aren't finite
+            or beyond ±10: not those of images from -1 to 1.
 
     Example:
 
@@ -34,6 +35,10 @@ def save_sheet(rows: Mapping[str, Any], path: str | pathlib.Path) -> None:
             "Each row must hold as many images of one size, shape (images, height, width, channels)"
             f" with 1 or 3 channels. Received: {shapes}"
         )
+    if not np.prod(first):
+        raise ValueError(f"`rows` holds no images. Received arrays of shape {first}.")
+    for name, images in drawn.items():
+        _check_values(name, images)
     count, height, width, channels = first
     figure = Figure(figsize=(1.5 + 0.55 * count, 0.6 * len(rows) * height / width))
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
@@ -47,3 +52,16 @@ def save_sheet(rows: Mapping[str, Any], path: str | pathlib.Path) -> None:
         each.spines[:].set_visible(False)
         each.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def _check_values(name, images):
+    """Refuses what would be shown as plain white or black."""
+    if not np.isfinite(images).all():
+        index = int(np.argwhere(~np.isfinite(images))[0][0])
+        raise ValueError(f"Row {name!r} holds NaN or infinity, first in image {index}.")
+    low, high = images.min(), images.max()
+    if max(-float(low), float(high)) > 10:  # Drawings may leave the range, but not so far.
+        raise ValueError(
+            f"Images must be from -1 to 1. Row {name!r} has values from {low:.4g} to {high:.4g}. "
+            "If they are from 0 to 255, pass `images / 127.5 - 1`."
+        )

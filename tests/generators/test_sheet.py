@@ -29,3 +29,22 @@ def test_rows_show_the_images(tmp_path):
 def test_other_shapes_are_refused(rows, tmp_path):
     with pytest.raises(ValueError, match="Each row must hold as many images of one size"):
         save_sheet(rows, tmp_path / "drawn.png")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((0, 4, 4, 1)), "`rows` holds no images"),
+        (np.full((2, 4, 4, 1), np.nan), "Row 'drawn' holds NaN or infinity, first in image 0"),
+        (np.full((2, 4, 4, 1), np.inf), "Row 'drawn' holds NaN or infinity, first in image 0"),
+        (
+            np.full((2, 4, 4, 1), 255, "uint8"),
+            "Row 'drawn' has values from 255 to 255.*/ 127.5 - 1",
+        ),
+        (np.full((2, 4, 4, 1), -40.0), "Row 'drawn' has values from -40 to -40.*/ 127.5 - 1"),
+    ],
+)
+def test_images_that_cannot_be_shown_are_refused(images, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        save_sheet({"real": np.zeros(images.shape), "drawn": images}, tmp_path / "drawn.png")
+    assert not (tmp_path / "drawn.png").exists()
