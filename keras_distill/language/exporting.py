@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_distill import _files, backends
-from keras_distill.checks import whole_number
+from keras_distill.checks import one_of, whole_number
 from keras_distill.language import generator_sources
 from keras_distill.language.file_reader import FileReader, put
 from keras_distill.language.generation import Writing, generate
@@ -70,9 +70,8 @@ class Generator:
         """Writes the file, the report, and what an app needs beside them to a folder.
 
         `<name>.tflite` and `<name>.json` are the file and the report. `Generator.kt` runs the file
-        in an app; there is none for a file with `io="int8"`. With a tokenizer,
-        `<name>.tokens.json` lists its tokens in the order of their ids, and `Tokenizer.kt` computes
-        ids, if `TextSources` can write it.
+        in an app. With a tokenizer, `<name>.tokens.json` lists its tokens in the order of their
+        ids, and `Tokenizer.kt` computes ids, if `TextSources` can write it.
 
         Args:
             folder: The folder.
@@ -87,11 +86,7 @@ class Generator:
         _files.check_folder(folder)
         report = dict(self.report)
         files: dict[str, str | bytes] = {f"{name}.tflite": self.tflite}
-        ports = [
-            p for part in report["signatures"].values() for side in part.values() for p in side
-        ]
-        if not any(port["dtype"] == "int8" for port in ports):
-            files["Generator.kt"] = generator_sources.kotlin(report, f"{name}.tflite", package)
+        files["Generator.kt"] = generator_sources.kotlin(report, f"{name}.tflite", package)
         if tokenizer is not None:
             report["tokenizer"] = fingerprint(tokenizer)
             files[f"{name}.tokens.json"] = json.dumps(known_of(tokenizer), indent=1) + "\n"
@@ -141,9 +136,9 @@ def export(
         prefill: How many tokens of a prompt are read at once. Without a prompt, with `target`,
             there is no such signature.
         quantization: As in `keras_distill.tflite.convert`; ranges are taken from `inputs`.
-        io: As in `keras_distill.tflite.convert`. With `"int8"`, logits and what is kept go in and
-            out as integers, each port by its own scale: what comes out by one is rescaled to that
-            of the input where it goes.
+        io: `"float32"`, also by default, or `"int8"`: logits and what is kept go in and out as
+            integers, each port by its own scale; what comes out by one is rescaled to that of
+            `decode`'s input where it is kept.
 
     Returns:
         The file, and how often it writes what the model does.
@@ -163,6 +158,8 @@ def export(
     from keras_distill.tflite import signatures
 
     whole_number("prefill", prefill, 1)
+    if io is not None:
+        one_of("io", io, ("float32", "int8"))
     _check_tokens(model, target)
     if target is None and not isinstance(inputs, dict):
         inputs = np.asarray(inputs)

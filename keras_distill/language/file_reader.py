@@ -24,11 +24,8 @@ class FileReader:
 
         self._file = signatures.Signatures(tflite)
         ports, results = self._file.inputs["decode"], self._file.outputs["decode"]
-        self._empty = {
-            name: np.zeros(port.shape, "float32")
-            for name, port in ports.items()
-            if name not in ("tokens", "position")
-        }
+        self._kept = {n: port for n, port in ports.items() if n not in ("tokens", "position")}
+        self._empty = {name: np.zeros(port.shape, "float32") for name, port in self._kept.items()}
         self._logits = np.zeros(results["logits"].shape, "float32")
         prefill = self._file.inputs.get("prefill")
         self._prefill = prefill["tokens"].shape[1] if prefill else 0
@@ -67,7 +64,7 @@ class FileReader:
             kept = self._empty
             if encoded:
                 given = {name: np.asarray(inputs[name])[i : i + 1] for name in encoded}
-                kept = kept | self._file.run("encode", given)
+                kept = kept | self._rounded(self._file.run("encode", given))
             self._rows += [([], kept)] * beams
         return self
 
@@ -100,7 +97,15 @@ class FileReader:
         given = {"tokens": tokens, "position": np.full((1, 1), place, "int32"), **kept}
         after = self._file.run(name, given)
         logits = after.pop("logits")
-        return sequence[: place + size], put(kept, after, place), logits
+        return sequence[: place + size], put(kept, self._rounded(after), place), logits
+
+    def _rounded(self, after):
+        """What an app keeps: integers of `decode`'s inputs, where these are."""
+        found = {}
+        for name, x in after.items():
+            port = self._kept[name.removesuffix("_new").removesuffix("_out")]
+            found[name] = port.dequantize(port.quantize(x))
+        return found
 
 
 def put(

@@ -18,10 +18,21 @@ _ENCODES = """
     /** Forgets all tokens, and reads the encoder's inputs, by name: an IntArray or FloatArray. */
     fun encode(inputs: Map<String, Any>) {
         start()
-        val buffers = inputs.mapValues { filled(it.value) }
-        val given = buffers.mapValues { it.value.capacity() }
-        require(given == INPUTS) { "the inputs take $INPUTS bytes, not $given" }
-        run("encode", buffers, ENCODED.associateWith { kept.getValue(it) })
+        val ports = INPUTS.getValue("encode")
+        require(inputs.keys == ports.keys) { "the inputs are ${ports.keys}, not ${inputs.keys}" }
+        val given = inputs.mapValues { (name, values) ->
+            val buffer = when (values) {
+                is IntArray -> filled(values)
+                is FloatArray -> ports.getValue(name).filled(values)
+                else -> throw IllegalArgumentException("give an IntArray or a FloatArray")
+            }
+            val size = buffer.capacity()
+            val bytes = ports.getValue(name).bytes
+            require(size == bytes) { "$name takes $bytes bytes, not $size" }
+            buffer
+        }
+        val results = OUTPUTS.getValue("encode")
+        for ((name, output) in run("encode", given)) keep(name, results.getValue(name), output)
     }
 """
 _ANSWERS = """
@@ -41,46 +52,36 @@ def kotlin(report: Mapping[str, Any], file: str, package: str) -> str:
         file: Name of the file.
         package: Kotlin package.
     """
-    from keras_distill.tflite import names
-
-    parts = {
-        name: {side: {port["name"]: port for port in ports} for side, ports in part.items()}
-        for name, part in report["signatures"].items()
-    }
-    takes, gives = parts["decode"]["inputs"], parts["decode"]["outputs"]
-    lines = []
-    for name, port in takes.items():
-        if name in ("tokens", "position"):
-            continue
-        after = next((a for a in (f"{name}_new", f"{name}_out") if a in gives), "")
-        token = _bytes(gives[after]) if after.endswith("_new") else 0
-        kept = [names.kotlin_string(name), _bytes(port), names.kotlin_string(after), token]
-        lines.append(f"            Kept({', '.join(map(str, [*kept, port['zero_point']]))}),\n")
-    prefill = parts["prefill"]["inputs"]["tokens"]["shape"][1] if "prefill" in parts else 1
-    constants = ""
-    if "encode" in parts:
-        sizes = {name: _bytes(port) for name, port in parts["encode"]["inputs"].items()}
-        inputs = ", ".join(f"{names.kotlin_string(n)} to {size}" for n, size in sizes.items())
-        encoded = ", ".join(map(names.kotlin_string, parts["encode"]["outputs"]))
-        constants = (
-            f"        const val START = {report['start']}\n"
-            f"        private val INPUTS = mapOf({inputs})\n"
-            f"        private val ENCODED = listOf({encoded})\n"
-        )
+    parts = report["signatures"]
+    prefill = {port["name"]: port["shape"] for port in parts.get("prefill", {}).get("inputs", [])}
+    encodes = "encode" in parts
     values = {
         "PACKAGE": package,
         "FILE": file,
-        "SCORES_BYTES": _bytes(gives["logits"]),
-        "ENCODE": _ENCODES if constants else "",
-        "WRITE": _ANSWERS if constants else _CONTINUES,
+        "ENCODE": _ENCODES if encodes else "",
+        "WRITE": _ANSWERS if encodes else _CONTINUES,
         "LENGTH": report["length"],
         "END": report["end"],
-        "CONSTANTS": constants,
-        "PREFILL": prefill,
-        "KEPT": "".join(lines),
+        "CONSTANTS": f"        const val START = {report['start']}\n" if encodes else "",
+        "PREFILL": prefill["tokens"][1] if prefill else 1,
+        "INPUTS": _maps(parts, "inputs"),
+        "OUTPUTS": _maps(parts, "outputs"),
     }
     return filled("Generator.kt", values)
 
 
-def _bytes(port: Mapping[str, Any]) -> int:
-    return int(np.prod(port["shape"])) * np.dtype(port["dtype"]).itemsize
+def _maps(signatures: Mapping[str, Any], side: str) -> str:
+    """The entries of a map of ports by the names of signatures."""
+    from keras_distill.tflite import names
+
+    lines = []
+    for signature, part in signatures.items():
+        lines.append(f"            {names.kotlin_string(signature)} to mapOf(\n")
+        for port in part[side]:
+            name, scale = names.kotlin_string(port["name"]), float(port["scale"])
+            size = int(np.prod(port["shape"])) * np.dtype(port["dtype"]).itemsize
+            lines.append(
+                f"                {name} to Port({size}, {scale!r}, {port['zero_point']}),\n"
+            )
+        lines.append("            ),\n")
+    return "".join(lines)

@@ -115,8 +115,10 @@ def _run(file, name, ports, stream):
         data = np.frombuffer(_bytes(stream, _integer(stream)), port["dtype"])
         arrays[port["name"]] = data.reshape(port["shape"])
     wanted = [_text(stream) for _ in range(_integer(stream))]
-    outputs = file.run(name, arrays)
-    return b"".join(outputs[port].tobytes() for port in wanted)
+    values = {port: file.inputs[name][port].dequantize(x) for port, x in arrays.items()}
+    outputs = file.run(name, values)
+    codes = (file.outputs[name][port].quantize(outputs[port]) for port in wanted)
+    return b"".join(each.tobytes() for each in codes)
 
 
 def _bytes(stream: io.BufferedReader, count):

@@ -110,7 +110,6 @@ def test_what_is_kept_may_be_int8(writer, sentences, tmp_path):
         assert {port["dtype"] for port in kept} == {"int8"}
     assert made.report["same_tokens"] > 0.85
     got = language.generate(made.save(tmp_path), prompts[100:200], **options)
-    assert {path.name for path in tmp_path.iterdir()} == {"student.tflite", "student.json"}
     want = language.generate(writer, prompts[100:200], **options)
     assert (got == want).all(1).mean() > 0.5
 
@@ -181,6 +180,11 @@ def test_a_model_of_one_length_is_refused():
         language.export(model, np.ones((2, 3), "int32"), length=LENGTH, end=END)
 
 
+def test_an_app_has_floats_or_int8(causal, prompts):
+    with pytest.raises(ValueError, match='`io` must be "float32" or "int8". Received: io=.uint8'):
+        language.export(causal(), prompts, length=6, end=END, quantization="int8", io="uint8")
+
+
 def test_a_file_of_prompts_refuses_other_inputs(tmp_path):
     """Whose answer would be to the start token alone; prompts may be lists."""
     keras.utils.set_random_seed(0)
@@ -219,18 +223,33 @@ def test_files_are_joined_with_their_weights_once():
         np.testing.assert_allclose(got, loop.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
 
 
+def scales(made, signature, side):
+    """How an app's integers are scaled."""
+    return {port["scale"] for port in made.report["signatures"][signature][side]}
+
+
 def rows(tokens):
     """Rows without their padding."""
     return [row[row != 0].tolist() for row in tokens]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("quantization", ["float32", "int8"])
-def test_kotlin_writes_what_python_writes(quantization, writer, sentences, tmp_path):
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"quantization": "float32"},
+        {"quantization": "int8"},
+        {"quantization": "int8", "io": "int8"},
+    ],
+    ids=["float32", "int8", "int8-io"],
+)
+def test_kotlin_writes_what_python_writes(numbers, writer, sentences, tmp_path):
     kotlin_writer.kotlinc()
     prompts = sentences["val", "en"][:, :5]
     options = {"length": LENGTH, "end": END}
-    made = language.export(writer, prompts[:50], prefill=3, quantization=quantization, **options)
+    made = language.export(writer, prompts[:50], prefill=2, **numbers, **options)
+    if "io" in numbers:
+        assert scales(made, "decode", "outputs") - scales(made, "decode", "inputs")
     path = made.save(tmp_path, tokenizer=language.Bytes(LENGTH))
     held_out = prompts[100:140].copy()
     for row, size in enumerate(np.random.default_rng(0).integers(1, 6, len(held_out))):
@@ -243,9 +262,13 @@ def test_kotlin_writes_what_python_writes(quantization, writer, sentences, tmp_p
 
 
 @pytest.mark.long
-def test_kotlin_reads_the_encoder_once(translating, sources, tmp_path):
+@pytest.mark.parametrize("io", ["float32", "int8"])
+def test_kotlin_reads_the_encoder_once(io, translating, sources, tmp_path):
     options = {"target": "target", "start": 1, "end": 2, "length": 9}
-    path = language.export(translating(3), {"source": sources}, **options).save(tmp_path)
+    made = language.export(
+        translating(3), {"source": sources}, quantization="int8", io=io, **options
+    )
+    path = made.save(tmp_path)
     got, names = kotlin_writer.written(tmp_path, sources, "source")
     assert got == rows(language.generate(path, {"source": sources}, **options))
     assert names == {"encode", "decode"}
