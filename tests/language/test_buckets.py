@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_distill import teachers
+from keras_distill import losses, teachers
 from keras_distill.language import bucketed
 
 
@@ -94,3 +94,56 @@ def test_what_is_refused(tokens):
         bucketed(named, [3], 4, tokens="text")
     with pytest.raises(ValueError, match=r"padded to one length .* \(8,\), \(4,\)"):
         bucketed(named, [3], 4, tokens=("a", "b"))
+
+
+def shared_tail(z, kept):
+    """Probabilities of which the `kept` most likely remain, and the tail is shared evenly."""
+    p = np.exp(z - z.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    index = np.argsort(-z, -1)[..., :kept]
+    head = np.take_along_axis(p, index, -1)
+    mass = 1 - head.sum(-1, keepdims=True)
+    shared = np.repeat(mass / (z.shape[-1] - kept), z.shape[-1], -1)
+    np.put_along_axis(shared, index, head, -1)
+    return p, shared, mass[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "close"),
+    [pytest.param("float16", 1e-2, marks=pytest.mark.long), ("float32", 1e-5)],
+)
+def test_64_of_32000_words(dtype, close, tokens, tmp_path):
+    """Of each token in its bucket, mass and loss are those of float64, near the loss on all."""
+    rng = np.random.default_rng(1)
+    table = (2.5 * rng.normal(size=(7, 32_000))).astype("float32")
+    stored = teachers.store(
+        lambda x: tf.gather(table, x), tokens, tmp_path, top_k=64, dtype=dtype, verbose=0
+    )
+    each = np.dtype(dtype).itemsize
+    # 64 logits with their words' numbers, and the tail's; a signature of 4 bytes, 16 of framing.
+    assert stored.bytes_per_example == 8 * (64 * (each + 2) + each) + 20
+
+    weights = (tokens != 0).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((tokens, tokens, weights))
+    lengths = set()
+    for x, y, weight in bucketed(stored.attach(data).shuffle(30, seed=1), [3, 5], 4):
+        lengths.add(y.shape[1])
+        np.testing.assert_array_equal(x.inputs, y)
+        z = table[y.numpy()].astype("float64")
+        p, shared, mass = shared_tail(z, 64)
+        answer = stored.answer(x)[0]
+        values = answer.values.numpy().astype("float64")
+        np.testing.assert_allclose(np.exp(values).sum(-1), np.exp(z).sum(-1), rtol=close)
+        np.testing.assert_allclose(tf.nn.softmax(values), shared, rtol=2 * close)
+
+        student = rng.normal(size=z.shape).astype("float32")
+        log_q = tf.nn.log_softmax(student.astype("float64")).numpy()
+        full, want = ((t * (np.log(t) - log_q)).sum(-1) for t in (p, shared))
+        # What the tail can hide: how it is spread, and how the student differs within it.
+        spread = np.log(32_000) + np.ptp(log_q, -1)
+        assert (np.abs(full - want) <= mass * spread).all()
+        want = (want * weight.numpy()).mean()
+        for loss in (losses.SoftTargets(1.0), losses.Chunked(positions=4)):
+            got = loss(answer, student, sample_weight=weight)
+            np.testing.assert_allclose(got, want, rtol=close)
+    assert lengths == {3, 5, 8}
