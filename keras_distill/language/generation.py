@@ -264,7 +264,14 @@ def write_targets(
             writing.check_tokens(teacher, batch.inputs)
     stored = store(writer, dataset, path, dtype="float32", batch_size=batch_size, verbose=verbose)
     batches = stored.attach(dataset).batch(256)
-    found = [np.asarray(stored.answer(batch[0])[0].values) for batch in batches]
+    try:
+        found = [np.asarray(stored.answer(batch[0])[0].values) for batch in batches]
+    except tf.errors.OpError as error:
+        if "isn't the one" not in str(error):
+            raise
+        raise ValueError(
+            f"The sequences at {path} were written from other inputs. Write these elsewhere."
+        ) from None
     return np.concatenate(found).astype("int32")
 
 

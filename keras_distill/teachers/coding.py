@@ -114,7 +114,7 @@ class Layout:
     def record(self) -> np.dtype:
         """The dtype of a record."""
         number = "<f2" if self.dtype == "float16" else "<f4"
-        fields: list = [(SIGNATURE, "<f4")]
+        fields: list = [(SIGNATURE, "<f4", (2,))]
         for output in self.outputs:
             if output.top_k is None:
                 fields.append((output.field, number, output.shape))

@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras_distill._files import write_text
 
 FORMAT = "keras_distill.answers"
-VERSION = 1
+VERSION = 2
 # Ends the names of shards that are being written.
 _TEMPORARY = ".tmp"
 # Bytes of files that may be mapped before they are let go, so that memory stays flat.

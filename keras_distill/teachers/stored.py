@@ -34,9 +34,6 @@ from keras_distill.teachers.views import (
 
 # Examples that are looked up at once where the dataset isn't batched yet.
 _CHUNK = 256
-# How many first rows of each batch are compared with those that were stored. So is the last row,
-# which is another one if any before it was left out.
-_LOOKED_AT = 8
 
 
 class Stored(BaseTeacher):
@@ -274,7 +271,7 @@ class Stored(BaseTeacher):
         return {name: record[name] for name in record.names or () if name != SIGNATURE}
 
     def _read(self, keys, signature, tolerance):
-        """The fields of the records of a batch, if its first and last examples are those stored."""
+        """The fields of the records of a batch, if its examples are those stored."""
         outside = keys[(keys[:, 0] < 0) | (keys[:, 0] >= self.examples), 0]
         if len(outside):
             raise ValueError(
@@ -282,10 +279,9 @@ class Stored(BaseTeacher):
                 "examples, numbered from 0."
             )
         records = self._records.read(keys[:, 0] * self.views + keys[:, 1])
-        ends = np.append(np.arange(len(signature) - 1), -1)
-        alike = resemble(records[SIGNATURE][ends], signature, tolerance)
+        alike = resemble(records[SIGNATURE], signature, tolerance)
         if not alike.all():
-            key = keys[ends[np.argmin(alike)], 0]
+            key = keys[np.argmin(alike), 0]
             raise ValueError(
                 f"The example with the key {key} isn't the one whose answer is stored at "
                 f"{self.path}: another dataset, another order, or another augmentation. Attach "
@@ -315,14 +311,10 @@ def _alike(spec, stored):
 
 
 def _question(x):
-    """What `Stored._read` needs of a batch: keys and views, and signatures of its ends.
+    """What `Stored._read` needs of a batch: keys and views, and signatures of its rows.
 
     Args:
         x: `Keyed`, with keys of shape `(batch,)`, or `(batch, 2)` with the number of a view.
     """
     keys = with_view(x.keys, 0) if len(x.keys.shape) == 1 else x.keys
-
-    def ends(leaf):
-        return tf.concat([leaf[:_LOOKED_AT], leaf[-1:]], 0)
-
-    return [keys, *signatures(keras.tree.map_structure(ends, x.inputs))]
+    return [keys, *signatures(x.inputs)]

@@ -120,8 +120,8 @@ def test_64_of_32000_words(dtype, close, tokens, tmp_path):
         lambda x: tf.gather(table, x), tokens, tmp_path, top_k=64, dtype=dtype, verbose=0
     )
     each = np.dtype(dtype).itemsize
-    # 64 logits with their words' numbers, and the tail's; a signature of 4 bytes, 16 of framing.
-    assert stored.bytes_per_example == 8 * (64 * (each + 2) + each) + 20
+    # 64 logits with their words' numbers, and the tail's; a signature of 8 bytes, 16 of framing.
+    assert stored.bytes_per_example == 8 * (64 * (each + 2) + each) + 24
 
     weights = (tokens != 0).astype("float32")
     data = tf.data.Dataset.from_tensor_slices((tokens, tokens, weights))

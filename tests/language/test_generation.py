@@ -167,6 +167,23 @@ def test_targets_are_what_generate_writes(translating, sources, tmp_path):
         write_targets(model, x, tmp_path, batch_size=4, verbose=0, **options)
 
 
+def test_targets_of_other_inputs_are_refused_wherever_they_differ(causal, tmp_path):
+    prompts = np.random.default_rng(0).integers(3, 7, (300, 2))
+    options = {"length": LENGTH, "end": END, "beams": 1, "verbose": 0}
+    model = causal()
+    written = write_targets(model, prompts, tmp_path, **options)
+    np.testing.assert_array_equal(written[:, :2], prompts)
+    others = prompts.copy()
+    others[100, 1] = 3 + (others[100, 1] - 2) % 4
+    with pytest.raises(ValueError, match="from other inputs"):
+        write_targets(model, others, tmp_path, **options)
+    # Nor are old and new ones mixed after an interruption.
+    for path in sorted(tmp_path.glob("answers-*"))[-4:]:
+        path.unlink()
+    with pytest.raises(ValueError, match="from other inputs"):
+        write_targets(model, others, tmp_path, **options)
+
+
 @pytest.mark.parametrize(
     ("spoilt", "message"),
     [(np.s_[:, 2::-1], "padded with 0"), (np.s_[:, 3:], "at least one token")],

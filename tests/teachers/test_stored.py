@@ -138,8 +138,8 @@ def test_half_precision_by_default(model, dense, examples, tmp_path, loss_of):
     live = loss_of(dense(CLASSES, seed=2), model, examples[0])
     half = loss_of(dense(CLASSES, seed=2), stored, batch_of(stored, examples[0]))
     assert half == pytest.approx(live, rel=1e-2)
-    # Five logits of 2 bytes, a signature of 4, and 16 bytes of framing.
-    assert stored.bytes_per_example == 30
+    # Five logits of 2 bytes, a signature of 8, and 16 bytes of framing.
+    assert stored.bytes_per_example == 34
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -637,3 +637,40 @@ def test_fingerprints_stay_what_they_were():
         ),
     ):
         assert teacher.fingerprint() == fingerprint
+
+
+def test_tokens_are_compared_exactly(tmp_path, rng):
+    tokens = rng.integers(1000, 30_000, (40, 12)).astype("int32")
+    asked = lambda x: tf.one_hot(x[:, 0] % 5, 5)  # noqa: E731
+    stored = store(asked, tokens, tmp_path, verbose=0)
+    for place in (0, 5, 11):
+        changed = tokens.copy()
+        changed[3, place] += 1
+        with pytest.raises(ValueError, match="key 3 isn't the one"):
+            stored.attach(changed)
+        with pytest.raises(ValueError, match="another dataset"):
+            store(asked, changed, tmp_path, verbose=0)
+    for changed in (tokens + 1, tokens[:, ::-1]):
+        with pytest.raises(ValueError, match="another dataset"):
+            store(asked, changed, tmp_path, verbose=0)
+    stored.attach(tokens)
+
+
+def test_strings_are_compared_exactly(tmp_path):
+    texts = np.array(["a dog runs", "a man sleeps", "two men", "a dog"])
+    asked = lambda x: tf.one_hot(tf.strings.length(x), 5)  # noqa: E731
+    stored = store(asked, texts, tmp_path, verbose=0)
+    with pytest.raises(ValueError, match="key 2 isn't the one"):
+        stored.attach(np.array(["a dog runs", "a man sleeps", "two man", "a dog"]))
+
+
+def test_tokens_beside_loud_floats_are_compared_exactly(tmp_path, rng):
+    inputs = {
+        "sound": 1e6 * rng.normal(size=(8, 20)).astype("float32"),
+        "tokens": rng.integers(3, 9, (8, 4)),
+    }
+    asked = lambda x: tf.one_hot(x["tokens"][:, 0], 9)  # noqa: E731
+    stored = store(asked, inputs, tmp_path, verbose=0)
+    stored.attach({**inputs, "sound": np.nextafter(inputs["sound"], np.float32(np.inf))})
+    with pytest.raises(ValueError, match="key 0 isn't the one"):
+        stored.attach({**inputs, "tokens": inputs["tokens"] + 1})
