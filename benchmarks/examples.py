@@ -37,6 +37,8 @@ TASKS = {
     "representations": "clothes, Fashion-MNIST, 250 labels for a taught backbone: accuracy",
     "another_domain": "digits of another domain, without labels: accuracy",
     "gan": "clothes drawn by a GAN, Fashion-MNIST: Fréchet distance, less is better",
+    "vae": "clothes drawn by an autoencoder, Fashion-MNIST: Fréchet distance, less is better",
+    "diffusion": "clothes drawn by diffusion in 4 steps, not 32: Fréchet distance, less is better",
     "images": "clothes, Fashion-MNIST with 1,000 labels: accuracy",
     "demo": "handwritten digits, the demo: accuracy",
 }
