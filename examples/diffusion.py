@@ -62,7 +62,7 @@ def adam(rate, steps, momentum):
 def train(images, steps):
     """A denoiser for any number of steps, trained without a teacher."""
     model = denoiser()
-    model.compile(adam(2e-3, steps, 0.999), "mean_squared_error")
+    model.compile(adam(2e-3, steps, 1 - 10 / steps), "mean_squared_error")
     model.fit(batches(images, 1000), epochs=10, steps_per_epoch=steps // 10, verbose=2)
     return model
 
@@ -73,7 +73,7 @@ def halve(teacher, images, count, steps):
     student.set_weights(teacher.get_weights())
     target, loss = generators.two_steps(teacher, count), keras.losses.MeanSquaredError()
     distiller = keras_distill.Distiller(student, target, loss, alpha=0.0)
-    distiller.compile(adam(1e-3, steps, 0.99))
+    distiller.compile(adam(1e-3, steps, 1 - 4 / steps))
     data = batches(images, count).map(lambda inputs, _: (inputs,))  # No labels.
     distiller.fit(data, steps_per_epoch=steps, verbose=2)
     return student
