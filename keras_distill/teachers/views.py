@@ -85,7 +85,8 @@ def signatures(inputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
         size += tf.sqrt(tf.reduce_mean(tf.square(rows), axis=1))
     # So many bits a float32 can hold.
     exact = tf.bitwise.bitwise_and(tf.bitwise.right_shift(exact, 39), 2**24 - 1)
-    return tf.stack([total, tf.cast(exact, "float32")], 1), tf.stack([1e-3 * size, 0 * size], 1)
+    numbers = tf.stack([total, tf.cast(exact, "float32")], axis=1)
+    return numbers, tf.stack([1e-3 * size, tf.zeros(batch)], axis=1)
 
 
 def _mixed(numbers: tf.Tensor) -> tf.Tensor:

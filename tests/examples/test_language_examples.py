@@ -1,16 +1,10 @@
 """Examples on words and texts, from end to end on a small slice of their real data."""
 
 import gzip
-import pathlib
 
 import pytest
 import staging
 from gaining import STUDENTS, gains
-
-
-@pytest.fixture(autouse=True)
-def _examples(monkeypatch):
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[2] / "examples"))
 
 
 @pytest.mark.long
