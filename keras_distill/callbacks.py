@@ -1,11 +1,13 @@
 """Callbacks that go with a `Distiller`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_distill import _keras
-from keras_distill.checks import fraction
+from keras_distill.checks import fraction, whole_number
+from keras_distill.resuming import Average
 
 
 class Schedule(keras.callbacks.Callback):
@@ -57,10 +59,13 @@ class MovingAverage(keras.callbacks.Callback):
     After step t of the optimizer, counted from 1, each weight of the teacher becomes
     `a * teacher + (1 - a) * student`, with `a = min(1 - 1 / t, decay)`: the mean of all steps so
     far, until there are `1 / (1 - decay)`. With several `steps_per_execution` it follows after the
-    last of them, and where gradients are accumulated, once they are applied. For students that
-    learn from data without labels, with random changes of the inputs as layers of the student.
+    last of them, where gradients are accumulated once they are applied, and t counts only these.
+    For students that learn from data without labels, with random changes of the inputs as layers
+    of the student.
 
-    The averages aren't part of the distiller's checkpoints: save the teacher beside it.
+    The distiller keeps the averages and their t in its checkpoints: the next `fit`, a new
+    `compile`, a loaded distiller and a restored run go on with them. Of callbacks that save at
+    some batches, put this one first.
 
     Source: Tarvainen and Valpola, "Mean teachers are better role models" (arXiv:1703.01780),
     section 2, and the authors' code for the first steps. Their teacher normalizes by the batch;
@@ -70,11 +75,15 @@ class MovingAverage(keras.callbacks.Callback):
         teacher: The model that follows, with weights of the same shapes as the student's, such as
             `keras.models.clone_model(student)`. It is the distiller's teacher, or a part of it.
         decay: The largest a, from 0 to 1.
+        steps: The t up to which a teacher has followed that this distiller doesn't know yet, such
+            as one loaded from its own file. Defaults to 0: what it holds is replaced at the first
+            step.
 
     Raises:
         TypeError: If `teacher` is no model, or `decay` no number.
-        ValueError: If `decay` isn't from 0 to 1; when training begins, if the shapes differ, or
-            the model has no student.
+        ValueError: If `decay` isn't from 0 to 1, or `steps` not a whole number of at least 0; when
+            training begins, if the shapes differ, the model has no student, or `teacher` isn't its
+            teacher or a part of it.
 
     Example:
 
@@ -84,7 +93,7 @@ class MovingAverage(keras.callbacks.Callback):
     >>> distiller.fit(x, y, callbacks=[keras_distill.callbacks.MovingAverage(teacher)])
     """
 
-    def __init__(self, teacher: keras.Model, decay: float = 0.999):
+    def __init__(self, teacher: keras.Model, decay: float = 0.999, steps: int = 0):
         super().__init__()
         if not isinstance(teacher, keras.Model):
             raise TypeError(
@@ -93,13 +102,23 @@ class MovingAverage(keras.callbacks.Callback):
             )
         self.teacher = teacher
         self.decay = fraction("decay", decay)
+        self.steps = whole_number("steps", steps, 0)
         self._followed = 0
-        self._normalizations: list[keras.layers.Normalization] = []
+        # They compute with copies of their weights.
+        layers = _keras.layers_of(teacher)
+        self._normalizations = [x for x in layers if isinstance(x, keras.layers.Normalization)]
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         student = getattr(self.model, "student", None)
         if student is None:
             raise ValueError(f"The model {self.model.name!r} is not a `Distiller`: no student.")
+        if self.teacher is student or not self._is_part(self.teacher):
+            raise ValueError(
+                "`teacher` must be the distiller's teacher, or a model in it, and not the student: "
+                "`average = keras.models.clone_model(student)`, `Distiller(student, average, ...)` "
+                f"and `MovingAverage(average)`. Received: {self.teacher.name!r}; the distiller has "
+                f"the student {student.name!r} and the teacher {self.model.teacher!r}"
+            )
         shapes = [[tuple(w.shape) for w in model.weights] for model in (student, self.teacher)]
         if shapes[0] != shapes[1]:
             raise ValueError(
@@ -107,20 +126,46 @@ class MovingAverage(keras.callbacks.Callback):
                 f"as `keras.models.clone_model(student)` has. Received: {self.teacher.name!r} with "
                 f"{shapes[1]}; the student has {shapes[0]}"
             )
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        # By now, other callbacks have restored what they do when training begins.
+        self._average = self._known_average()
         self._followed = int(self.model.optimizer.iterations)
-        # They compute with copies of their weights.
-        layers = _keras.layers_of(self.teacher)
-        self._normalizations = [x for x in layers if isinstance(x, keras.layers.Normalization)]
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        step = int(self.model.optimizer.iterations)
-        if step == self._followed:  # Gradients are accumulated.
+        iterations = int(self.model.optimizer.iterations)
+        if iterations == self._followed:  # Gradients are accumulated.
             return
-        self._followed = step
-        share = min(1 - 1 / step, self.decay)
+        self._followed = iterations
+        self._average.steps += 1
+        share = min(1 - 1 / self._average.steps, self.decay)
         for mean, weight in zip(self.teacher.weights, self.model.student.weights, strict=True):
             mean.assign(share * mean + (1 - share) * weight)
+        self._finalize()
+
+    def _known_average(self) -> Average:
+        """The distiller's average of the teacher: its own, a loaded one, or a new one."""
+        averages = [x for x in self.model.averages if x.model is None or self._is_part(x.model)]
+        found = [x for x in averages if x.model is self.teacher]
+        found += [x for x in averages if x.model is None]
+        if not found:
+            found.append(Average(self.steps, self.teacher))
+            averages.append(found[0])
+        elif found[0].model is None:
+            self.teacher.set_weights(found[0].loaded)
+            found[0].model, found[0].loaded = self.teacher, []
+            self._finalize()
+        self.model.averages = averages
+        return found[0]
+
+    def _is_part(self, model: keras.Model) -> bool:
+        """Whether a model is, or may be, in the teacher: functions don't tell what they call."""
+        variables = getattr(self.model.teacher, "variables", ())
+        known = {id(x) for x in variables if isinstance(x, keras.Variable)}
+        return not known or known.issuperset(map(id, model.weights))
+
+    def _finalize(self) -> None:
         for layer in self._normalizations:
             layer.finalize_state()

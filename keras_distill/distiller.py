@@ -13,7 +13,7 @@ from keras_distill.objective import Objective
 from keras_distill.owner import ObjectiveOwner
 from keras_distill.pairs import Answer
 from keras_distill.penalties import add_penalties, replicas, total_of_penalties
-from keras_distill.resuming import load_run_state, save_run_state
+from keras_distill.resuming import Average, load_run_state, save_run_state
 
 if keras.backend.backend() == "jax":
     from keras_distill.jax_steps import JaxSteps as Steps
@@ -126,6 +126,8 @@ class Distiller(Steps, _keras.EvaluatesWithoutLoss, ObjectiveOwner, keras.Model)
             name=self.name,
         )
         self.validate_with_teacher = validate_with_teacher
+        #: What `callbacks.MovingAverage` has averaged.
+        self.averages: list[Average] = []
         self._report_by(keras.metrics.Mean)
         self.teacher = teacher
 
