@@ -1,7 +1,6 @@
 """Callbacks that go with a `Distiller`."""
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 
