@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_distill import _files, backends
 from keras_distill.checks import one_of, whole_number
@@ -164,7 +165,7 @@ def export(
     if target is None and not isinstance(inputs, dict):
         inputs = np.asarray(inputs)
     expected = generate(model, inputs, length=length, end=end, start=start, target=target)
-    others = {} if target is None else {n: np.asarray(x) for n, x in inputs.items() if n != target}
+    others = {} if target is None else {n: _narrow(x) for n, x in inputs.items() if n != target}
     steps = Steps(model, {n: x[:1] for n, x in others.items()}, length, target)
     read = {"decode": 1}
     if target is None and prefill > 1:
@@ -173,7 +174,9 @@ def export(
     met = Rollout(steps, expected[:_SEQUENCES], first, list(read.values())).met
     parts: dict[str, tuple] = {}
     if steps.encodes:
-        parts["encode"] = Part("encode", model, steps.encode), others
+        # An app has an IntArray or a FloatArray.
+        held = {n: x.astype("int32") if x.dtype == "bool" else x for n, x in others.items()}
+        parts["encode"] = Part("encode", model, _encoding(steps)), held
     for name, size in read.items():
         parts[name] = Part("read", model, _reading(steps)), met[size]
     artifacts = {name: _converted(*part, quantization, io) for name, part in parts.items()}
@@ -267,6 +270,22 @@ class Part(keras.Model):
 
     def call(self, inputs, training=False):
         return self.function(inputs)
+
+
+def _narrow(x):
+    """An input, with numbers of 32 bits."""
+    x = np.asarray(x)
+    kinds = {"i": "int32", "u": "int32", "f": "float32"}
+    return x.astype(kinds.get(x.dtype.kind, x.dtype))
+
+
+def _encoding(steps):
+    """A function that encodes what an app has, in the types that the model is given."""
+
+    def encode(inputs):
+        return steps.encode({n: ops.cast(x, steps.others[n].dtype) for n, x in inputs.items()})
+
+    return encode
 
 
 def _reading(steps):

@@ -49,24 +49,41 @@ class FileReader:
         Raises:
             ValueError: The file has no room for such sequences, or takes other inputs.
         """
+        self._rows, self._beams = [], beams
+        arrays = self.fitting(inputs, count, length)
+        for i in range(count):
+            kept = self._empty
+            if arrays:
+                given = {name: x[i : i + 1] for name, x in arrays.items()}
+                kept = kept | self._rounded(self._file.run("encode", given))
+            self._rows += [([], kept)] * beams
+        return self
+
+    def fitting(
+        self, inputs: Mapping[str, Any] | None, count: int, length: int
+    ) -> dict[str, np.ndarray]:
+        """The encoder's inputs as the file takes them.
+
+        Args:
+            inputs: As in `begin`.
+            count: As in `begin`.
+            length: As in `begin`.
+
+        Raises:
+            ValueError: As in `begin`.
+        """
         if self.length is not None and length > self.length:
             raise ValueError(
                 f"The file was exported for sequences of up to {self.length} tokens. Received: "
                 f"length={length}"
             )
-        self._rows, self._beams = [], beams
         encoded = self._file.inputs.get("encode", {})
         inputs = inputs or {}
         if bool(inputs) != bool(encoded) or not set(encoded) <= set(inputs):
             takes = f"the inputs {sorted(encoded)}, with `target`" if encoded else "prompts alone"
             raise ValueError(f"The file takes {takes}. Received: {sorted(inputs) or 'prompts'}")
-        for i in range(count):
-            kept = self._empty
-            if encoded:
-                given = {name: np.asarray(inputs[name])[i : i + 1] for name in encoded}
-                kept = kept | self._rounded(self._file.run("encode", given))
-            self._rows += [([], kept)] * beams
-        return self
+        return {name: _fitting(np.asarray(inputs[name]), port, count)
+                for name, port in encoded.items()}  # fmt: skip
 
     def __call__(self, tokens: Tensor, position: Tensor) -> Tensor:
         """The logits of the token at `position` of each row, given those before it."""
@@ -106,6 +123,23 @@ class FileReader:
             port = self._kept[name.removesuffix("_new").removesuffix("_out")]
             found[name] = port.dequantize(port.quantize(x))
         return found
+
+
+def _fitting(x, port, count):
+    """An input of the encoder in the type of its port."""
+    if x.shape[1:] != port.shape[1:] or len(x) != count:
+        shape = ", ".join(map(str, [count, *port.shape[1:]]))
+        raise ValueError(
+            f"The file was exported for {port.name!r} of the shape ({shape}). Received: shape "
+            f"{x.shape}"
+        )
+    is_number, is_integer = x.dtype.kind in "biuf", np.dtype(port.dtype).kind in "iu"
+    if not is_number or (is_integer and not port.scale and (x != x.astype(port.dtype)).any()):
+        values = f" from {x.min()} to {x.max()}" if is_number else ""
+        raise ValueError(
+            f"The file was exported for {port.name!r} of {port.dtype}. Received: {x.dtype}{values}"
+        )
+    return x.astype("float32" if port.scale else port.dtype)
 
 
 def put(

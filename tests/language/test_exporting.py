@@ -288,7 +288,7 @@ def test_kotlin_writes_what_python_writes(numbers, writer, sentences, tmp_path):
 def test_kotlin_reads_the_encoder_once(io, translating, sources, tmp_path):
     options = {"target": "target", "start": 1, "end": 2, "length": 9}
     made = language.export(
-        translating(3), {"source": sources}, quantization="int8", io=io, **options
+        translating(3), {"source": sources.astype("int64")}, quantization="int8", io=io, **options
     )
     path = made.save(tmp_path)
     got, names = kotlin_writer.written(tmp_path, sources, "source")
@@ -329,3 +329,20 @@ def test_a_file_tells_what_it_expects_after_each_token(causal, prompts):
     got = generator.predict(prompts)
     want = np.where((prompts != 0)[..., None], model(prompts), 0)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int64", *(pytest.param(x, marks=pytest.mark.long) for x in ("float64", "bool"))]
+)
+def test_an_encoder_takes_what_an_app_has(dtype, translating, sources, tmp_path):
+    """An IntArray or a FloatArray has 32 bits; in Python, numbers may come in another width."""
+    options = {"target": "target", "start": START, "end": END, "length": 6}
+    given = sources.astype(dtype)
+    made = language.export(translating(), {"source": given}, **options)
+    (port,) = made.report["signatures"]["encode"]["inputs"]
+    assert port["dtype"] == ("float32" if dtype == "float64" else "int32")
+    path = made.save(tmp_path)
+    want = language.generate(translating(), {"source": given}, **options)
+    for same in ("int32", "int64", "float32"):
+        got = language.generate(path, {"source": given.astype(same)}, **options)
+        np.testing.assert_array_equal(got, want)
