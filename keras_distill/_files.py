@@ -4,7 +4,7 @@ import os
 import pathlib
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -34,12 +34,15 @@ def check_folder(folder: str | os.PathLike) -> pathlib.Path:
     return folder
 
 
-def write_folder(folder: str | os.PathLike, files: Mapping[str, str | bytes]) -> pathlib.Path:
+def write_folder(
+    folder: str | os.PathLike, files: Mapping[str, str | bytes], stale: Iterable[str] = ()
+) -> pathlib.Path:
     """Writes files into a folder, which is created if it doesn't exist: all of them or none.
 
     Args:
         folder: Path of the folder.
         files: Contents by path relative to the folder.
+        stale: Files that an earlier call may have left there, which are removed.
 
     Returns:
         Path of the folder.
@@ -63,4 +66,6 @@ def write_folder(folder: str | os.PathLike, files: Mapping[str, str | bytes]) ->
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(pathlib.Path(staging, name), path)
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
     return folder

@@ -1,6 +1,9 @@
-"""Arguments of `Artifact.save` that say nothing on the kit of its target."""
+"""Arguments of `Artifact.save`: the name of an app's package, and those that say nothing."""
 
+import re
 from typing import Any
+
+from keras_distill.tflite import names
 
 PACKAGE = "com.example.student"
 DESCRIPTION = "A student distilled with keras_distill."
@@ -31,3 +34,17 @@ def refuse_of_apps(target: str, **given: Any) -> None:
                 f"`{name}` is for the app of a phone, which the kit for target {target!r} doesn't "
                 f'have. Leave it out, or convert with target="android". Received: {name}={value!r}'
             )
+
+
+def check_package(package: Any) -> None:
+    """Refuses what isn't the name of a Kotlin package.
+
+    Raises:
+        ValueError: It isn't.
+    """
+    is_name = re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", str(package))
+    if not is_name or not names.KOTLIN_KEYWORDS.isdisjoint(str(package).split(".")):
+        raise ValueError(
+            "`package` must be a Kotlin package of at least two parts, none of which is a keyword, "
+            f'such as "com.example.app". Received: package={package!r}'
+        )

@@ -53,7 +53,8 @@ def _kotlin_unit(unit):
     return character
 
 
-_KOTLIN_KEYWORDS = frozenset(
+#: Words that can't name anything in Kotlin.
+KOTLIN_KEYWORDS = frozenset(
     """
     as break class continue do else false for fun if in interface is null object package return
     super this throw true try typealias typeof val var when while
@@ -96,6 +97,6 @@ def kotlin_identifier(name: str) -> str:
     """A name as a Kotlin identifier, neither a keyword nor one that the generated class uses."""
     if name in _KOTLIN_MEMBERS:
         return f"{name}_"
-    if name in _KOTLIN_KEYWORDS or not name.strip("_"):
+    if name in KOTLIN_KEYWORDS or not name.strip("_"):
         return f"`{name}`"
     return name

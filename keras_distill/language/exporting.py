@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from keras_distill.language.file_reader import FileReader, put
 from keras_distill.language.generation import Writing, generate
 from keras_distill.language.steps import Steps
 from keras_distill.language.text_sources import TextSources
-from keras_distill.language.vocabularies import fingerprint, known_of
+from keras_distill.language.vocabularies import fingerprint, known_of, size_of
 
 #: So many sequences are read step by step, for calibration and to compare with the whole model.
 _SEQUENCES = 64
@@ -72,19 +73,35 @@ class Generator:
 
         `<name>.tflite` and `<name>.json` are the file and the report. `Generator.kt` runs the file
         in an app. With a tokenizer, `<name>.tokens.json` lists its tokens in the order of their
-        ids, and `Tokenizer.kt` computes ids, if `TextSources` can write it.
+        ids, and `Tokenizer.kt` computes ids, if `TextSources` can write it. Those that an earlier
+        call left there are removed.
 
         Args:
             folder: The folder.
-            name: Name of the file, without its ending.
+            name: Name of the file, without its ending: letters, digits, `_`, `-`, `.` and spaces.
             tokenizer: The tokenizer that the model was trained with; see
                 `keras_distill.language.fingerprint`, which the report then has as `"tokenizer"`.
             package: Kotlin package.
 
         Returns:
             Path of the file, which `keras_distill.language.generate` takes.
+
+        Raises:
+            TypeError: `tokenizer` is none.
+            ValueError: The folder can't be written, `name` or `package` can't be that of files or
+                sources, or the tokenizer has tokens that a model of prompts doesn't know. Nothing
+                is left half-written.
         """
+        from keras_distill.tflite import kit_arguments
+
         _files.check_folder(folder)
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w. -]*", name):
+            raise ValueError(
+                "`name` must be the name of a file without its ending, of letters, digits, `_`, "
+                f"`-`, `.` and spaces. Received: name={name!r}"
+            )
+        kit_arguments.check_package(package)
+        self._check_size(tokenizer)
         report = dict(self.report)
         files: dict[str, str | bytes] = {f"{name}.tflite": self.tflite}
         files["Generator.kt"] = generator_sources.kotlin(report, f"{name}.tflite", package)
@@ -94,8 +111,23 @@ class Generator:
             with contextlib.suppress(TypeError):  # There is no source of others.
                 files |= TextSources(tokenizer).kotlin(package)
         files[f"{name}.json"] = json.dumps(report, indent=2) + "\n"
-        _files.write_folder(folder, files)
+        stale = {f"{name}.tokens.json"} - set(files)
+        if pathlib.Path(folder, "Generator.kt").exists():
+            stale |= {"Tokenizer.kt"} - set(files)
+        _files.write_folder(folder, files, stale)
         return pathlib.Path(folder, f"{name}.tflite")
+
+    def _check_size(self, tokenizer):
+        """Refuses one that gives tokens for which the file has no row."""
+        parts = self.report["signatures"]
+        if tokenizer is None or "encode" in parts:  # An encoder may have another vocabulary.
+            return
+        (words,) = (x["shape"][-1] for x in parts["decode"]["outputs"] if x["name"] == "logits")
+        if size_of(tokenizer) > words:
+            raise ValueError(
+                f"The model knows {words} tokens, and `tokenizer` numbers them from 0 to "
+                f"{size_of(tokenizer) - 1}. Give the tokenizer that it was trained with."
+            )
 
 
 def export(

@@ -63,26 +63,52 @@ def check_tokens_file(path: str | os.PathLike) -> None:
         path: Path of the `.tflite` file.
 
     Raises:
-        ValueError: They aren't.
+        ValueError: They aren't, or a file beside it is damaged.
     """
+    if _saved_with(path):
+        _stored(path)
+
+
+def _saved_with(path: str | os.PathLike) -> str | None:
+    """The fingerprint in the report beside a file, `""` where that has none; `None` without one."""
     report = pathlib.Path(path).with_suffix(".json")
-    saved = json.loads(report.read_text()).get("tokenizer") if report.is_file() else None
-    if saved and _digest(_stored(path)) != saved:
-        raise ValueError(
-            f"The tokens in {tokens_file(path)} aren't those that {os.fspath(path)!r} was saved "
-            "with: its ids mean other words. Copy the files of one `Generator.save` together."
-        )
+    found = _read(report) if report.is_file() else None
+    return found.get("tokenizer", "") if isinstance(found, dict) else None
 
 
 def _stored(path: str | os.PathLike) -> dict:
     """What `known_of` the tokenizer of a file was."""
-    tokens = tokens_file(path)
-    if not tokens.is_file():
+    tokens, saved = tokens_file(path), _saved_with(path)
+    if not tokens.is_file() or saved == "":
+        where = "no" if not tokens.is_file() else "it was saved without a tokenizer, unlike"
         raise ValueError(
-            f"There are no tokens beside {os.fspath(path)!r}: no {tokens.name}. Save it with "
+            f"There are no tokens beside {os.fspath(path)!r}: {where} {tokens.name}. Save it with "
             "`Generator.save(..., tokenizer=...)`, and copy its files together."
         )
-    return json.loads(tokens.read_text())
+    known = _read(tokens)
+    if saved is not None and _digest(known) != saved:
+        raise ValueError(
+            f"The tokens in {tokens} aren't those that {os.fspath(path)!r} was saved with: its ids "
+            "mean other words. Copy the files of one `Generator.save` together."
+        )
+    if not isinstance(known, dict) or not {"tokens", "probes"} <= set(known):
+        raise ValueError(_damaged(tokens, "it lacks the tokens or the probes"))
+    return known
+
+
+def _read(file: pathlib.Path) -> Any:
+    """The content of a file that `Generator.save` wrote."""
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(_damaged(file, error)) from None
+
+
+def _damaged(file: pathlib.Path, why: Any) -> str:
+    return (
+        f"{file} isn't as `Generator.save` wrote it: {why}. Copy the files of one `Generator.save` "
+        "there again, or call it again."
+    )
 
 
 def require_same_vocabulary(teacher: Any, student: Any) -> None:
@@ -121,6 +147,20 @@ def require_same_vocabulary(teacher: Any, student: Any) -> None:
             "Teacher and student have the same vocabulary, but split text in different ways, for "
             f"example {probe!r}. {way_out}"
         )
+
+
+def size_of(tokenizer: Any) -> int:
+    """One more than the largest number that a tokenizer gives.
+
+    Raises:
+        TypeError: As in `tokens_of`.
+        ValueError: As in `tokens_of`.
+    """
+    if isinstance(tokenizer, Bytes):
+        return 256
+    if isinstance(tokenizer, HashedWords):
+        return tokenizer.bins
+    return 1 + max(tokens_of(tokenizer), default=-1)
 
 
 def tokens_of(tokenizer: Any) -> dict[int, str]:

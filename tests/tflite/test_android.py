@@ -249,9 +249,10 @@ class TestBadInput:
             with pytest.raises(ValueError, match="give artifacts that `convert` made"):
                 kit.save(tmp_path / "kit", variants=[other])
 
-    def test_package(self, converted, tmp_path):
-        with pytest.raises(ValueError, match="`package` must be a Kotlin package"):
-            converted("android", "int8").save(tmp_path / "kit", package="app")
+    @pytest.mark.parametrize("package", ["app", "org.example.in"])
+    def test_package(self, package, converted, tmp_path):
+        with pytest.raises(ValueError, match=f"a Kotlin package .* Received: package='{package}'"):
+            converted("android", "int8").save(tmp_path / "kit", package=package)
 
     def test_labels_of_another_count(self, student):
         with pytest.raises(ValueError, match="`labels` has 2 names for the 10 classes"):

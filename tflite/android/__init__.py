@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from keras_distill.tflite import flatbuffer, names
+from keras_distill.tflite import flatbuffer, kit_arguments, names
 from keras_distill.tflite.android import kotlin_port, pictures
 from keras_distill.tflite.android.listening import Heard
 from keras_distill.tflite.android.metadata import TensorInfo, with_metadata
@@ -71,7 +71,8 @@ def files(
     Raises:
         ValueError: A package, normalization or variant is wrong.
     """
-    _check(package, normalization)
+    kit_arguments.check_package(package)
+    _check(normalization)
     for other in variants:
         _check_variant(artifact, other)
     kit = _Kit(artifact, name, package, description, normalization, variants)
@@ -112,12 +113,7 @@ def files(
     }
 
 
-def _check(package, normalization):
-    if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", str(package)):
-        raise ValueError(
-            '`package` must be a Kotlin package of at least two parts, such as "com.example.app". '
-            f"Received: package={package!r}"
-        )
+def _check(normalization):
     pair = np.asarray(normalization)
     if (
         pair.shape != (2,)
