@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_distill import _keras
 from keras_distill._types import Tensors
@@ -55,6 +56,39 @@ def entries_for(model: Any, x: Tensors, role: str) -> Tensors:
     """
     reads = reads_of(model) if isinstance(x, dict) else None
     return x if reads is None else _pick(reads, x, role)
+
+
+def check_shapes(reads: Any, x: Tensors) -> None:
+    """Raises where arrays don't fit what a model reads, in words shorter than a backend's.
+
+    Args:
+        reads: A structure of `keras.KerasTensor`s, or `None` if it isn't known.
+        x: Arrays. Those of another number aren't looked at.
+
+    Raises:
+        ValueError: If one has another shape. Names both.
+    """
+    wanted, given = keras.tree.flatten(reads), keras.tree.flatten(x)
+    if reads is None or len(wanted) != len(given):
+        return
+    for spec, array in zip(wanted, given, strict=True):
+        if array is not None and not _fits(list(spec.shape[1:]), list(np.shape(array)[1:])):
+            shape = ", ".join(map(str, ["samples", *spec.shape[1:]]))
+            raise ValueError(
+                f"The input {spec.name!r} must have the shape ({shape}). "
+                f"Received: shape {np.shape(array)}"
+            )
+
+
+def _fits(sizes, found):
+    """Whether Keras takes an array: it adds a last axis of 1, or drops it."""
+    if len(sizes) == len(found) + 1:
+        found = [*found, 1]
+    elif len(found) == len(sizes) + 1:
+        sizes = [*sizes, 1]
+    return len(sizes) == len(found) and all(
+        size in (None, got) for size, got in zip(sizes, found, strict=True)
+    )
 
 
 def _pick(reads, x, role):

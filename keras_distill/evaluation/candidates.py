@@ -12,10 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_distill import samples
+from keras_distill import inputs, samples
 from keras_distill.distiller import Distiller
 from keras_distill.evaluation.macs import Opaque, multiply_accumulates
-from keras_distill.inputs import entries_for
 from keras_distill.mutual import MutualDistiller
 from keras_distill.outputs import values_of
 from keras_distill.teachers import BaseTeacher
@@ -85,7 +84,7 @@ def as_candidate(model: Any, name: str) -> Candidate:
         return Model(model)
     if isinstance(model, BaseTeacher):
         return Teacher(model)
-    if hasattr(model, "tflite") and hasattr(model, "predict"):
+    if hasattr(model, "tflite") and hasattr(model, "runtime"):
         return File(model)
     raise TypeError(
         f"The candidate {name!r} must be a Keras model, a teacher, an artifact of "
@@ -124,12 +123,14 @@ class Model:
         return self.tracked.variables
 
     def outputs(self, x: Any, batch_size: int) -> Any:
+        student = self.tracked
+        inputs.check_shapes(inputs.reads_of(student), inputs.entries_for(student, x, "candidate"))
         return self.model.predict(self._entries(x), batch_size=batch_size, verbose=0)
 
     def _entries(self, x: Any) -> Any:
         if isinstance(self.model, Distiller):  # It knows which of the inputs its student reads.
             return x
-        return entries_for(self.model, x, "candidate")
+        return inputs.entries_for(self.model, x, "candidate")
 
     def cost(self, x: Any) -> Cost:
         return _cost(self.tracked.weights, self.call, x)
@@ -152,6 +153,7 @@ class Teacher:
         return self.teacher.variables
 
     def outputs(self, x: Any, batch_size: int) -> Any:
+        inputs.check_shapes(self.teacher.reads, x)
         parts = [
             keras.tree.map_structure(
                 keras.ops.convert_to_numpy,

@@ -62,7 +62,7 @@ def compare(
             as `keras_distill.detection.dataset(...).batch(...)` gives them. For `task="stream"`,
             recordings and the `Event`s of each, or recordings and a label for each step (voice
             activity), of shape `(recordings, steps)`. For `task="embedding"`, outputs are vectors,
-            of any size, and labels classes.
+            of any size, and labels classes, whose numbers may have gaps.
         teacher: Name of the candidate to which the others are compared. If there is none of
             this name, agreement and divergence are left out.
         baseline: Name of the candidate trained on the labels alone, from which the recovered gap
@@ -159,6 +159,7 @@ def compare(
             class_names=class_names,
             batch_size=batch_size,
         )
+        names = names._replace(classes=scored.class_names)
         return _of_samples(runs, x, scored, names, resamples, latency_runs)
     scored = scoring.score(
         runs,

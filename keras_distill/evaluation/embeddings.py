@@ -31,17 +31,16 @@ def score(
     """Runs the candidates on `x` and on the labeled samples. Arguments are those of `compare`."""
     x_known, y_known = samples.labeled(labeled, argument="labeled")
     y, y_known = _classes(y, "data"), _classes(y_known, "labeled")
-    classes = 1 + int(y_known.max())
-    unknown = [int(each) for each in sorted(set(y) - set(y_known))]
-    if unknown or len(set(y_known)) < 2:
+    # Classes are numbered by those there are: ids may be large.
+    classes, known_at = np.unique(y_known, return_inverse=True)
+    unknown = [int(each) for each in np.setdiff1d(y, classes)]
+    if unknown or len(classes) < 2:
         raise ValueError(
             "`labeled` must hold samples of two classes or more, and of each class in `data`. "
             + (f"There are none of {unknown}." if unknown else f"Received: class {y[0]} alone")
         )
-    if class_names is not None and len(class_names) != classes:
-        raise ValueError(
-            f"`class_names` must name {classes} classes. Received: {len(class_names)} names"
-        )
+    names = _names(classes, class_names)
+    y, y_known = np.asarray(np.searchsorted(classes, y)), known_at.reshape(-1)
     votes: dict[str, list] = {}
     for name, candidates in runs.items():
         votes[name] = []
@@ -56,7 +55,7 @@ def score(
         name: [embedding(log_p, found, y, reference) for log_p, found in each]
         for name, each in votes.items()
     }
-    return scoring.Scored("embedding", y, scores, [_note(len(y_known))])
+    return scoring.Scored("embedding", y, scores, [_note(len(y_known))], names)
 
 
 def probe(known: np.ndarray, labels: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -132,13 +131,32 @@ def _classes(y: np.ndarray, argument: str) -> np.ndarray:
     tasks.check_labels(y)
     if y.ndim == 2 and y.shape[1] > 1 and samples.is_one_hot(y):
         return y.argmax(1)
-    y = y.reshape(len(y), -1)
-    if y.shape[1] != 1 or (y != y.astype(int)).any() or (y < 0).any():
+    found = y.reshape(len(y), -1)
+    wrong = found[~(np.isfinite(found) & (found % 1 == 0) & (found >= 0))]
+    if found.shape[1] != 1 or wrong.size:
         raise ValueError(
             'For task="embedding", labels must be one class for each sample, numbered from 0, or '
-            f"one-hot. Received in `{argument}`: labels of shape {y.shape}"
+            f"one-hot. Received in `{argument}`: "
+            + (
+                f"the label {wrong[0]}. Leave samples without a label out"
+                if wrong.size
+                else f"labels of shape {y.shape}"
+            )
         )
-    return y[:, 0].astype(int)
+    return found[:, 0].astype(int)
+
+
+def _names(classes: np.ndarray, class_names: Sequence | None) -> list[str] | None:
+    """Names of the classes that there are; of those that aren't numbered in a row, their ids."""
+    last = int(classes[-1])
+    if class_names is None:
+        return None if last + 1 == len(classes) else [str(each) for each in classes]
+    if len(class_names) != last + 1:
+        raise ValueError(
+            f"`class_names` must name {last + 1} classes, from 0 to {last}. "
+            f"Received: {len(class_names)} names"
+        )
+    return [str(class_names[each]) for each in classes]
 
 
 def _note(labels: int) -> str:

@@ -173,7 +173,7 @@ def _shown_output(comparison: Any, answer: Any, given: Any = None) -> dict[str, 
         return {
             "text": f"{_class(comparison, answer[0])} ({100 * answer[1]:.0f}\N{NO-BREAK SPACE}%)"
         }
-    if comparison.task == "classification":
+    if comparison.task in ("classification", "embedding"):
         return {"text": _class(comparison, int(answer))}
     if comparison.task == "multilabel":
         names = [_class(comparison, int(i)) for i in np.flatnonzero(answer == 1)]

@@ -26,12 +26,14 @@ class Scored:
         labels: Labels in the form in which they were compared, one entry for each sample.
         scores: For each candidate, the `metrics.Scores` of its runs.
         notes: Sentences about the labels that a reader must know.
+        class_names: Names of the classes, where they aren't those that `compare` was given.
     """
 
     task: str
     labels: np.ndarray | list
     scores: dict[str, list[metrics.Scores]]
     notes: list[str]
+    class_names: Sequence | None = None
 
 
 def score(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+import keras_distill
 from keras_distill import tflite
 from keras_distill.evaluation import compare, embeddings
 
@@ -97,12 +98,75 @@ def test_backbones_of_different_widths_and_a_file(candidates, digits, tmp_path):
         ),
         (
             {"task": "embedding", "labeled": (np.ones((3, 3)), [0, 1, 2]), "class_names": "ab"},
-            "must name 3 classes. Received: 2",
+            "must name 3 classes, from 0 to 2. Received: 2",
         ),
-        ({"task": "embedding", "labeled": (np.ones((3, 4)), [0, 1, 2])}, "inputs of `labeled`"),
+        (
+            {"task": "embedding", "labeled": (np.ones((3, 4)), [0, 1, 2])},
+            r"inputs of `labeled`: .* the shape \(samples, 3\). Received: shape \(3, 4\)$",
+        ),
+        (
+            {"task": "embedding", "labeled": (np.ones((3, 3)), [0, np.nan, 2])},
+            "Received in `labeled`: the label nan. Leave samples without a label out",
+        ),
+        (
+            {"task": "embedding", "labeled": (np.ones((3, 3)), [0, 2, -1])},
+            "Received in `labeled`: the label -1. Leave",
+        ),
+        (
+            {"task": "embedding", "labeled": (np.ones((3, 3)), np.zeros((3, 2)))},
+            r"Received in `labeled`: labels of shape \(3, 2\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match=message):
         compare({"model": model}, (np.ones((3, 3)), np.array([2, 2, 2])), **arguments)
+
+
+def test_ids_may_be_large_and_far_apart(digits, tmp_path):
+    """They are scored as their places among the classes that there are, and named as they are."""
+    x, y = digits
+    ids = np.arange(10) * 100_000 + 7
+    model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Flatten()])
+    other = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.GlobalMaxPooling2D()])
+
+    def compared(y, **options):
+        return compare(
+            {"teacher": model, "other": other},
+            (x[1200:1300], y[1200:1300]),
+            task="embedding",
+            labeled=(x[:100], y[:100]),
+            **options,
+        )
+
+    plain, far = compared(y), compared(ids[y])
+    assert far.rows == plain.rows
+    assert far.class_names == [str(each) for each in ids]
+    assert plain.class_names is None
+    worst, same = far.disagreements["other"][0], plain.disagreements["other"][0]
+    assert worst["label"] == same["label"] == y[1200 + worst["sample"]]
+    page = (far.report(tmp_path / "report") / "report.md").read_text()
+    assert f"| {ids[worst['label']]} |" in page
+    # Names are those of all numbers up to the last.
+    gaps = compared(2 * y, class_names=[f"c{i}" for i in range(19)])
+    assert gaps.class_names == [f"c{i}" for i in range(0, 19, 2)]
+
+
+@pytest.mark.parametrize("kind", ["model", "teacher", "distiller"])
+def test_inputs_of_another_width_are_named(kind):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    given = {
+        "model": model,
+        "teacher": keras_distill.teachers.Teacher(model),
+        "distiller": keras_distill.Distiller(model, keras.models.clone_model(model)),
+    }[kind]
+    says = r"'m' can't be run on .*\(samples, 3\). Received: shape \(4, 5\)$"
+    with pytest.raises(ValueError, match=says):
+        compare({"m": given}, (np.ones((4, 5)), np.array([0, 1, 1, 0])))
+
+
+def test_what_is_no_candidate_is_named():
+    generator = keras_distill.language.exporting.Generator(b"", {}, {})
+    with pytest.raises(TypeError, match="an artifact of .*Received: <Generator, 0 bytes>"):
+        compare({"generator": generator}, (np.ones((4, 5)), np.array([0, 1, 1, 0])))
