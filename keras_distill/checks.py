@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -79,3 +79,15 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
             f"`{name}` must be {', '.join(others)} or {last}. Received: {name}={value!r}"
         )
     return value
+
+
+def texts(name: str, value: Iterable[str]) -> list[str]:
+    """`value` as a list of strings.
+
+    Raises:
+        TypeError: If it is a single string, or holds something else.
+    """
+    found = [] if isinstance(value, str | bytes) else list(value)
+    if isinstance(value, str | bytes) or not all(isinstance(text, str) for text in found):
+        raise TypeError(f"`{name}` must be a list of strings. Received: {name}={value!r}")
+    return found

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_distill.language.scores import check_number
+from keras_distill.language.scores import text_pairs
 
 
 def decode_ctc(outputs: Any, lengths: Any = None) -> list[np.ndarray]:
@@ -63,6 +63,7 @@ def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> flo
 
     Raises:
         ImportError: If `jiwer` isn't installed.
+        TypeError: If they aren't lists of strings.
         ValueError: If there are no words, or not as many of both.
 
     Example:
@@ -70,7 +71,7 @@ def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> flo
     >>> keras_distill.language.word_error_rate(["one too three"], ["one two three four"])
     0.5
     """
-    check_number(hypotheses, references)
+    hypotheses, references = text_pairs(hypotheses, references)
     try:
         import jiwer
     except ImportError as error:
@@ -79,4 +80,4 @@ def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> flo
         ) from error
     if not any(text.split() for text in references):
         raise ValueError("The references hold no words: there is nothing to divide errors by.")
-    return jiwer.wer(list(references), list(hypotheses))
+    return jiwer.wer(references, hypotheses)

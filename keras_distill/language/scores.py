@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_distill import checks
 from keras_distill import taps as tapping
-from keras_distill.checks import whole_number
 from keras_distill.language.known_tokens import check_tokens
 from keras_distill.losses.chunked import Chunked
 from keras_distill.outputs import Output
@@ -33,7 +33,9 @@ def perplexity(
         The perplexity, 1 for a model that knows each token beforehand.
 
     Raises:
-        ValueError: If no token counts, or one isn't of the model's vocabulary.
+        ValueError: If no token counts, or one isn't of the model's vocabulary; if shapes or numbers
+            of samples differ, tokens aren't whole numbers, weights aren't finite numbers of at
+            least 0, or `batch_size` isn't a whole number of at least 1.
     """
     total, count = _surprise(model, x, y, weights, batch_size)
     if count <= 0:
@@ -61,9 +63,11 @@ def bits_per_character(
         Bits per character, 0 for a model that knows each token beforehand.
 
     Raises:
-        ValueError: If there isn't one text for each row of `y`, all are empty, or a token isn't of
-            the model's vocabulary.
+        TypeError: If `texts` isn't a list of strings.
+        ValueError: If there isn't one text for each row of `y`, or all are empty; or as in
+            `perplexity`.
     """
+    texts = checks.texts("texts", texts)
     characters = sum(map(len, texts))
     if len(texts) != len(y) or not characters:
         raise ValueError(
@@ -82,9 +86,10 @@ def exact_match(hypotheses: Sequence, references: Sequence) -> float:
         references: What should have been, as many.
 
     Raises:
+        TypeError: If one is a single string.
         ValueError: If there are none, or not as many of both.
     """
-    check_number(hypotheses, references)
+    _check_number(hypotheses, references)
     pairs = zip(hypotheses, references, strict=True)
     return sum(bool(np.array_equal(a, b)) for a, b in pairs) / len(references)
 
@@ -112,10 +117,12 @@ def keystrokes_saved(
         The share, from 0 (nothing is suggested in time) to less than 1.
 
     Raises:
+        TypeError: `words` or `vocabulary` aren't lists of strings.
         ValueError: There aren't logits for each word and token, they hold NaN, or there are no
             words.
     """
-    whole_number("suggestions", suggestions, 1)
+    checks.whole_number("suggestions", suggestions, 1)
+    words, vocabulary = checks.texts("words", words), checks.texts("vocabulary", vocabulary)
     tokens = {word: i for i, word in enumerate(vocabulary) if word}
     logits = np.asarray(logits)
     shape = logits.shape
@@ -158,10 +165,11 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 
     Raises:
         ImportError: If `sacrebleu` isn't installed.
+        TypeError: If they aren't lists of strings.
         ValueError: If there are no texts, or not as many of both.
     """
-    check_number(hypotheses, references)
-    return _sacrebleu().corpus_bleu(list(hypotheses), [list(references)]).score
+    hypotheses, references = text_pairs(hypotheses, references)
+    return _sacrebleu().corpus_bleu(hypotheses, [references]).score
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
@@ -173,17 +181,24 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 
     Raises:
         ImportError: As in `bleu`.
+        TypeError: As in `bleu`.
         ValueError: As in `bleu`.
     """
-    check_number(hypotheses, references)
-    return _sacrebleu().corpus_chrf(list(hypotheses), [list(references)]).score
+    hypotheses, references = text_pairs(hypotheses, references)
+    return _sacrebleu().corpus_chrf(hypotheses, [references]).score
 
 
 def _surprise(model, x, y, weights, batch_size):
     """The sum of `−log p` of tokens, and of their weights."""
-    y = np.asarray(y)
+    checks.whole_number("batch_size", batch_size, 1)
+    y, weights = _labels(y, weights)
+    sizes = {len(y), *((np.shape(leaf) or (0,))[0] for leaf in keras.tree.flatten(x))}
+    if len(sizes) > 1:
+        raise ValueError(
+            "`x` and `y` must hold the same number of samples. Received: "
+            f"{len(y)} rows of `y`, and inputs of {sorted(sizes - {len(y)})}"
+        )
     check_tokens(model, x)
-    weights = np.asarray(y != 0 if weights is None else weights, "float32") * (y >= 0)
     # The cross-entropy alone, in chunks of positions.
     loss = Chunked(label_weight=1.0, reduction="none")
     total = count = 0.0
@@ -191,6 +206,11 @@ def _surprise(model, x, y, weights, batch_size):
         rows = slice(first, first + batch_size)
         inputs = keras.tree.map_structure(lambda a, at=rows: ops.convert_to_tensor(a[at]), x)
         output = Output.of(tapping.run(model, (), inputs, "model")[0])
+        if tuple(output.shape[:-1]) != y[rows].shape:
+            raise ValueError(
+                "`y` must hold a token for each position of the model's outputs. Received: y of "
+                f"shape {y.shape}; outputs of shape {tuple(output.shape)} for {len(y[rows])} samples"
+            )
         if y[rows].max(initial=0) >= output.shape[-1]:
             raise ValueError(
                 f"The model knows tokens below {output.shape[-1]}. Received: y with "
@@ -206,8 +226,47 @@ def _surprise(model, x, y, weights, batch_size):
     return total, count
 
 
-def check_number(hypotheses: Sequence, references: Sequence) -> None:
-    """Raises a `ValueError` unless there is a reference for each text, and one at least."""
+def _labels(y, weights):
+    """Tokens, integers, and the weight of each, float32, 0 of negative ones."""
+    y = np.asarray(y)
+    if y.dtype.kind not in "iuf" or not y.ndim or (y % 1 != 0).any():
+        wrong = y[y % 1 != 0][:1] if y.dtype.kind == "f" and y.ndim else y.dtype
+        raise ValueError(
+            "`y` must be tokens, whole numbers of shape (samples, length). "
+            f"Received: y of shape {y.shape} with {wrong}"
+        )
+    weights = np.asarray(y != 0 if weights is None else weights, "float32")
+    if weights.shape != y.shape:
+        raise ValueError(
+            f"`weights` must have the shape of `y`, {y.shape}, a weight for each token. "
+            f"Received: weights of shape {weights.shape}"
+        )
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        wrong = weights[~(np.isfinite(weights) & (weights >= 0))][0]
+        raise ValueError(f"`weights` must be finite and at least 0. Received: {wrong}")
+    return y.astype("int64"), weights * (y >= 0)
+
+
+def text_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[list, list]:
+    """Texts and their references as lists.
+
+    Raises:
+        TypeError: If they aren't lists of strings.
+        ValueError: If there are none, or not as many of both.
+    """
+    pairs = checks.texts("hypotheses", hypotheses), checks.texts("references", references)
+    _check_number(*pairs)
+    return pairs
+
+
+def _check_number(hypotheses, references):
+    """Raises unless there is a reference for each text, and one at least."""
+    for name, given in (("hypotheses", hypotheses), ("references", references)):
+        if isinstance(given, str | bytes):
+            raise TypeError(
+                f"`{name}` must be a list of texts, or of rows of tokens. "
+                f"Received: {name}={given!r}"
+            )
     if len(hypotheses) != len(references) or not len(references):
         raise ValueError(
             "There must be one reference for each text, and at least one. "

@@ -7,15 +7,13 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from keras_distill import checks
 from keras_distill.checks import whole_number
 
 
 def _encoded(texts: Iterable[str]) -> list[bytes]:
     """Texts in UTF-8."""
-    found = [] if isinstance(texts, str | bytes) else list(texts)
-    if isinstance(texts, str | bytes) or not all(isinstance(text, str) for text in found):
-        raise TypeError(f"`texts` must be a list of strings. Received: {texts!r}")
-    return [text.encode() for text in found]
+    return [text.encode() for text in checks.texts("texts", texts)]
 
 
 @dataclasses.dataclass(frozen=True)

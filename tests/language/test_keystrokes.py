@@ -44,3 +44,7 @@ def test_what_isnt_scores_of_words_is_refused():
         keystrokes_saved(np.zeros((1, 8)), ["a"], VOCABULARY)
     with pytest.raises(ValueError, match="`logits` hold NaN, first for word 1"):
         keystrokes_saved([[0.0] * 9, [np.nan] * 9], ["a", "an"], VOCABULARY)
+    with pytest.raises(TypeError, match="`words` must be a list of strings. Received: words='an'"):
+        keystrokes_saved(np.zeros((2, 9)), "an", VOCABULARY)
+    with pytest.raises(TypeError, match="`vocabulary` must be a list of strings.*='an'"):
+        keystrokes_saved(np.zeros((1, 2)), ["a"], "an")

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import special
 
-from keras_distill.language import bits_per_character, bleu, chrf, exact_match, perplexity
+from keras_distill.language import (
+    bits_per_character,
+    bleu,
+    chrf,
+    exact_match,
+    perplexity,
+    word_error_rate,
+)
 
 
 @pytest.mark.parametrize("activation", [None, "softmax"])
@@ -47,6 +54,55 @@ def test_what_has_no_score(causal):
     for texts, message in ((["a", "b"], "2 texts of 2 characters, 1 rows"), ([""], "0 characters")):
         with pytest.raises(ValueError, match=message):
             bits_per_character(causal(), x, x, texts)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # As long as there are samples: they would be the weights of columns.
+        ({"weights": [1.0, 0.0]}, r"`weights` must have the shape of `y`, \(2, 2\).*\(2,\)"),
+        ({"weights": [[1.0, 1.0]]}, r"Received: weights of shape \(1, 2\)"),
+        ({"weights": [[1, 1], [1, np.nan]]}, "`weights` must be finite .* Received: nan"),
+        ({"weights": [[1, 1], [1, -2]]}, "at least 0. Received: -2.0"),
+        ({"y": [[4, 2.5], [1, 1]]}, r"`y` must be tokens, whole numbers.*Received: .*\[2.5\]"),
+        ({"y": [["a", "b"], ["c", "d"]]}, "`y` must be tokens, whole numbers"),
+        ({"y": [[4, 5, 6], [4, 5, 6]]}, r"y of shape \(2, 3\); outputs of shape \(2, 2, 7\)"),
+        ({"y": [[[4], [5]], [[4], [5]]]}, r"y of shape \(2, 2, 1\); outputs"),
+        ({"y": [[4, 5]]}, r"same number of samples. Received: 1 rows of `y`, and inputs of \[2\]"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1. Received: .*=0"),
+        ({"batch_size": -1}, "Received: batch_size=-1"),
+    ],
+)
+def test_what_does_not_fit_is_named(causal, change, message):
+    given = {"x": np.array([[3, 4], [5, 6]]), "y": [[4, 5], [6, 2]]} | change
+    with pytest.raises(ValueError, match=message):
+        perplexity(causal(), **given)
+    if "weights" not in change:
+        with pytest.raises(ValueError, match=message):
+            bits_per_character(causal(), texts=["ab"] * len(given["y"]), **given)
+
+
+def test_tokens_may_be_whole_floats(causal):
+    x, y = np.array([[3, 4], [5, 6]]), np.array([[4, 5], [6, 2]])
+    assert perplexity(causal(), x, y.astype("float32")) == perplexity(causal(), x, y)
+
+
+def test_a_single_string_is_no_list_of_texts(causal):
+    """Its characters would count as texts."""
+    x = np.array([[3, 4], [5, 6]])
+    with pytest.raises(TypeError, match="`texts` must be a list of strings. Received: texts='ab'"):
+        bits_per_character(causal(), x, x, "ab")
+    for score in (bleu, chrf, word_error_rate):
+        with pytest.raises(TypeError, match="`references` must be a list of strings.*='ab'"):
+            score(["a", "b"], "ab")
+        with pytest.raises(TypeError, match="`hypotheses` must be a list of strings.*='ab'"):
+            score("ab", ["a", "b"])
+        with pytest.raises(TypeError, match="`references` must be a list of strings"):
+            score(["a"], [["a", "b"]])
+    with pytest.raises(TypeError, match="`hypotheses` must be a list of texts, or of rows.*='ab'"):
+        exact_match("ab", "ax")
+    with pytest.raises(TypeError, match="`references` must be a list of texts, or of rows.*='ab'"):
+        exact_match(["a", "b"], "ab")
 
 
 def test_exact_match():
