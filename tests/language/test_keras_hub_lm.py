@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+import staging
+import tensorflow as tf
 
 import keras_distill
 from keras_distill import language, losses
@@ -78,3 +80,67 @@ def test_what_it_writes_is_what_keras_hub_writes(teacher, batch):
     before = np.cumsum(stops, axis=1) == 0
     assert before.mean() > 0.5
     np.testing.assert_array_equal(ours[:, 3:][before], theirs[:, 3:][before])
+
+
+def bert(width, layers, vocabulary):
+    backbone = hub.models.BertBackbone(
+        vocabulary_size=vocabulary,
+        num_layers=layers,
+        num_heads=2,
+        hidden_dim=width,
+        intermediate_dim=2 * width,
+        max_sequence_length=32,
+    )
+    return hub.models.BertTextClassifier(backbone, num_classes=4, preprocessor=None)
+
+
+@pytest.mark.long
+def test_a_text_classifier_is_distilled_behind_its_preprocessor_and_exported(data_dir):
+    """Topics of news: 3,000 texts for the teacher, of which the student has 200 labels."""
+    rows = staging.news_rows(data_dir / "ag_news" / "dev.tsv.gz")
+    texts, topics = zip(*rows[:4000], strict=True)
+    names = sorted(set(topics))
+    y = np.array([names.index(topic) for topic in topics])
+    data = tf.data.Dataset.from_tensor_slices(list(texts)).batch(500)
+    vocabulary = hub.tokenizers.compute_word_piece_vocabulary(
+        data, 2000, lowercase=True, reserved_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    )
+    tokenizer = hub.models.BertTokenizer(vocabulary, lowercase=True)
+    read = hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=32)
+    x = {name: np.asarray(value) for name, value in read(list(texts)).items()}
+    labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def part(start, end):
+        return {name: value[start:end] for name, value in x.items()}, y[start:end]
+
+    def fit(model, epochs, end):
+        model.compile(keras.optimizers.Adam(1e-3), labels, metrics=["accuracy"])
+        model.fit(*part(0, end), epochs=epochs, batch_size=32, verbose=0)
+        return model
+
+    keras.utils.set_random_seed(0)
+    teacher = fit(bert(64, 2, len(vocabulary)), 4, 3000)
+    on_labels = fit(bert(16, 1, len(vocabulary)), 30, 200)
+    student = bert(16, 1, len(vocabulary))
+    soft = losses.SoftTargets(temperature=2.0)
+    fit(keras_distill.Distiller(student, teacher, soft, alpha=0.0), 8, 3000)
+
+    signature = {name: keras.InputSpec("int32", (None, 32)) for name in x}
+    artifact = keras_distill.tflite.convert(
+        student,
+        target="android",
+        quantization="int8",
+        calibration=part(0, 200)[0],
+        input_signature=signature,
+    )
+    x_test, y_test = part(3000, 4000)
+    logits = {
+        "teacher": teacher.predict(x_test, verbose=0),
+        "on labels": on_labels.predict(x_test, verbose=0),
+        "student": student.predict(x_test, verbose=0),
+        "int8": artifact.predict(x_test),
+    }
+    accuracy = {name: (z.argmax(1) == y_test).mean() for name, z in logits.items()}
+    assert accuracy["teacher"] > accuracy["int8"] > accuracy["on labels"] + 0.05
+    assert (logits["int8"].argmax(1) == logits["student"].argmax(1)).mean() > 0.95
+    assert len(artifact.tflite) < 70_000
