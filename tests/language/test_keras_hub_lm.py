@@ -82,6 +82,65 @@ def test_what_it_writes_is_what_keras_hub_writes(teacher, batch):
     np.testing.assert_array_equal(ours[:, 3:][before], theirs[:, 3:][before])
 
 
+def translator(width, layers):
+    backbone = hub.models.BartBackbone(
+        vocabulary_size=50,
+        num_layers=layers,
+        num_heads=2,
+        hidden_dim=width,
+        intermediate_dim=2 * width,
+        max_sequence_length=16,
+        dropout=0.0,
+    )
+    return hub.models.BartSeq2SeqLM(backbone, preprocessor=None)
+
+
+def of_source_and_target(model):
+    """The model with tokens as its only inputs: padding is token 0."""
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("source", "target")}
+    given = {}
+    for side, tokens in zip(("encoder", "decoder"), inputs.values(), strict=True):
+        given[f"{side}_token_ids"] = tokens
+        given[f"{side}_padding_mask"] = keras.ops.cast(keras.ops.not_equal(tokens, 0), "int32")
+    return keras.Model(inputs, model(given))
+
+
+@pytest.mark.long
+def test_a_translator_writes_what_keras_hub_writes_teaches_it_and_is_exported(batch, tmp_path):
+    keras.utils.set_random_seed(0)
+    teacher = translator(16, 2)
+    for weight in teacher.trainable_variables:  # Else its logits hardly differ.
+        weight.assign(8 * weight)
+    source, options = batch[0]["token_ids"].copy(), {"start": 1, "end": 49, "length": 12}
+    for row, length in enumerate([12, 11, 9, 8, 7, 6, 5, 4]):
+        source[row, length:] = 0
+    first = np.pad(np.ones((8, 1), "int32"), [(0, 0), (0, 11)])
+    teacher.compile(sampler="greedy")
+    theirs = teacher.generate(
+        {
+            "encoder_token_ids": source,
+            "encoder_padding_mask": (source != 0).astype("int32"),
+            "decoder_token_ids": first,
+            "decoder_padding_mask": first,
+        },
+        stop_token_ids=[49],
+    )["decoder_token_ids"]
+    big, small = of_source_and_target(teacher), of_source_and_target(translator(8, 1))
+    x = {"source": source}
+    ours = language.generate(big, x, target="target", **options)
+    assert len(np.unique(ours, axis=0)) > 4
+    np.testing.assert_array_equal(ours, theirs)
+
+    written = language.write_targets(big, x, tmp_path, target="target", verbose=0, **options)
+    distiller = keras_distill.Distiller(small, big, losses.SoftTargets(2.0), alpha=0.0)
+    distiller.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    x = x | {"target": written[:, :-1]}
+    history = distiller.fit(x, written[:, 1:], epochs=30, verbose=0).history["loss"]
+    assert history[-1] < 0.7 * history[0]
+    made = language.export(small, {"source": source}, target="target", **options)
+    assert made.report["same_sequences"] == made.report["same_tokens"] == 1.0
+
+
 def bert(width, layers, vocabulary):
     backbone = hub.models.BertBackbone(
         vocabulary_size=vocabulary,
