@@ -209,7 +209,7 @@ def _surprise(model, x, y, weights, batch_size):
         if tuple(output.shape[:-1]) != y[rows].shape:
             raise ValueError(
                 "`y` must hold a token for each position of the model's outputs. Received: y of "
-                f"shape {y.shape}; outputs of shape {tuple(output.shape)} for {len(y[rows])} samples"
+                f"shape {y.shape}; of {len(y[rows])} samples, outputs of {tuple(output.shape)}"
             )
         if y[rows].max(initial=0) >= output.shape[-1]:
             raise ValueError(
