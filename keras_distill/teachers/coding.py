@@ -11,6 +11,8 @@ from keras_distill.outputs import Factors, Output, require_last_axis
 from keras_distill.teachers.base import check_names, map_outputs, option_for
 
 SIGNATURE = "signature"
+#: How the name of a field ends that has one number where others have one for each class.
+REST = "/rest"
 
 
 class Field(NamedTuple):
@@ -122,7 +124,7 @@ class Layout:
             shape = (*output.shape[:-1], output.top_k)
             fields.append((f"{output.field}/values", number, shape))
             fields.append((f"{output.field}/classes", _index_type(output.shape[-1]), shape))
-            fields.append((f"{output.field}/rest", number, output.shape[:-1]))
+            fields.append((f"{output.field}{REST}", number, output.shape[:-1]))
         fields.extend((f"layer:{path}", number, shape) for path, shape in self.features.items())
         return np.dtype(fields)
 
@@ -138,7 +140,7 @@ class Layout:
             fields[f"{output.field}/values"] = values
             fields[f"{output.field}/classes"] = classes
             is_sigmoid = answer.activation == "sigmoid"
-            fields[f"{output.field}/rest"] = _rest(logits, classes, self.temperature, is_sigmoid)
+            fields[f"{output.field}{REST}"] = _rest(logits, classes, self.temperature, is_sigmoid)
         for path in self.features:
             fields[f"layer:{path}"] = features[path]
         return {name: ops.cast(x, self.record[name].base.name) for name, x in fields.items()}
@@ -154,7 +156,7 @@ class Layout:
                 rows = (
                     ops.cast(fields[f"{output.field}/values"], "float32"),
                     ops.cast(fields[f"{output.field}/classes"], "int32"),
-                    ops.cast(fields[f"{output.field}/rest"], "float32"),
+                    ops.cast(fields[f"{output.field}{REST}"], "float32"),
                 )
                 logits = _dense(*rows, output.shape[-1])
                 factors = Factors(rows, (), functools.partial(_dense_rows, output.shape[-1]))

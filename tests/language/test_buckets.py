@@ -58,8 +58,12 @@ def test_no_other_input_loses_words(tokens):
     source, target = tokens, tokens[::-1]
     x = {"source": source, "target": target, "speaker": np.ones((30, 8), "float32")}
     data = teachers.keyed(tf.data.Dataset.from_tensor_slices((x, target)))
-    for batch, _ in bucketed(data, [4], 5, tokens="source"):
+    inputs = data.map(lambda x, _: (x,))
+    for (batch,) in bucketed(inputs, [4], 5, tokens="source"):
         np.testing.assert_array_equal(batch.inputs["target"], target[batch.keys.numpy()])
+    # The labels are the target's, which isn't named.
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Name it in `tokens`, too"):
+        list(bucketed(data, [4], 5, tokens="source"))
     cut = 0
     for batch, y in bucketed(data, [4], 5, tokens=["source", "target"]):
         rows, length = batch.keys.numpy(), y.shape[1]
@@ -70,6 +74,81 @@ def test_no_other_input_loses_words(tokens):
             assert not whole[rows, length:].any()
         np.testing.assert_array_equal(y, target[rows, :length])
     assert cut
+
+
+@pytest.mark.parametrize("length", [4, 7])
+def test_classes_are_no_positions(tokens, length):
+    """Where there are as many as tokens: labels of the whole example lose none."""
+    classes = np.arange(30) % 8
+    rows = np.eye(8, dtype="float32")[classes]
+    data = teachers.keyed(tf.data.Dataset.from_tensor_slices((tokens, rows, np.ones(30))))
+    lengths = set()
+    for x, y, _ in bucketed(data, [length], 5):
+        lengths.add(x.inputs.shape[1])
+        np.testing.assert_array_equal(y, rows[x.keys.numpy()])
+    assert lengths == {length, 8}
+    # Integers are taken for the classes of tokens: nothing but padding is cut off.
+    data = tf.data.Dataset.from_tensor_slices((tokens, rows.astype("int32")))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Of the whole example. Make them flo"):
+        list(bucketed(data, [length], 5))
+
+
+@pytest.mark.parametrize("padding", [0, -100])
+def test_labels_of_tokens_in_every_form(tokens, padding):
+    """Integers; floats with an axis of classes, or of 1; floats with weights of tokens."""
+    is_token = tokens != 0
+    y = {
+        "tags": np.where(is_token, 9 - tokens, padding),
+        "soft": np.eye(8, dtype="float32")[tokens],
+        "level": np.where(is_token, tokens, padding)[..., None].astype("float32"),
+        "value": tokens.astype("float32"),
+        "kind": np.eye(8, dtype="float32")[np.arange(30) % 8],
+    }
+    each = {name: np.ones(30, "float32") for name in y} | {"value": is_token.astype("float32")}
+    data = teachers.keyed(tf.data.Dataset.from_tensor_slices((tokens, y, each)))
+    cut = 0
+    for x, labels, weights in bucketed(data, [4], 5):
+        rows, length = x.keys.numpy(), x.inputs.shape[1]
+        cut += length == 4
+        for name, label in labels.items():
+            whole = y[name][rows]
+            np.testing.assert_array_equal(label, whole if name == "kind" else whole[:, :length])
+        np.testing.assert_array_equal(weights["value"], labels["value"] != 0)
+        assert weights["kind"].shape == rows.shape
+    assert cut
+
+
+@pytest.mark.parametrize("top_k", [None, 8])
+def test_answers_of_classifiers_stay_whole(tokens, tmp_path, top_k):
+    """Of as many classes, or of as many of the most likely ones, as there are tokens."""
+    table = np.random.default_rng(1).normal(size=(7, 8 if top_k is None else 9)).astype("float32")
+
+    def teacher(x):
+        return {"whole": tf.reduce_mean(tf.gather(table, x), 1), "each": tf.gather(table, x)}
+
+    stored = teachers.store(
+        teacher, tokens, tmp_path, top_k=top_k and {"whole": 8, "each": 3}, verbose=0
+    )
+    arrays = teachers.Arrays({n: np.asarray(y) for n, y in teacher(tokens).items()})
+    for given in (stored, arrays):
+        cut = 0
+        for (x,) in bucketed(
+            given.attach(teachers.keyed(tf.data.Dataset.from_tensor_slices(tokens))), [4], 5
+        ):
+            length = x.inputs.shape[1]
+            cut += length == 4
+            found = given.answer(x)[0]
+            values = {n: getattr(y, "values", y) for n, y in found.items()}
+            want = teacher(tokens[x.keys.numpy()])
+            assert values["each"].shape == (len(x.keys), length, table.shape[1])
+            np.testing.assert_allclose(values["whole"], want["whole"], atol=1e-2)
+        assert cut
+
+
+def test_masks_may_be_bools(tokens):
+    data = tf.data.Dataset.from_tensor_slices({"text": tokens, "mask": tokens != 0})
+    for x in bucketed(data, [4], 5, tokens=["text", "mask"]):
+        np.testing.assert_array_equal(x["mask"], x["text"] != 0)
 
 
 def test_elements_keep_their_form(tokens):
@@ -89,6 +168,8 @@ def test_what_is_refused(tokens):
         bucketed(tf.data.Dataset.from_tensor_slices({"a": tokens, "b": tokens}), [3], 4)
     with pytest.raises(ValueError, match="padded to one length"):
         bucketed(data.batch(2).map(lambda x: x[0][: tf.shape(x)[0]]), [3], 4)
+    with pytest.raises(ValueError, match=r"of shape \(length,\).* shape \(8, 2\)"):
+        bucketed(data.map(lambda x: tf.stack([x, x], 1)), [3], 4)
     named = tf.data.Dataset.from_tensor_slices({"a": tokens, "b": tokens[:, :4]})
     with pytest.raises(ValueError, match=r"tokens='text', inputs \['a', 'b'\]"):
         bucketed(named, [3], 4, tokens="text")
