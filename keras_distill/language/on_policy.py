@@ -9,8 +9,10 @@ from keras_distill import _keras, backends
 from keras_distill._types import PACKAGE, Tensor
 from keras_distill.checks import fraction, positive, whole_number
 from keras_distill.distiller import Distiller
-from keras_distill.language.search import reader, written
+from keras_distill.language.search import check_end, reader, written
 from keras_distill.losses.response import JensenShannon
+from keras_distill.outputs import mask_of
+from keras_distill.pairs import Answer
 from keras_distill.teachers import Answered
 
 
@@ -24,8 +26,8 @@ class OnPolicyDistiller(Distiller):
     own mistakes, which it never meets in the data. No gradient flows through the drawing.
 
     A position counts if its token is neither padding nor `end`, from the last token of the prompt
-    on. Sequences that end within the prompt, and rows of padding, aren't continued. Labels, if
-    there are any, aren't used in training.
+    on. In training, a loss is the mean over these. Sequences that end within the prompt, and rows
+    of padding, aren't continued. Labels, if there are any, aren't used in training.
 
     Source: Agarwal et al., "On-Policy Distillation of Language Models" (GKD, arXiv:2306.13649),
     algorithm 1, whose λ is `share`; Ko et al. (DistiLLM, arXiv:2402.03898) raise it in training
@@ -48,7 +50,8 @@ class OnPolicyDistiller(Distiller):
         **kwargs: As in `Distiller`; `alpha` is 0.
 
     Raises:
-        ValueError: If a number is out of range, or a loss needs labels.
+        ValueError: If a number is out of range, `end` is no token of the student's, or a loss needs
+            labels.
 
     Example:
 
@@ -90,6 +93,8 @@ class OnPolicyDistiller(Distiller):
         is_schedule = isinstance(share, keras.optimizers.schedules.LearningRateSchedule)
         self.share = share if is_schedule else fraction("share", share)
         self.end = whole_number("end", end, 1)
+        for output in getattr(student, "outputs", None) or ():  # A subclass doesn't tell.
+            check_end(end, output.shape[-1] or end + 1)
         self.prompt = whole_number("prompt", prompt, 1)
         self.target = target
         self.temperature = positive("temperature", temperature)
@@ -110,6 +115,24 @@ class OnPolicyDistiller(Distiller):
             weight = ops.cast(sample_weight, counted.dtype)
             counted = counted * (weight if len(weight.shape) > 1 else weight[:, None])
         return super().train_step((x, None, counted))
+
+    def compute_losses(
+        self,
+        x: Any,
+        y: Any,
+        answer: Answer,
+        teacher_answer: Answer,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> dict[str, Any]:
+        if training and sample_weight is not None:
+            # A loss divides by the number of positions that aren't masked.
+            tokens = self._tokens(x)
+            mask = mask_of(answer.outputs)
+            whole = ops.size(tokens) if mask is None else ops.sum(ops.cast(mask, "int32"))
+            counted = ops.maximum(ops.sum(self.counted(tokens)), 1.0)
+            sample_weight = sample_weight * (ops.cast(whole, counted.dtype) / counted)
+        return super().compute_losses(x, y, answer, teacher_answer, sample_weight, training)
 
     def with_written(self, x: Any) -> Any:
         """The inputs of a batch, with the student's own tokens if it is drawn to write them."""

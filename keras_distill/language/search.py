@@ -93,13 +93,18 @@ def written(
     return ops.while_loop(is_open, step, (ops.min(given), tokens, ended))[1]
 
 
-def _without_padding(logits, end):
-    """Logits of which token 0 is never chosen: it would hide what comes after it."""
-    words = logits.shape[-1]
+def check_end(end: int, words: int) -> None:
+    """Raises a `ValueError` if a model of so many words can't write the token `end`."""
     if end >= words:
         raise ValueError(
             f"`end` must be a token that the model can write, below {words}. Received: end={end}"
         )
+
+
+def _without_padding(logits, end):
+    """Logits of which token 0 is never chosen: it would hide what comes after it."""
+    words = logits.shape[-1]
+    check_end(end, words)
     return ops.where(ops.equal(ops.arange(words), 0), -float("inf"), logits)
 
 

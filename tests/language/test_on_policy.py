@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from scipy import special
 
 import keras_distill
 from keras_distill import losses, teachers
@@ -22,6 +23,12 @@ def tokens():
 
 def counted(tokens, prompt):
     return ((tokens != 0) & (tokens != END) & (np.arange(6) >= prompt - 1)).astype("float32")
+
+
+def weighted(tokens, prompt):
+    """Weights with which a mean over what isn't masked is one over what counts."""
+    counts = counted(tokens, prompt)
+    return counts * np.float32((tokens != 0).sum() / counts.sum())
 
 
 def trained(distiller, x, weights=None, epochs=2):
@@ -45,7 +52,46 @@ def test_without_a_share_it_is_plain_training(causal, tokens):
     loss = losses.SkewedKL(0.1)
     plain = keras_distill.Distiller(causal(0), causal(1), loss, alpha=0.0)
     own = OnPolicyDistiller(causal(0), causal(1), loss, share=0.0, end=END, prompt=2)
-    assert_same(trained(own, tokens), trained(plain, tokens, counted(tokens, 2)))
+    assert_same(trained(own, tokens), trained(plain, tokens, weighted(tokens, 2)))
+
+
+@pytest.mark.parametrize("mask_zero", [True, False])
+@pytest.mark.parametrize("prompt", [1, 4])
+def test_a_loss_is_the_mean_over_what_counts(causal, tokens, mask_zero, prompt):
+    """Whatever the length of the prompt, and however much is padding; weights multiply."""
+    student, teacher = (causal(seed, mask_zero=mask_zero) for seed in (0, 1))
+    log_p, log_q = (special.log_softmax(np.float64(m(tokens)), -1) for m in (teacher, student))
+    middle = np.logaddexp(log_p, log_q) - np.log(2)
+    values = sum((np.exp(z) * (z - middle)).sum(-1) / 2 for z in (log_p, log_q))
+    counts = counted(tokens, prompt)
+    own = OnPolicyDistiller(student, teacher, share=0.0, end=END, prompt=prompt)
+    own.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    options = {"batch_size": 8, "verbose": 0, "shuffle": False}
+    (loss,) = own.fit(tokens, **options).history["loss"]
+    assert loss == pytest.approx((values * counts).sum() / counts.sum(), rel=1e-5)
+    rows = np.arange(8, dtype="float32")
+    (loss,) = own.fit(tokens, rows, sample_weight=rows, **options).history["loss"]
+    want = (values * counts * rows[:, None]).sum() / counts.sum()
+    assert loss == pytest.approx(want, rel=1e-5)
+
+
+def test_an_end_that_the_student_cannot_write(causal, tokens):
+    says = "`end` must be a token that the model can write, below 7. Received: end=50"
+    with pytest.raises(ValueError, match=says):
+        OnPolicyDistiller(causal(0), causal(1), end=50)
+
+    class Student(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.model = causal(0)
+
+        def call(self, x):
+            return self.model(x)
+
+    own = OnPolicyDistiller(Student(), causal(1), end=50, share=1.0)
+    own.compile("sgd")
+    with pytest.raises(ValueError, match=says):
+        own.fit(tokens, verbose=0)
 
 
 def test_it_trains_on_what_the_student_writes(causal, tokens):
@@ -54,7 +100,7 @@ def test_it_trains_on_what_the_student_writes(causal, tokens):
     written = generate(student, tokens[:, :2], length=6, end=END)
     assert (written != tokens).any()
     plain = keras_distill.Distiller(causal(0), causal(1), losses.JensenShannon(0.5), alpha=0.0)
-    want = trained(plain, written, counted(written, 2), epochs=1)
+    want = trained(plain, written, weighted(written, 2), epochs=1)
     own = OnPolicyDistiller(student, causal(1), share=1.0, end=END, prompt=2, temperature=1e-4)
     assert_same(trained(own, tokens, epochs=1), want)
 
@@ -68,7 +114,7 @@ def test_a_decoder_and_chunks(translating, sources):
     plain = keras_distill.Distiller(
         translating(0), translating(1), losses.SoftTargets(1.0), alpha=0.0
     )
-    want = trained(plain, {**x, "target": written}, counted(written, 1), epochs=1)
+    want = trained(plain, {**x, "target": written}, weighted(written, 1), epochs=1)
     own = OnPolicyDistiller(
         translating(0),
         translating(1),
