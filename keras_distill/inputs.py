@@ -1,6 +1,6 @@
 """Batches that hold more than one model reads: each model gets its own entries, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -72,7 +72,7 @@ def check_shapes(reads: Any, x: Tensors) -> None:
     if reads is None or len(wanted) != len(given):
         return
     for spec, array in zip(wanted, given, strict=True):
-        if array is not None and not _fits(list(spec.shape[1:]), list(np.shape(array)[1:])):
+        if array is not None and not fits(spec.shape, np.shape(array)):
             shape = ", ".join(map(str, ["samples", *spec.shape[1:]]))
             raise ValueError(
                 f"The input {spec.name!r} must have the shape ({shape}). "
@@ -80,14 +80,17 @@ def check_shapes(reads: Any, x: Tensors) -> None:
             )
 
 
-def _fits(sizes, found):
-    """Whether Keras takes an array: it adds a last axis of 1, or drops it."""
-    if len(sizes) == len(found) + 1:
-        found = [*found, 1]
-    elif len(found) == len(sizes) + 1:
-        sizes = [*sizes, 1]
-    return len(sizes) == len(found) and all(
-        size in (None, got) for size, got in zip(sizes, found, strict=True)
+def fits(wanted: Sequence[int | None], given: Sequence[int | None]) -> bool:
+    """Whether a model of Keras takes a tensor where it wants another shape, batch axis first.
+
+    It adds a last axis of 1, or drops it. Sizes of `None` aren't known.
+    """
+    if len(wanted) == len(given) + 1:
+        given = [*given, 1]
+    elif len(given) == len(wanted) + 1:
+        wanted = [*wanted, 1]
+    return len(wanted) == len(given) and all(
+        a == b or None in (a, b) for a, b in zip(wanted[1:], given[1:], strict=True)
     )
 
 

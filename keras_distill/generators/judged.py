@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_distill.frozen import frozen_copy
+from keras_distill.inputs import fits, reads_of
 
 
 def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) -> keras.Model:
@@ -31,8 +32,10 @@ def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) ->
         It shares the generator's weights, so that the generator is trained with it.
 
     Raises:
-        ValueError: If the judge has no such layer, one is named `"image"`, or the generator has
-            several outputs.
+        TypeError: If `generator` or `judge` isn't a Keras model.
+        ValueError: If one of them doesn't know its inputs and outputs, as models do that are
+            neither functional nor sequential; the judge has no such layer, one is named `"image"`,
+            the generator has several outputs, or the judge doesn't read such images.
 
     Example:
 
@@ -48,17 +51,36 @@ def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) ->
     distiller = keras_distill.Distiller(student, teacher, losses, alpha=0.0)
     ```
     """
+    _check_model("generator", generator)
+    _check_model("judge", judge)
     if len(generator.outputs) != 1:
         raise ValueError(
             "`generator` must have one output, the images. "
             f"Received: a model with {len(generator.outputs)} outputs"
         )
-    if isinstance(layers, str) or not layers or "image" in layers:
+    (image,) = generator.outputs
+    if len(judge.inputs) != 1 or not fits(judge.inputs[0].shape, image.shape):
+        raise ValueError(
+            f"`judge` must read what the generator draws, images of shape {image.shape}. "
+            f"Received: a model that reads {', '.join(str(x.shape) for x in judge.inputs)}"
+        )
+    are_names = isinstance(layers, (list, tuple)) and all(isinstance(x, str) for x in layers)
+    if not are_names or not layers or "image" in layers:
         raise ValueError(
             "`layers` must be a list of names of the judge's layers, other than 'image', which is "
             f"the name of what the generator draws. Received: layers={layers!r}"
         )
     looks = keras.Model(judge.inputs, {name: judge.get_layer(name).output for name in layers})
     seen = frozen_copy(looks)
-    (image,) = generator.outputs
     return keras.Model(generator.inputs, {"image": image, **seen(image, training=False)})
+
+
+def _check_model(name, model):
+    """Raises unless it is a model that knows its inputs and outputs."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`{name}` must be a Keras model. Received: {name}={model!r}")
+    if reads_of(model) is None:
+        raise ValueError(
+            f"`{name}` must be functional, or sequential with a `keras.Input`: its inputs and "
+            f"outputs must be known. Received: {name}={model!r}"
+        )

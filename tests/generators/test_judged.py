@@ -1,5 +1,7 @@
 """Generators distilled by pixels and by the features of a judge, from vectors without labels."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -86,10 +88,42 @@ def test_student_learns_to_draw_what_the_teacher_draws(judge, rng, tmp_path):
 def test_mistakes(judge):
     with pytest.raises(ValueError, match="No such layer: fur"):
         judged(generator(4), judge, ["fur"])
-    for wrong in ("near", [], ["near", "image"]):
+    for wrong in ("near", [], ["near", "image"], None, 3, [0], [judge.layers[0]]):
         with pytest.raises(ValueError, match="`layers` must be a list of names"):
             judged(generator(4), judge, wrong)
     z = keras.Input((3,))
     twice = keras.Model(z, [layers.Dense(2)(z), layers.Dense(2)(z)])
     with pytest.raises(ValueError, match="`generator` must have one output"):
         judged(twice, judge, ["near"])
+
+
+class Subclass(keras.Model):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize("role", ["generator", "judge"])
+def test_models_must_know_their_inputs_and_outputs(judge, role):
+    given = {"generator": generator(4), "judge": judge, "layers": ["near"]}
+    with pytest.raises(TypeError, match=f"`{role}` must be a Keras model. Received: {role}='a"):
+        judged(**given | {role: "a.keras"})
+    for unknown in (Subclass(), keras.Sequential([layers.Dense(3)])):
+        says = f"`{role}` must be functional, or sequential with .* Received: {role}=<"
+        with pytest.raises(ValueError, match=says):
+            judged(**given | {role: unknown})
+
+
+def test_the_judge_must_read_what_is_drawn(judge):
+    """Keras would take three channels for one, until the model is run."""
+    for shape in ((4, 4, 3), (2, 2, 1), (16,)):
+        z = keras.Input((3,))
+        x = layers.Reshape(shape)(layers.Dense(int(np.prod(shape)))(z))
+        says = rf"images of shape {re.escape(str((None, *shape)))}.* reads \(None, 4, 4, 1\)$"
+        with pytest.raises(ValueError, match=says):
+            judged(keras.Model(z, x), judge, ["near"])
+    flat = keras.Sequential([keras.Input((4, 4)), layers.Flatten(name="far")])
+    assert judged(generator(4), flat, ["far"])(np.zeros((2, 3)))["far"].shape == (2, 16)
+    images, sizes = keras.Input((4, 4, 1)), keras.Input((2,))
+    pair = layers.Concatenate(name="near")([layers.Flatten()(images), sizes])
+    with pytest.raises(ValueError, match=r"reads \(None, 4, 4, 1\), \(None, 2\)$"):
+        judged(generator(4), keras.Model([images, sizes], pair), ["near"])
