@@ -18,6 +18,8 @@ from keras_distill.checks import one_of, whole_number
 from keras_distill.language import generator_sources
 from keras_distill.language.file_reader import FileReader, put
 from keras_distill.language.generation import Writing, generate
+from keras_distill.language.given import array_of, arrays_of, check_tokens_padded
+from keras_distill.language.known_tokens import named_tokens
 from keras_distill.language.steps import Steps
 from keras_distill.language.text_sources import TextSources
 from keras_distill.language.vocabularies import fingerprint, known_of, size_of
@@ -58,8 +60,16 @@ class Generator:
 
         Returns:
             Logits, float32, shape `(samples, tokens, vocabulary)`, 0 at padding.
+
+        Raises:
+            ValueError: The file was exported for other inputs or shorter sequences, tokens aren't
+                padded on the right, or one isn't in its vocabulary.
         """
-        return _read(self.tflite, np.asarray(tokens), inputs)
+        tokens = array_of("tokens", tokens)
+        check_tokens_padded("Sequences", tokens)
+        others = {} if inputs is None else {"inputs": inputs}
+        with named_tokens({"tokens": tokens, **others}):
+            return _read(self.tflite, tokens.astype("int32"), inputs)
 
     def save(
         self,
@@ -194,8 +204,7 @@ def export(
     if io is not None:
         one_of("io", io, ("float32", "int8"))
     _check_tokens(model, target)
-    if target is None and not isinstance(inputs, dict):
-        inputs = np.asarray(inputs)
+    inputs = arrays_of(inputs, target)
     expected = generate(model, inputs, length=length, end=end, start=start, target=target)
     others = {} if target is None else {n: _narrow(x) for n, x in inputs.items() if n != target}
     steps = Steps(model, {n: x[:1] for n, x in others.items()}, length, target)
@@ -213,9 +222,8 @@ def export(
         parts[name] = Part("read", model, _reading(steps)), met[size]
     artifacts = {name: _converted(*part, quantization, io) for name, part in parts.items()}
     tflite = signatures.joined({name: made.tflite for name, made in artifacts.items()})
-    arrays = keras.tree.map_structure(np.asarray, inputs)
-    got = np.asarray(Writing(length, end, start, target).write(FileReader(tflite), arrays))
-    given = 1 if target is not None else (arrays[:_SEQUENCES] != 0).sum(-1)[:, None]
+    got = np.asarray(Writing(length, end, start, target).write(FileReader(tflite), inputs))
+    given = 1 if target is not None else (inputs[:_SEQUENCES] != 0).sum(-1)[:, None]
     report = {
         "bytes": len(tflite),
         "quantization": quantization,

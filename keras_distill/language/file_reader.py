@@ -78,7 +78,11 @@ class FileReader:
                 f"length={length}"
             )
         encoded = self._file.inputs.get("encode", {})
-        inputs = inputs or {}
+        inputs = {} if inputs is None else inputs
+        if not isinstance(inputs, Mapping):
+            raise ValueError(
+                f"`inputs` must be a dict of arrays by name. Received: {type(inputs).__name__}"
+            )
         if bool(inputs) != bool(encoded) or not set(encoded) <= set(inputs):
             takes = f"the inputs {sorted(encoded)}, with `target`" if encoded else "prompts alone"
             raise ValueError(f"The file takes {takes}. Received: {sorted(inputs) or 'prompts'}")

@@ -13,8 +13,9 @@ from keras import ops
 
 from keras_distill import backends
 from keras_distill._types import Tensor
-from keras_distill.checks import positive, whole_number
+from keras_distill.checks import number, positive, whole_number
 from keras_distill.language.file_reader import FileReader
+from keras_distill.language.given import arrays_of, check_named, check_prompts
 from keras_distill.language.known_tokens import check_tokens, named_tokens
 from keras_distill.language.likeness import log_bleu
 from keras_distill.language.search import beam_search, reader, written
@@ -41,6 +42,7 @@ class Writing:
         whole_number("length", self.length, 2)
         whole_number("end", self.end, 1)
         whole_number("beams", self.beams, 1)
+        number("length_penalty", self.length_penalty)
         if self.temperature is not None:
             positive("temperature", self.temperature)
             if self.beams > 1:
@@ -83,10 +85,26 @@ class Writing:
         best = ops.argmax(log_bleu(found[0], references), axis=-1)
         return ops.take_along_axis(found[0], best[:, None, None], axis=1)[:, 0]
 
-    def check_tokens(self, model: keras.Model, inputs: Any) -> None:
-        """Refuses inputs, or a start, that a model has no `Embedding` for."""
-        inputs = inputs if self.target is None else _others(inputs, self.target)
-        check_tokens(model, inputs, self.target, self.start)
+    def check(self, model: Any, inputs: Any) -> None:
+        """Refuses what a model can't go on from.
+
+        Args:
+            model: A Keras model, or a file as `write` takes it.
+            inputs: Arrays, as `given.arrays_of` makes them.
+
+        Raises:
+            ValueError: If it can't. Says why.
+        """
+        if self.target is None:
+            check_prompts(inputs, self.length)
+            inputs = np.asarray(inputs, "int32")
+        else:
+            inputs = _others(inputs, self.target)
+        if isinstance(model, keras.Model):
+            check_tokens(model, inputs, self.target, self.start)
+        elif isinstance(model, FileReader):
+            others = None if self.target is None else inputs
+            model.fitting(others, len(keras.tree.flatten(inputs)[0]), self.length)
 
     def _references(self, inputs: Any) -> Tensor | None:
         if not self.interpolate:
@@ -163,30 +181,26 @@ def generate(
     """
     writing = Writing(length, end, start, target, beams, length_penalty, temperature)
     whole_number("batch_size", batch_size, 1)
-    if target is None and not isinstance(inputs, dict):
-        inputs = np.asarray(inputs)
-    leaves = keras.tree.flatten(inputs)
-    count = len(leaves[0]) if leaves else 0
-    if not count:
-        raise ValueError("There must be at least one sample in `inputs`. Received: none")
-    if target is None:
-        _check_prompts(np.asarray(inputs), length)
+    whole_number("seed", seed, 0)
+    inputs = arrays_of(inputs, target)
+    count = len(keras.tree.flatten(inputs)[0])
 
     def write(batch):
         return writing.write(model, batch["inputs"], batch.get("draws"))
 
+    if not isinstance(model, keras.Model):
+        model = _opened(model)
+    writing.check(model, inputs)
     if isinstance(model, keras.Model):
-        writing.check_tokens(model, inputs)
         compiled = backends.compiled(write, model.variables)
     else:
-        model = _opened(model)
         compiled = named_tokens(inputs, start)(write)
     draws = np.random.default_rng(seed).random((count, length), "float32")
     found = []
     for first in range(0, count, batch_size):
         # All batches are of one size, for which the function is compiled.
         rows = np.minimum(np.arange(first, first + batch_size), count - 1)
-        batch = {"inputs": keras.tree.map_structure(lambda x, at=rows: np.asarray(x)[at], inputs)}
+        batch = {"inputs": keras.tree.map_structure(lambda x, at=rows: x[at], inputs)}
         if temperature is not None:
             batch["draws"] = draws[rows]
         found.append(np.asarray(compiled(batch))[: count - first])
@@ -256,13 +270,19 @@ def write_targets(
     writing = Writing(length, end, start, target, beams, length_penalty, interpolate=interpolate)
     is_model = isinstance(teacher, keras.Model)
     writer = Writer(teacher, writing) if is_model else FileWriter(teacher, writing)
+    if not isinstance(dataset, tf.data.Dataset):
+        dataset = arrays_of(dataset, target)
     # Answers are stored with checksums: what is wrong must not get there.
-    for batch in single_examples(dataset).batch(1024):
-        if target is None:
-            _check_prompts(np.asarray(batch.inputs), length)
-        if is_model:
-            writing.check_tokens(teacher, batch.inputs)
-    stored = store(writer, dataset, path, dtype="float32", batch_size=batch_size, verbose=verbose)
+    for inputs in _batches(dataset):
+        writing.check(writer.model, inputs)
+    try:
+        stored = store(
+            writer, dataset, path, dtype="float32", batch_size=batch_size, verbose=verbose
+        )
+    except tf.errors.OpError:
+        if writer.refusal is None:
+            raise
+        raise writer.refusal from None
     batches = stored.attach(dataset).batch(256)
     try:
         found = [np.asarray(stored.answer(batch[0])[0].values) for batch in batches]
@@ -289,6 +309,7 @@ class Writer(BaseTeacher):
         self.model = model
         self.writing = writing
         self.name = model.name
+        self.refusal: ValueError | None = None
 
     def answer(self, inputs: Any, taps: Any = ()) -> tuple:
         tokens = self.writing.write(self.model, self.student_inputs(inputs))
@@ -309,20 +330,43 @@ class FileWriter(Function):
     Args:
         path: The file.
         writing: How it writes.
+
+    Attributes:
+        model: What `Writing.write` takes.
+        refusal: The error that inputs have last led to, without what TensorFlow says about it.
     """
 
     def __init__(self, path: str | os.PathLike, writing: Writing):
-        file, path = _opened(path), pathlib.Path(path)
+        self.model, path = _opened(path), pathlib.Path(path)
+        self.refusal: ValueError | None = None
 
         def write(inputs):
-            with named_tokens(inputs, writing.start):
-                return np.asarray(writing.write(file, inputs), "float32")
+            try:
+                with named_tokens(inputs, writing.start):
+                    return np.asarray(writing.write(self.model, inputs), "float32")
+            except ValueError as error:
+                self.refusal = error
+                raise
 
         super().__init__(write, tf.TensorSpec((None, writing.length)), path.stem)
         self._contents = [type(self).__name__, dataclasses.asdict(writing), path.read_bytes()]
 
     def own_contents(self) -> Iterable:
         return self._contents
+
+
+def _batches(dataset):
+    """The inputs of a dataset of single examples, many at a time, as arrays."""
+    try:
+        for batch in single_examples(dataset).batch(1024):
+            yield keras.tree.map_structure(np.asarray, batch.inputs)
+    except tf.errors.InvalidArgumentError as error:
+        if "batch" not in str(error):
+            raise
+        raise ValueError(
+            "The examples of `dataset` must be of one shape, tokens padded with 0 on the right. "
+            "Received: several. Pad them, as `dataset.padded_batch(n).unbatch()` does."
+        ) from None
 
 
 def _opened(path):
@@ -346,27 +390,5 @@ def _fitted(prompts, length):
 
 def _others(inputs, target):
     """The inputs of a model other than `target`."""
-    if not isinstance(inputs, dict):
-        raise ValueError(
-            "With `target`, give the other inputs as a dict by their names. Received: "
-            f"target={target!r}, inputs of type {type(inputs).__name__}"
-        )
+    check_named(inputs, target)
     return {name: x for name, x in inputs.items() if name != target}
-
-
-def _check_prompts(prompts, length):
-    if prompts.ndim != 2 or prompts.dtype.kind not in "iuf" or (prompts % 1 != 0).any():
-        raise ValueError(
-            "Prompts must be integers of shape (samples, tokens), padded with 0 on the right. "
-            f"Received: shape {prompts.shape} of {prompts.dtype}"
-        )
-    if prompts.min() < 0:
-        raise ValueError(f"Tokens of prompts must be at least 0. Received: {prompts.min()}")
-    given = (prompts != 0).sum(-1)
-    if given.min() < 1 or given.max() >= length:
-        raise ValueError(
-            "Each prompt must have at least one token, and fewer than `length`. Received: prompts "
-            f"of {given.min()} to {given.max()} tokens, length={length}"
-        )
-    if ((prompts != 0).cumprod(-1).sum(-1) != given).any():
-        raise ValueError("Prompts are padded with 0 on the right: a 0 stands before another token.")

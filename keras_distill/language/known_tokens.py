@@ -37,7 +37,9 @@ def check_tokens(
     tables = [x for x in _keras.layers_of(model) if isinstance(x, keras.layers.Embedding)]
     least = min((table.input_dim for table in tables), default=np.inf)
     for place, x in enumerate(leaves := keras.tree.flatten(arrays)):
-        if x.dtype.kind not in "iu" or not x.size or (x.min() >= 0 and x.max() < least):
+        if x.dtype.kind not in "iuf" or not x.size or (x.min() >= 0 and x.max() < least):
+            continue
+        if x.dtype.kind == "f" and (x % 1 != 0).any():  # No tokens.
             continue
         known = _known(model, arrays, place, tables)
         if x.min() < 0 or x.max() >= known:
@@ -59,7 +61,7 @@ def _known(model: keras.Model, arrays: Any, place: int, tables: list) -> float:
     """
     first = [x[:1] for x in keras.tree.flatten(arrays)]
     probes = [x if x.dtype.kind == "f" else np.zeros_like(x, "int32") for x in first]
-    probes[place] = ones = np.ones_like(first[place], "int32")
+    probes[place] = ones = np.ones_like(probes[place])
     found = [np.inf]
 
     def looking(table: Any) -> Callable:

@@ -64,7 +64,7 @@ def test_files_refuse_them(causal, translating, prompts, sources, tmp_path):
         )
     ):
         for way in (generated, stored):
-            with pytest.raises(Exception, match=f"isn't in the vocabulary.*{message}"):
+            with pytest.raises(ValueError, match=f"isn't in the vocabulary.*{message}"):
                 way(path, inputs, tmp_path / str(place), **options)
 
 

@@ -1,7 +1,11 @@
 """What models and files can't write with is said where it is given, before anything is written."""
 
+import pathlib
+import tempfile
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_distill import language
@@ -24,6 +28,17 @@ def continues(causal, prompts):
     return language.export(causal(), prompts, prefill=1, **CONTINUES)
 
 
+def refused(model, inputs, message, **options):
+    """Checks what `generate` and `write_targets` say, and that nothing is written."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        language.generate(model, inputs, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "targets")
+        with pytest.raises((TypeError, ValueError), match=message):
+            language.write_targets(model, inputs, path, verbose=0, **options)
+        assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -31,7 +46,7 @@ def continues(causal, prompts):
         (lambda x: np.pad(x, ((0, 0), (0, 1))), r"Received: shape \(10, 6\)"),
         (lambda x: x + 0.5, "'source' of int32. Received: float64 from 1.5 to 6.5"),
         (lambda x: x.astype("int64") + 2**32, "'source' of int32. Received: int64 from 4294967297"),
-        (lambda x: x.astype(str), "'source' of int32. Received: <U"),
+        (lambda x: x.astype(str), "'source' of int32. Received: (<U|object)"),
     ],
     ids=["narrow", "wide", "half", "large", "text"],
 )
@@ -40,8 +55,7 @@ def test_a_file_says_what_its_encoder_takes(spoil, message, translates, sources)
     wrong = {"source": spoil(sources)}
     with pytest.raises(ValueError, match=message):
         made.predict(np.ones((10, 2), "int32"), wrong)
-    with pytest.raises(ValueError, match=message):
-        language.generate(path, wrong, batch_size=10, **TRANSLATES)
+    refused(path, wrong, message, **TRANSLATES)
 
 
 def vectorized(tokens):
@@ -121,3 +135,118 @@ def test_tokens_alone_are_read_if_they_are_whole(continues, tmp_path):
     # A file of another maker may have labels of its own beside it.
     (tmp_path / "student.json").write_text('["cat", "dog"]')
     language.generate(path, [[3, 4]], **CONTINUES)
+
+
+@pytest.fixture(scope="module")
+def files(continues, translates, tmp_path_factory):
+    """The paths of both files."""
+    return {None: continues.save(tmp_path_factory.mktemp("continues")), "target": translates[1]}
+
+
+PAIR = [[3], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (tf.ragged.constant(PAIR), "a ragged tensor. Give `x.to_tensor..`"),
+        (PAIR, r"of one length, padded .* Received: lengths \[1, 2\]. `keras.utils.pad_seq"),
+        (np.array([3, 4]), r"Received: shape \(2,\) of int64"),
+        (np.zeros((3, 0), "int32"), r"Received: shape \(3, 0\) of int32"),
+        (None, "`inputs` must be an array .* Received: inputs of type NoneType"),
+        (3, "`inputs` must be an array .* Received: inputs of type int"),
+        (np.full((2, 2), 2**32 + 3), "at most 2147483647. Received: 4294967299"),
+        (np.full((2, 2), 1e12), "at most 2147483647. Received: 1e\\+12|1000000000000"),
+    ],
+    ids=["ragged", "lists", "1d", "empty", "none", "number", "wrapped", "float"],
+)
+def test_prompts_are_named(given, message, causal, files):
+    for model in (causal(), files[None]):
+        refused(model, given, message, **CONTINUES)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"source": np.ones((10, 5)), "more": np.ones((4, 5))}, "{'source': 10, 'more': 4}"),
+        ({"source": tf.ragged.constant(PAIR)}, r"rows of `inputs\['source'\]` .* ragged tensor"),
+        ({"source": PAIR}, r"rows of `inputs\['source'\]` .* lengths \[1, 2\]"),
+        ({"source": 3}, r"`inputs\['source'\]` must be an array"),
+        ({"source": np.ones((0, 5))}, r"at least one sample .* none in \['source'\]"),
+        ({"target": np.ones((2, 5))}, r"other inputs, .* inputs=\['target'\]"),
+    ],
+    ids=["counts", "ragged", "lists", "number", "empty", "target"],
+)
+def test_inputs_of_an_encoder_are_named(given, message, translating, files):
+    for model in (translating(), files["target"]):
+        refused(model, given, message, **TRANSLATES)
+
+
+def test_lists_of_numbers_are_arrays(translating, sources, files):
+    options = {"batch_size": 10, **TRANSLATES}
+    want = language.generate(translating(), {"source": sources}, **options)
+    for model in (translating(), files["target"]):
+        got = language.generate(model, {"source": sources.tolist()}, **options)
+        np.testing.assert_array_equal(got, want)
+
+
+def test_tokens_may_be_floats_and_are_held_to_the_vocabulary(causal, translating, prompts, sources):
+    floats = prompts.astype("float32")
+    got = language.generate(causal(), floats, **CONTINUES)
+    np.testing.assert_array_equal(got, language.generate(causal(), prompts, **CONTINUES))
+    refused(causal(), floats + 9 * (floats > 0), "from 0 to 6, .* Received: 15 in", **CONTINUES)
+    given = {"source": sources + 9.0}
+    refused(translating(), given, "Received: 15.0 in `source`", **TRANSLATES)
+
+
+def test_a_dataset_is_for_targets(causal, tmp_path):
+    ragged = tf.data.Dataset.from_generator(
+        lambda: PAIR, output_signature=tf.TensorSpec(None, "int32")
+    )
+    with pytest.raises(ValueError, match="a `tf.data.Dataset`. `write_targets` takes one"):
+        language.generate(causal(), ragged, **CONTINUES)
+    with pytest.raises(ValueError, match="examples of `dataset` must be of one shape"):
+        language.write_targets(causal(), ragged, tmp_path / "x", verbose=0, **CONTINUES)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("penalty", [float("nan"), float("inf"), "x", None])
+def test_a_penalty_is_a_number(penalty, causal, prompts, files):
+    for model in (causal(), files[None]):
+        message = f"`length_penalty` must be .* Received: length_penalty={penalty!r}"
+        refused(model, prompts, message, beams=2, length_penalty=penalty, **CONTINUES)
+
+
+@pytest.mark.parametrize("seed", [-1, "x", None, 1.5])
+def test_a_seed_is_a_whole_number(seed, causal, prompts):
+    with pytest.raises(ValueError, match=f"`seed` must be a whole .* Received: seed={seed!r}"):
+        language.generate(causal(), prompts, temperature=1.0, seed=seed, **CONTINUES)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x: x[:, ::-1], "Sequences are padded with 0 on the right"),
+        (lambda x: x[0], r"Sequences must be integers .* shape \(3,\)"),
+        (lambda x: x + 0.5, "Sequences must be integers .* float64"),
+        (lambda x: x[:, :0], r"Sequences must be integers .* shape \(6, 0\)"),
+        (lambda x: x[:0], r"Sequences must be integers .* shape \(0, 3\)"),
+        (lambda x: -x, "Tokens of sequences must be at least 0, .* Received: -6"),
+        (lambda x: 9 * x, "in the vocabulary .* `tokens` with tokens from 0 to 54"),
+        (lambda x: PAIR, "rows of `tokens` must be of one length"),
+    ],
+    ids=["left", "1d", "half", "narrow", "none", "negative", "unknown", "lists"],
+)
+def test_what_a_file_cannot_predict(spoil, message, continues, prompts):
+    with pytest.raises(ValueError, match=message):
+        continues.predict(spoil(prompts))
+
+
+def test_a_prediction_needs_inputs_for_each_sequence(continues, translates, prompts, sources):
+    made, _ = translates
+    with pytest.raises(ValueError, match=r"'source' of the shape \(6, 5\). .* shape \(10, 5\)"):
+        made.predict(prompts, {"source": sources})
+    with pytest.raises(ValueError, match="`inputs` must be a dict of arrays by name. .* ndarray"):
+        made.predict(prompts, sources)
+    with pytest.raises(ValueError, match=r"takes prompts alone. Received: \['source'\]"):
+        continues.predict(prompts, {"source": sources})
