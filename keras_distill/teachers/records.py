@@ -124,6 +124,11 @@ class ShardWriter:
             self._writer.write(data[start : start + size])
         self.records += len(records)
 
+    def discard(self) -> None:
+        """Removes what was written."""
+        self._writer.close()
+        self._temporary.unlink(missing_ok=True)
+
     def finish(self) -> None:
         """Closes the shard and marks it as complete."""
         self._writer.close()

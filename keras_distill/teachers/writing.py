@@ -156,17 +156,21 @@ def _write(batches, ask, shards, todo, verbose):
         task = progress.add_task("Asking the teacher", total=total, completed=done)
         for number, rows_of_shard in zip(todo, ranges, strict=True):
             writer = ShardWriter(shards.path, number)
-            while writer.records < len(rows_of_shard):
-                rows = next(batches, None)
-                if rows is None:
-                    raise ValueError(
-                        f"The dataset ended before all of its {shards.settings['examples']} "
-                        "examples came."
-                    )
-                keys = rows.keys.numpy()
-                _check_order(keys, rows_of_shard[writer.records :][: len(keys)], views)
-                writer.write(ask(rows))
-                progress.advance(task, len(keys))
+            try:
+                while writer.records < len(rows_of_shard):
+                    rows = next(batches, None)
+                    if rows is None:
+                        raise ValueError(
+                            f"The dataset ended before all of its {shards.settings['examples']} "
+                            "examples came."
+                        )
+                    keys = rows.keys.numpy()
+                    _check_order(keys, rows_of_shard[writer.records :][: len(keys)], views)
+                    writer.write(ask(rows))
+                    progress.advance(task, len(keys))
+            except BaseException:
+                writer.discard()
+                raise
             writer.finish()
 
 

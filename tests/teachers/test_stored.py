@@ -552,6 +552,8 @@ def test_bad_data_and_answers_are_named(model, dataset, examples, tmp_path):
     first = np.flatnonzero(examples[0][:, 0] > 2.0)[0]
     with pytest.raises(ValueError, match=rf"key {first} isn't finite in float16.*float32"):
         store(hot, dataset, tmp_path / "hot", verbose=0)
+    unfinished = [*path.iterdir(), *(tmp_path / "hot").iterdir()]
+    assert not [file.name for file in unfinished if ".tmp" in file.name]
     with pytest.raises(ValueError, match=r"of a known size.*Pad"):
         store(
             lambda x: tf.boolean_mask(x, x[0] > 0, axis=1), dataset, tmp_path / "ragged", verbose=0
