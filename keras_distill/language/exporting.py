@@ -209,7 +209,7 @@ def export(
     others = {} if target is None else {n: _narrow(x) for n, x in inputs.items() if n != target}
     steps = Steps(model, {n: x[:1] for n, x in others.items()}, length, target)
     read = {"decode": 1}
-    if target is None and prefill > 1:
+    if target is None and min(prefill, length - 1) > 1:
         read = {"prefill": min(prefill, length - 1), **read}
     first = {n: x[:_SEQUENCES] for n, x in others.items()}
     met = Rollout(steps, expected[:_SEQUENCES], first, list(read.values())).met

@@ -8,7 +8,6 @@ decoder's look at its encoder is computed once.
 import contextlib
 import dataclasses
 import inspect
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -78,9 +77,9 @@ class Steps:
     ):
         self.model, self.length, self.target = model, length, target
         self.others = {name: np.asarray(x) for name, x in others.items()}
-        sizes = {size for x in self.others.values() for size in x.shape}
+        sizes = {size for x in self.others.values() for size in x.shape[1:]}
         #: So many tokens that positions are told from those of the other inputs.
-        self._few = next(n for n in itertools.count(3) if n not in sizes)
+        self._few = next((n for n in (*range(3, length + 1), 2, 1) if n not in sizes), length)
         self._layers = {id(x): x for x in _keras.layers_of(model, include_self=False)}
         self._caching = {key for key, layer in self._layers.items() if _takes_cache(layer)}
         first, second = (self._recorded(token) for token in (1, 2))
@@ -143,11 +142,13 @@ class Steps:
         for key, layer in self._layers.items():
             if key not in self._reading or isinstance(layer, keras.layers.Embedding):
                 continue
-            is_plain = type(layer) in _RECURRENT and not (layer.go_backwards or layer.return_state)
+            is_plain = type(layer) in _RECURRENT
             if len(first[key]) > 1:
                 why = "it is used more than once"
+            elif getattr(layer, "go_backwards", False):
+                why = "it reads backwards"
             elif not self._attends(key) and not is_plain and key not in self._caching:
-                why = "of recurrent layers, `LSTM`, `GRU` and `SimpleRNN` can, forwards"
+                why = "of recurrent layers, `LSTM`, `GRU` and `SimpleRNN` can"
             elif first[key][0].given.get("return_attention_scores"):
                 why = "it returns its scores"
             else:
@@ -318,7 +319,8 @@ class Steps:
                 outputs.append(output)
             states = keras.tree.flatten(states)
             after.update({f"{x.name}_out": s for x, s in zip(kept, states, strict=True)})
-            return ops.stack(outputs, axis=1) if layer.return_sequences else outputs[-1]
+            output = ops.stack(outputs, axis=1) if layer.return_sequences else outputs[-1]
+            return (output, *states) if layer.return_state else output
 
         def crossing(original, query, *args, **kwargs):
             keys, values, *mask = given

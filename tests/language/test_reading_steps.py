@@ -47,7 +47,8 @@ def recurrent_translator():
     target = keras.Input((None,), dtype="int32", name="target")
     table = layers.Embedding(WORDS, WIDTH, mask_zero=True)
     _, *states = layers.LSTM(WIDTH, return_state=True)(table(source))
-    x = layers.LSTM(WIDTH, return_sequences=True)(table(target), initial_state=states)
+    lstm = layers.LSTM(WIDTH, return_sequences=True, return_state=True)
+    x, *_ = lstm(table(target), initial_state=states)
     x = layers.GRU(WIDTH, return_sequences=True)(x)
     return keras.Model({"source": source, "target": target}, layers.Dense(WORDS)(x))
 
@@ -157,3 +158,34 @@ def test_what_looks_at_several_tokens_is_refused(rng):
     x = layers.Bidirectional(layers.GRU(4, return_sequences=True))(x)
     with pytest.raises(ValueError, match=r"Layer '\w+' \(Bidirectional\) can't read"):
         read(keras.Model(tokens, layers.Dense(WORDS)(x)), rng)
+    x = layers.LSTM(4, return_sequences=True, go_backwards=True)(layers.Embedding(9, 4)(tokens))
+    with pytest.raises(ValueError, match=r"\(LSTM\) can't read token by token: it reads backwards"):
+        read(keras.Model(tokens, layers.Dense(WORDS)(x)), rng)
+
+
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
+def test_recurrent_layers_may_return_their_states(kind, rng):
+    """As decoders do in Keras' own examples; a state that is used is one of all tokens."""
+    tokens = keras.Input((None,), dtype="int32")
+    options = {"return_sequences": True, "return_state": True}
+    x, *states = kind(WIDTH, **options)(layers.Embedding(WORDS, WIDTH)(tokens))
+    steps, met, *_ = read(keras.Model(tokens, layers.Dense(WORDS)(x)), rng)
+    assert len(steps.all_kept) == len(states) == len(met[1]) - 2
+    x = x + states[0][:, None]
+    with pytest.raises(ValueError, match="read token by token, gives other logits"):
+        read(keras.Model(tokens, layers.Dense(WORDS)(x)), rng)
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_short_sequences_are_read_with_as_many_positions(length, rng):
+    tokens = keras.Input((None,), dtype="int32", name="target")
+    source = keras.Input((3,), name="source")
+    x = Positions(length, WIDTH)(layers.Embedding(WORDS, WIDTH)(tokens))
+    model = keras.Model(tokens, layers.Dense(WORDS)(attending(x)))
+    steps = Steps(model, {}, length, None)
+    exporting.Rollout(steps, rng.integers(1, WORDS, (4, length)).astype("int32"), {})
+    y = layers.Dense(WORDS)(attending(x, layers.Dense(WIDTH)(source[..., None])))
+    others = {"source": rng.normal(size=(4, 3)).astype("float32")}
+    model = keras.Model({"source": source, "target": tokens}, y)
+    steps = Steps(model, {"source": others["source"][:1]}, length, "target")
+    exporting.Rollout(steps, rng.integers(1, WORDS, (4, length)).astype("int32"), others)
