@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_distill._types import Tensor
+from keras_distill.language.given import fitted
 
 
 class FileReader:
@@ -17,6 +18,7 @@ class FileReader:
 
     Attributes:
         length: Tokens of the longest sequence, `None` for any.
+        words: Tokens that it knows.
     """
 
     def __init__(self, tflite: bytes):
@@ -27,6 +29,7 @@ class FileReader:
         self._kept = {n: port for n, port in ports.items() if n not in ("tokens", "position")}
         self._empty = {name: np.zeros(port.shape, "float32") for name, port in self._kept.items()}
         self._logits = np.zeros(results["logits"].shape, "float32")
+        self.words = self._logits.shape[-1]
         prefill = self._file.inputs.get("prefill")
         self._prefill = prefill["tokens"].shape[1] if prefill else 0
         rooms = (port.shape[1] for name, port in ports.items() if f"{name}_new" in results)
@@ -86,7 +89,7 @@ class FileReader:
         if bool(inputs) != bool(encoded) or not set(encoded) <= set(inputs):
             takes = f"the inputs {sorted(encoded)}, with `target`" if encoded else "prompts alone"
             raise ValueError(f"The file takes {takes}. Received: {sorted(inputs) or 'prompts'}")
-        return {name: _fitting(np.asarray(inputs[name]), port, count)
+        return {name: fitted(np.asarray(inputs[name]), port, count)
                 for name, port in encoded.items()}  # fmt: skip
 
     def __call__(self, tokens: Tensor, position: Tensor) -> Tensor:
@@ -127,23 +130,6 @@ class FileReader:
             port = self._kept[name.removesuffix("_new").removesuffix("_out")]
             found[name] = port.dequantize(port.quantize(x))
         return found
-
-
-def _fitting(x, port, count):
-    """An input of the encoder in the type of its port."""
-    if x.shape[1:] != port.shape[1:] or len(x) != count:
-        shape = ", ".join(map(str, [count, *port.shape[1:]]))
-        raise ValueError(
-            f"The file was exported for {port.name!r} of the shape ({shape}). Received: shape "
-            f"{x.shape}"
-        )
-    is_number, is_integer = x.dtype.kind in "biuf", np.dtype(port.dtype).kind in "iu"
-    if not is_number or (is_integer and not port.scale and (x != x.astype(port.dtype)).any()):
-        values = f" from {x.min()} to {x.max()}" if is_number else ""
-        raise ValueError(
-            f"The file was exported for {port.name!r} of {port.dtype}. Received: {x.dtype}{values}"
-        )
-    return x.astype("float32" if port.scale else port.dtype)
 
 
 def put(

@@ -14,11 +14,12 @@ from keras import ops
 from keras_distill import backends
 from keras_distill._types import Tensor
 from keras_distill.checks import number, positive, whole_number
+from keras_distill.language.able import check_file, check_model
 from keras_distill.language.file_reader import FileReader
 from keras_distill.language.given import arrays_of, check_named, check_prompts
 from keras_distill.language.known_tokens import check_tokens, named_tokens
 from keras_distill.language.likeness import log_bleu
-from keras_distill.language.search import beam_search, reader, written
+from keras_distill.language.search import beam_search, check_end, reader, written
 from keras_distill.language.vocabularies import check_tokens_file
 from keras_distill.teachers import BaseTeacher, Function, LiteRT, store
 from keras_distill.teachers.base import contents_of
@@ -102,9 +103,13 @@ class Writing:
             inputs = _others(inputs, self.target)
         if isinstance(model, keras.Model):
             check_tokens(model, inputs, self.target, self.start)
+            check_model(model, inputs, self.length, self.end, self.target, self.start)
         elif isinstance(model, FileReader):
+            check_end(self.end, model.words)
             others = None if self.target is None else inputs
             model.fitting(others, len(keras.tree.flatten(inputs)[0]), self.length)
+        else:
+            check_file(model, inputs, self.length, self.end, self.target)
 
     def _references(self, inputs: Any) -> Tensor | None:
         if not self.interpolate:
@@ -169,9 +174,11 @@ def generate(
         and 0 after it.
 
     Raises:
-        ValueError: If a number is out of range, there are no inputs, prompts leave no room, a
-            file's outputs are probabilities, it was exported for shorter sequences, or tokens of
-            another tokenizer stand beside it.
+        TypeError: If `length_penalty` or `temperature` is no number.
+        ValueError: If a number is out of range, inputs aren't as described, or prompts leave no
+            room; if a model can't read `length` tokens or such inputs, has several outputs, or is
+            stateful; if a file is for other inputs or another length, its outputs are
+            probabilities, or what stands beside it is damaged or of another tokenizer.
 
     Example:
 
@@ -257,8 +264,7 @@ def write_targets(
 
     Raises:
         ValueError: If the folder holds what another teacher wrote, or from other inputs, or with
-            other settings, or a shard is damaged; or prompts aren't as in `generate`. Names the
-            fix.
+            other settings, or a shard is damaged; or as in `generate`. Names the fix.
 
     Example:
 

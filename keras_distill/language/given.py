@@ -85,6 +85,34 @@ def array_of(name: str, x: Any) -> np.ndarray:
     return array
 
 
+def fitted(x: np.ndarray, port: Any, count: int) -> np.ndarray:
+    """An input in the type that a file takes.
+
+    Args:
+        x: The input.
+        port: The file's `Port` for it.
+        count: How many samples there are.
+
+    Raises:
+        ValueError: If the file takes something else.
+    """
+    wanted = [count, *port.shape[1:]]
+    if x.ndim != len(wanted) or any(
+        size not in (got, None) for got, size in zip(x.shape, wanted, strict=True)
+    ):
+        shape = ", ".join(map(str, wanted))
+        raise ValueError(
+            f"The file takes {port.name!r} of the shape ({shape}). Received: shape {x.shape}"
+        )
+    is_number, is_integer = x.dtype.kind in "biuf", np.dtype(port.dtype).kind in "iu"
+    if not is_number or (is_integer and not port.scale and (x != x.astype(port.dtype)).any()):
+        values = f" from {x.min()} to {x.max()}" if is_number else ""
+        raise ValueError(
+            f"The file takes {port.name!r} of {port.dtype}. Received: {x.dtype}{values}"
+        )
+    return x.astype("float32" if port.scale else port.dtype)
+
+
 def check_prompts(prompts: np.ndarray, length: int) -> None:
     """Refuses what isn't prompts with room for a token.
 

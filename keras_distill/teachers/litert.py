@@ -40,6 +40,16 @@ class LiteRT(Function):
         self._file = _LiteRTFile(self._path)
         super().__init__(self._file, self._file.output_spec, name or self._path.stem)
 
+    @property
+    def ports(self) -> list:
+        """The file's inputs, with their names, shapes and types."""
+        return self._file.inputs
+
+    @property
+    def results(self) -> list:
+        """Its outputs."""
+        return self._file.outputs
+
     def run(self, inputs: Any, taps: Any) -> tuple:
         return super().run(self._file.in_order(inputs), taps)
 
@@ -62,6 +72,7 @@ class _LiteRTFile:
             self._file = runtimes.LiteRT(path.read_bytes(), threads=os.cpu_count())
         except runtimes.Refusal as error:
             raise ValueError(f"{path} isn't a TFLite model that LiteRT can run: {error}") from error
+        self.inputs, self.outputs = self._file.inputs, self._file.outputs
         self._lock = threading.Lock()
         specs = [tf.TensorSpec((None, *port.shape[1:])) for port in self._file.outputs]
         self.output_spec = specs if len(specs) > 1 else specs[0]

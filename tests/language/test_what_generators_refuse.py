@@ -3,10 +3,13 @@
 import pathlib
 import tempfile
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from keras_distill.tflite import convert
+from positions import Positions
 
 from keras_distill import language
 
@@ -42,7 +45,7 @@ def refused(model, inputs, message, **options):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda x: x[:, :4], r"'source' of the shape \(10, 5\). Received: shape \(10, 4\)"),
+        (lambda x: x[:, :4], r"takes 'source' of the shape \(10, 5\). Received: shape \(10, 4\)"),
         (lambda x: np.pad(x, ((0, 0), (0, 1))), r"Received: shape \(10, 6\)"),
         (lambda x: x + 0.5, "'source' of int32. Received: float64 from 1.5 to 6.5"),
         (lambda x: x.astype("int64") + 2**32, "'source' of int32. Received: int64 from 4294967297"),
@@ -250,3 +253,118 @@ def test_a_prediction_needs_inputs_for_each_sequence(continues, translates, prom
         made.predict(prompts, sources)
     with pytest.raises(ValueError, match=r"takes prompts alone. Received: \['source'\]"):
         continues.predict(prompts, {"source": sources})
+
+
+def causal_of(layer, **options):
+    """A model of prompts with a layer of its own."""
+    tokens = keras.Input((None,), dtype="int32", **options)
+    return keras.Model(tokens, layers.Dense(7)(layer(layers.Embedding(7, 6)(tokens))), name="made")
+
+
+class Sliced(layers.Layer):
+    """Positions that are cut from a weight, as KerasHub's are."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(4, shape[-1]))
+
+    def call(self, x):
+        return x + keras.ops.slice(self.table, (0, 0), (keras.ops.shape(x)[1], 6))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: Positions(4, 6), "'made' has 4 positions, .* Received: length=6. .* at most 4"),
+        (Sliced, "(?s)'made' can't read sequences of so many tokens. Received: length=6. .* got 6"),
+        (lambda: layers.GRU(6), r"'made' must be the logits .* Received: shape \(1, 7\)"),
+    ],
+    ids=["positions", "sliced", "last"],
+)
+def test_models_that_cannot_read_so_much(layer, message, prompts):
+    model = causal_of(layer())
+    refused(model, prompts, message, **CONTINUES)
+    with pytest.raises(ValueError, match=message):
+        language.export(model, prompts, **CONTINUES)
+
+
+def test_as_many_positions_as_tokens_are_enough(prompts):
+    model = causal_of(Positions(4, 6))
+    assert language.generate(model, prompts, length=4, end=2).shape == (6, 4)
+    generator = language.export(causal_of(Positions(2, 6)), prompts[:, :1], length=2, end=2)
+    assert list(generator.artifacts) == ["decode"]
+    assert generator.report["same_sequences"] == 1.0
+
+
+def test_models_of_other_outputs(causal, prompts):
+    model = causal()
+    outputs = {"logits": model.output, "features": model.layers[1].output}
+    message = r"must have one output: .* Received: \['features', 'logits'\]. Give `keras.Model\("
+    refused(keras.Model(model.input, outputs), prompts, message, **CONTINUES)
+    pair = keras.Model(model.input, list(outputs.values()))
+    refused(pair, prompts, "must have one output: .* Received: 2 outputs", **CONTINUES)
+    with pytest.raises(ValueError, match=message):
+        language.export(keras.Model(model.input, outputs), prompts, **CONTINUES)
+
+
+def test_states_of_what_was_written_before(prompts):
+    stateful = layers.GRU(6, return_sequences=True, stateful=True, name="gru")
+    model = causal_of(stateful, batch_size=6)
+    message = r"Layer 'gru' \(GRU\) is stateful: .* Build the model with `stateful=False`"
+    refused(model, prompts, message, **CONTINUES)
+    with pytest.raises(ValueError, match=message):
+        language.export(model, prompts, **CONTINUES)
+
+
+def test_an_end_that_is_never_written(causal, translating, prompts, sources, files):
+    message = "`end` must be a token that the model can write, below 7. Received: end=7"
+    for model in (causal(), files[None]):
+        refused(model, prompts, message, length=6, end=7)
+    for model in (translating(), files["target"]):
+        refused(model, {"source": sources}, message, **{**TRANSLATES, "end": 7})
+
+
+def test_inputs_that_a_model_cannot_read(translating, sources):
+    words = {"source": sources.astype(str)}
+    refused(translating(), words, "(?s)can't read the first sample .* string", **TRANSLATES)
+    refused(translating(), {"source": sources[:, :4]}, "expected shape=", **TRANSLATES)
+    refused(translating(), {"text": sources}, "reads the input 'source', but", **TRANSLATES)
+
+
+@pytest.fixture(scope="module")
+def converted(causal, translating, tmp_path_factory):
+    """Files of `convert`, which are run on whole sequences of 6 tokens."""
+    folder, found = tmp_path_factory.mktemp("converted"), {}
+    sizes = {"tokens": 6}, {"source": 5, "target": 6}, {"tokens": 6}
+    models = causal(), translating(), causal_of(layers.GRU(6))
+    for name, model, ports in zip(("causal", "both", "last"), models, sizes, strict=True):
+        specs = {
+            key: keras.InputSpec("int32", (None, size), name=key) for key, size in ports.items()
+        }
+        found[name] = folder / f"{name}.tflite"
+        found[name].write_bytes(convert(model, "android", input_signature=specs).tflite)
+    return found
+
+
+@pytest.mark.parametrize("length", [5, 8])
+def test_a_converted_file_writes_sequences_of_its_length(length, converted, prompts, sources):
+    message = f"for sequences of 6 tokens in '{{}}'. Received: length={length}. Give that `length`"
+    refused(converted["causal"], prompts, message.format("tokens"), length=length, end=2)
+    options = {**TRANSLATES, "length": length}
+    refused(converted["both"], {"source": sources}, message.format("target"), **options)
+
+
+def test_a_converted_file_says_what_it_takes(converted, prompts, sources):
+    both, x = converted["both"], {"source": sources}
+    for given, message in (
+        ({"source": sources[:, :4]}, r"'source' of the shape \(10, 5\). Received: shape \(10, 4\)"),
+        ({"source": sources + 0.5}, "'source' of int32. Received: float64 from 1.5 to 6.5"),
+        (
+            {"text": sources},
+            r"takes the inputs \['source', 'target'\]. Received: \['target', 'text",
+        ),
+    ):
+        refused(both, given, message, **TRANSLATES)
+    refused(both, x, r"Received: \['answer', 'source'\]", **{**TRANSLATES, "target": "answer"})
+    refused(both, prompts, "Give the name of the decoder's as `target`", **CONTINUES)
+    refused(both, x, "below 7. Received: end=7", **{**TRANSLATES, "end": 7})
+    refused(converted["last"], prompts, r"the file must be the logits .* \(1, 7\)", **CONTINUES)
