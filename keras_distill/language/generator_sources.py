@@ -21,10 +21,11 @@ _ENCODES = """
         val ports = INPUTS.getValue("encode")
         require(inputs.keys == ports.keys) { "the inputs are ${ports.keys}, not ${inputs.keys}" }
         val given = inputs.mapValues { (name, values) ->
-            val buffer = when (values) {
-                is IntArray -> filled(values)
-                is FloatArray -> ports.getValue(name).filled(values)
-                else -> throw IllegalArgumentException("give an IntArray or a FloatArray")
+            val buffer = when {
+                name in INTEGERS && values is IntArray -> filled(values)
+                name !in INTEGERS && values is FloatArray -> ports.getValue(name).filled(values)
+                name in INTEGERS -> throw IllegalArgumentException("$name takes an IntArray")
+                else -> throw IllegalArgumentException("$name takes a FloatArray")
             }
             val size = buffer.capacity()
             val bytes = ports.getValue(name).bytes
@@ -62,12 +63,24 @@ def kotlin(report: Mapping[str, Any], file: str, package: str) -> str:
         "WRITE": _ANSWERS if encodes else _CONTINUES,
         "LENGTH": report["length"],
         "END": report["end"],
-        "CONSTANTS": f"        const val START = {report['start']}\n" if encodes else "",
+        "CONSTANTS": _of_encoder(report) if encodes else "",
         "PREFILL": prefill["tokens"][1] if prefill else 1,
         "INPUTS": _maps(parts, "inputs"),
         "OUTPUTS": _maps(parts, "outputs"),
     }
     return filled("Generator.kt", values)
+
+
+def _of_encoder(report: Mapping[str, Any]) -> str:
+    """The constants of an encoder and decoder."""
+    from keras_distill.tflite import names
+
+    ports = report["signatures"]["encode"]["inputs"]
+    integers = [names.kotlin_string(x["name"]) for x in ports if x["dtype"] == "int32"]
+    return (
+        f"        const val START = {report['start']}\n"
+        f"        private val INTEGERS = setOf<String>({', '.join(integers)})\n"
+    )
 
 
 def _maps(signatures: Mapping[str, Any], side: str) -> str:

@@ -1,6 +1,7 @@
 """Generation by exported files: they write what their models write, on sentences of Multi30k."""
 
 import gzip
+import subprocess
 
 import keras
 import kotlin_writer
@@ -294,6 +295,55 @@ def test_kotlin_reads_the_encoder_once(io, translating, sources, tmp_path):
     got, names = kotlin_writer.written(tmp_path, sources, "source")
     assert got == rows(language.generate(path, {"source": sources}, **options))
     assert names == {"encode", "decode"}
+
+
+#: Asks for what an encoder can't read.
+ASKS = """
+import com.example.student.Generator
+
+fun main() {
+    val generator = Generator { name, _, _ -> println(name) }
+    val right = mapOf("source" to intArrayOf(3, 4, 5), "speed" to floatArrayOf(1f, 2f))
+    generator.encode(right)
+    for (wrong in listOf(
+        "source" to floatArrayOf(3f, 4f, 5f), "speed" to intArrayOf(1, 2),
+        "source" to listOf(3, 4, 5), "source" to intArrayOf(3, 4),
+    )) {
+        try {
+            generator.encode(right + wrong)
+        } catch (error: IllegalArgumentException) {
+            println(error.message)
+        }
+    }
+}
+"""
+
+
+@pytest.mark.long
+def test_kotlin_takes_integers_and_floats_for_what_they_are(tmp_path):
+    """Four bytes of one would be read as another number."""
+    kotlin_writer.kotlinc()
+    source = keras.Input((3,), dtype="int32", name="source")
+    speed = keras.Input((2,), name="speed")
+    target = keras.Input((None,), dtype="int32", name="target")
+    table = layers.Embedding(7, 4)
+    state = layers.GRU(4)(table(source)) + layers.Dense(4)(speed)
+    x = layers.GRU(4, return_sequences=True)(table(target), initial_state=state)
+    inputs = {"source": source, "speed": speed, "target": target}
+    model = keras.Model(inputs, layers.Dense(7)(x))
+    given = {"source": np.ones((4, 3), "int64"), "speed": np.ones((4, 2))}
+    made = language.export(model, given, length=6, end=END, start=START, target="target")
+    made.save(tmp_path)
+    (tmp_path / "Main.kt").write_text(ASKS)
+    program = kotlin_writer.compiled(tmp_path, sorted(tmp_path.glob("*.kt")))
+    done = subprocess.run(["java", "-cp", program, "MainKt"], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "encode",
+        "source takes an IntArray",
+        "speed takes a FloatArray",
+        "source takes an IntArray",
+        "source takes 12 bytes, not 8",
+    ], done.stderr
 
 
 def test_a_file_knows_its_tokenizer(causal, prompts, tmp_path):

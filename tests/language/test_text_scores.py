@@ -66,7 +66,10 @@ def test_what_has_no_score(causal):
         ({"weights": [[1, 1], [1, -2]]}, "at least 0. Received: -2.0"),
         ({"y": [[4, 2.5], [1, 1]]}, r"`y` must be tokens, whole numbers.*Received: .*\[2.5\]"),
         ({"y": [["a", "b"], ["c", "d"]]}, "`y` must be tokens, whole numbers"),
-        ({"y": [[4, 5, 6], [4, 5, 6]]}, r"y of shape \(2, 3\); of 2 samples, outputs of \(2, 2, 7\)"),
+        (
+            {"y": [[4, 5, 6], [4, 5, 6]]},
+            r"y of shape \(2, 3\); of 2 samples, outputs of \(2, 2, 7\)",
+        ),
         ({"y": [[[4], [5]], [[4], [5]]]}, r"y of shape \(2, 2, 1\); of 2 samples"),
         ({"y": [[4, 5]]}, r"same number of samples. Received: 1 rows of `y`, and inputs of \[2\]"),
         ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1. Received: .*=0"),
