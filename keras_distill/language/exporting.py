@@ -233,7 +233,7 @@ def export(
         "kept_bytes": _kept_bytes(artifacts["decode"], steps.all_kept),
         "sequences": len(expected),
         "same_sequences": float((got == expected).all(-1).mean()),
-        "same_tokens": _same_tokens(tflite, expected[:_SEQUENCES], others, given),
+        "same_tokens": _same_tokens(tflite, expected[:_SEQUENCES], first, given),
         "signatures": {
             name: {side: made.ports.reported(side) for side in ("inputs", "outputs")}
             for name, made in artifacts.items()

@@ -20,8 +20,10 @@ WORDS = ["", "[UNK]", *"abcde"]
 
 @pytest.fixture(scope="module")
 def translates(translating, sources, tmp_path_factory):
-    """An exported encoder and decoder, and its file."""
-    made = language.export(translating(), {"source": sources}, **TRANSLATES)
+    """An encoder and decoder, exported by more samples than are read step by step; its file."""
+    given = {"source": np.tile(sources, (7, 1))}
+    made = language.export(translating(), given, **TRANSLATES)
+    assert made.report["same_tokens"] == 1.0
     return made, made.save(tmp_path_factory.mktemp("translates"))
 
 
