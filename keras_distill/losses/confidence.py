@@ -22,10 +22,10 @@ def is_sure(y_true: Tensor, threshold: float | Tensor) -> Tensor:
         threshold: From 0 to 1.
 
     Returns:
-        Bool, shape `(batch, ...)`.
+        Bool, shape `(batch, ...)`. True for NaN, which thus shows in the loss.
     """
     likeliest = ops.max(ops.softmax(y_true, axis=-1), axis=-1)
-    return likeliest >= scalar(threshold, y_true.dtype)
+    return ops.logical_not(likeliest < scalar(threshold, y_true.dtype))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -23,6 +23,13 @@ def test_samples_count_from_the_threshold_on():
     np.testing.assert_allclose(mean, want.mean(), rtol=1e-13)
 
 
+def test_a_teacher_that_is_not_finite_is_seen():
+    """It isn't taken for one that isn't sure."""
+    teacher = np.array([[np.nan, 0.0, 0.0], [0.0, 0.0, 0.1]])
+    values = losses.Confident(threshold=0.8, reduction="none")(teacher, np.zeros((2, 3)))
+    np.testing.assert_array_equal(values, [np.nan, 0.0])
+
+
 def test_positions_count_by_themselves_and_labels_are_passed_on():
     teacher, student = RNG.standard_normal((2, 2, 3, 4)) * 3
     labels = RNG.integers(0, 4, (2, 3))
