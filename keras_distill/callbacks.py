@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import keras
 
-from keras_distill import _keras
 from keras_distill.checks import fraction, whole_number
+from keras_distill.frozen import finalize
 from keras_distill.resuming import Average
 
 
@@ -103,9 +103,6 @@ class MovingAverage(keras.callbacks.Callback):
         self.decay = fraction("decay", decay)
         self.steps = whole_number("steps", steps, 0)
         self._followed = 0
-        # They compute with copies of their weights.
-        layers = _keras.layers_of(teacher)
-        self._normalizations = [x for x in layers if isinstance(x, keras.layers.Normalization)]
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         student = getattr(self.model, "student", None)
@@ -142,7 +139,7 @@ class MovingAverage(keras.callbacks.Callback):
         share = min(1 - 1 / self._average.steps, self.decay)
         for mean, weight in zip(self.teacher.weights, self.model.student.weights, strict=True):
             mean.assign(share * mean + (1 - share) * weight)
-        self._finalize()
+        finalize(self.teacher)
 
     def _known_average(self) -> Average:
         """The distiller's average of the teacher: its own, a loaded one, or a new one."""
@@ -155,7 +152,7 @@ class MovingAverage(keras.callbacks.Callback):
         elif found[0].model is None:
             self.teacher.set_weights(found[0].loaded)
             found[0].model, found[0].loaded = self.teacher, []
-            self._finalize()
+            finalize(self.teacher)
         self.model.averages = averages
         return found[0]
 
@@ -164,7 +161,3 @@ class MovingAverage(keras.callbacks.Callback):
         variables = getattr(self.model.teacher, "variables", ())
         known = {id(x) for x in variables if isinstance(x, keras.Variable)}
         return not known or known.issuperset(map(id, model.weights))
-
-    def _finalize(self) -> None:
-        for layer in self._normalizations:
-            layer.finalize_state()

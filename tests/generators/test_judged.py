@@ -85,6 +85,16 @@ def test_student_learns_to_draw_what_the_teacher_draws(judge, rng, tmp_path):
     assert np.abs(artifact.predict(z) - drawn).mean() < 0.02
 
 
+def test_a_judge_normalizes_as_it_has_adapted(rng):
+    """Keras computes with a copy of the statistics, which `set_weights` leaves as it was."""
+    normalization = layers.Normalization(axis=None)
+    normalization.adapt(rng.normal(5, 3, (50, 4, 4, 1)))
+    judge = keras.Sequential([keras.Input((4, 4, 1)), normalization, layers.Flatten(name="far")])
+    model, z = generator(4), rng.normal(size=(5, 3)).astype("float32")
+    found = judged(model, judge, ["far"])(z)
+    np.testing.assert_allclose(found["far"], judge(found["image"]), rtol=1e-5)
+
+
 def test_mistakes(judge):
     with pytest.raises(ValueError, match="No such layer: fur"):
         judged(generator(4), judge, ["fur"])
