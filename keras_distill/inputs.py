@@ -20,6 +20,22 @@ def reads_of(model: Any) -> Any:
     return model.input if isinstance(model, keras.Model) and hasattr(model, "operations") else None
 
 
+def check_known(name: str, model: Any) -> None:
+    """Raises unless an argument is a model that tells what it reads and what it gives.
+
+    Raises:
+        TypeError: If it isn't a Keras model.
+        ValueError: If it doesn't tell.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`{name}` must be a Keras model. Received: {name}={model!r}")
+    if reads_of(model) is None:
+        raise ValueError(
+            f"`{name}` must be functional, or sequential with a `keras.Input`: its inputs and "
+            f"outputs must be known. Received: {name}={model!r}"
+        )
+
+
 def known_inputs(model: Any) -> tuple[Any, bool]:
     """The inputs of a built model, as far as it knows them, and whether they are complete."""
     if isinstance(model, keras.Sequential):

@@ -8,6 +8,7 @@ import keras
 
 from keras_distill import _keras, adapters, taps
 from keras_distill.frozen import frozen_copy
+from keras_distill.inputs import check_known
 from keras_distill.losses.attention import AttentionMap, AttentionTransfer, ValueRelation
 from keras_distill.losses.relations import RelationalAngle, RelationalDistance
 from keras_distill.losses.review import Review
@@ -217,8 +218,8 @@ def layer_wise(
         A `keras.Model` for each place, to be trained before the next is taken.
 
     Raises:
-        ValueError: If a layer doesn't exist, a model can't be cut there, or a later place isn't
-            deeper.
+        ValueError: If a layer doesn't exist, a model doesn't know its inputs and outputs or can't
+            be cut there, or a later place isn't deeper, in the student or in the teacher.
 
     Example:
 
@@ -233,7 +234,11 @@ def layer_wise(
         (_layer(student, ours, "student"), _layer(teacher, theirs, "teacher"))
         for ours, theirs in _pairs(student, teacher, layers)
     ]
-    _check_order(student, [ours for ours, _ in pairs])
+    for role, model, places in zip(
+        ("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True
+    ):
+        check_known(role, model)
+        _check_order(role, model, places)
     # Setting an outer layer's sets all inner ones', which therefore come later.
     were_trainable = [(layer, layer.trainable) for layer in _keras.layers_of(student)]
     try:
@@ -253,12 +258,12 @@ def layer_wise(
             layer.trainable = trainable
 
 
-def _check_order(student, places):
+def _check_order(role, model, places):
     """Refuses places of which a later one doesn't come after the one before it."""
     for before, after in itertools.pairwise(places):
-        if before is after or before not in keras.Model(student.inputs, after.output).layers:
+        if before is after or before not in keras.Model(model.inputs, after.output).layers:
             raise ValueError(
-                "`layers` must go from shallow to deep. Received: the student's "
+                f"`layers` must go from shallow to deep. Received: the {role}'s "
                 f"{after.name!r} after {before.name!r}"
             )
 

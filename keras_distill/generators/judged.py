@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_distill.frozen import frozen_copy
-from keras_distill.inputs import fits, reads_of
+from keras_distill.inputs import check_known, fits
 
 
 def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) -> keras.Model:
@@ -51,8 +51,8 @@ def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) ->
     distiller = keras_distill.Distiller(student, teacher, losses, alpha=0.0)
     ```
     """
-    _check_model("generator", generator)
-    _check_model("judge", judge)
+    check_known("generator", generator)
+    check_known("judge", judge)
     if len(generator.outputs) != 1:
         raise ValueError(
             "`generator` must have one output, the images. "
@@ -73,14 +73,3 @@ def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) ->
     looks = keras.Model(judge.inputs, {name: judge.get_layer(name).output for name in layers})
     seen = frozen_copy(looks)
     return keras.Model(generator.inputs, {"image": image, **seen(image, training=False)})
-
-
-def _check_model(name, model):
-    """Raises unless it is a model that knows its inputs and outputs."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`{name}` must be a Keras model. Received: {name}={model!r}")
-    if reads_of(model) is None:
-        raise ValueError(
-            f"`{name}` must be functional, or sequential with a `keras.Input`: its inputs and "
-            f"outputs must be known. Received: {name}={model!r}"
-        )

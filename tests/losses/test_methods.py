@@ -163,6 +163,38 @@ def test_layer_wise_takes_sequential_models():
         np.testing.assert_allclose(mixed(x), want, rtol=1e-5, atol=1e-6)
 
 
+def test_layer_wise_normalizes_as_the_teacher_has_adapted():
+    x = np.random.default_rng(0).normal(5, 3, (20, 4)).astype("float32")
+    student, teacher = (
+        keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(4, name="d"), keras.layers.Normalization()]
+        )
+        for _ in range(2)
+    )
+    teacher.layers[1].adapt(teacher.layers[0](x).numpy())
+    student.set_weights(teacher.get_weights())
+    mixed = next(methods.layer_wise(student, teacher, ["d"]))
+    np.testing.assert_allclose(mixed(x), teacher(x), rtol=1e-5, atol=1e-6)
+
+
+class Subclass(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.stage1 = keras.layers.Dense(3, name="stage1")
+
+    def call(self, x):
+        return self.stage1(x)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_layer_wise_cuts_models_that_know_their_inputs_and_outputs(role):
+    subclass = Subclass()
+    subclass(np.zeros((1, 8, 8, 1)))
+    given = {"student": convolutional(3, "s"), "teacher": convolutional(5, "t"), role: subclass}
+    with pytest.raises(ValueError, match=f"`{role}` must be functional, or sequential with"):
+        next(methods.layer_wise(**given, layers=["stage1"]))
+
+
 def test_layer_wise_says_where_models_cannot_be_cut():
     student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
     with pytest.raises(ValueError, match="no adapter turns one into the other"):
@@ -176,10 +208,18 @@ def test_layer_wise_says_where_models_cannot_be_cut():
     assert all(layer.trainable for layer in student.layers)
 
 
-@pytest.mark.parametrize("places", [["stage2", "stage1"], ["stage1", "stage1"]])
-def test_layer_wise_goes_from_shallow_to_deep(places):
+@pytest.mark.parametrize(
+    ("places", "role"),
+    [
+        (["stage2", "stage1"], "student"),
+        (["stage1", "stage1"], "student"),
+        ([("stage1", "stage2"), ("stage2", "stage1")], "teacher"),
+        ([("stage1", "stage1"), ("stage2", "stage1")], "teacher"),
+    ],
+)
+def test_layer_wise_goes_from_shallow_to_deep(places, role):
     student, teacher = convolutional(3, "student"), convolutional(5, "teacher")
-    with pytest.raises(ValueError, match="`layers` must go from shallow to deep"):
+    with pytest.raises(ValueError, match=f"`layers` must go from shallow to deep.*the {role}'s"):
         next(methods.layer_wise(student, teacher, places))
 
 
