@@ -1,10 +1,13 @@
 """A picture of what several models drew, one row a model."""
 
+import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from keras_distill._files import write_folder
 
 
 def save_sheet(rows: Mapping[str, Any], path: str | pathlib.Path) -> None:
@@ -13,21 +16,35 @@ def save_sheet(rows: Mapping[str, Any], path: str | pathlib.Path) -> None:
     Args:
         rows: Dict from names to images from -1 to 1, shape `(images, height, width, channels)`,
             of 1 or 3 channels; as many, and as large, in each row.
-        path: Path of the PNG.
+        path: Path of the PNG, which ends in ".png". It is written completely or not at all; its
+            folder is created if it doesn't exist.
 
     Raises:
         ImportError: If matplotlib is missing; `pip install keras-distill[report]` brings it.
+        TypeError: If `rows` isn't a dict.
         ValueError: If the images have other shapes, there are none, or their values aren't finite
-            or beyond ±10: not those of images from -1 to 1.
+            or beyond ±10: not those of images from -1 to 1; if `path` ends otherwise, or can't be
+            written.
 
     Example:
 
     >>> rows = {"real": images[:8], "teacher": teacher(latents), "student": student(latents)}
     >>> keras_distill.generators.save_sheet(rows, "drawn.png")
     """
-    from matplotlib.figure import Figure
-
-    drawn = {name: np.asarray(images) for name, images in rows.items()}
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"`save_sheet` needs {error.name}: `pip install keras-distill[report]`."
+        ) from error
+    path = pathlib.Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f'`path` must end in ".png". Received: path={str(path)!r}')
+    if not isinstance(rows, Mapping):
+        raise TypeError(
+            f"`rows` must be a dict from names to images. Received: {type(rows).__name__}"
+        )
+    drawn = {name: _array(images) for name, images in rows.items()}
     shapes = {name: images.shape for name, images in drawn.items()}
     first: tuple = next(iter(shapes.values()), ())
     if len(first) != 4 or first[-1] not in (1, 3) or set(shapes.values()) != {first}:
@@ -50,8 +67,18 @@ def save_sheet(rows: Mapping[str, Any], path: str | pathlib.Path) -> None:
         each.set_xticks([])
         each.set_yticks([])
         each.spines[:].set_visible(False)
-        each.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+        each.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, parse_math=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110, bbox_inches="tight")
+    write_folder(path.parent, {path.name: picture.getvalue()})
+
+
+def _array(images):
+    """Images as an array; those of several sizes as one of objects, whose shape is refused."""
+    try:
+        return np.asarray(images)
+    except ValueError:
+        return np.empty(len(images), object)
 
 
 def _check_values(name, images):
