@@ -6,13 +6,16 @@ gives the velocity `v = α ε − σ x`, from which both follow.
 """
 
 import math
+import numbers
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_distill._types import Tensor
 from keras_distill.checks import whole_number
+from keras_distill.inputs import check_known
 
 
 def noised(images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,6 +32,10 @@ def noised(images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor
     Returns:
         The mixture `α x + σ ε` and the velocity `α ε − σ x`.
 
+    Raises:
+        ValueError: If the shapes differ; of NumPy arrays, if times aren't from 0 to 1, or values of
+            images are beyond ±10: not those of images from -1 to 1.
+
     Example:
 
     >>> image, noise = np.ones((1, 2, 2, 1)), np.zeros((1, 2, 2, 1))
@@ -36,7 +43,8 @@ def noised(images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor
     >>> round(float(mixed[0, 0, 0, 0]), 4), round(float(velocity[0, 0, 0, 0]), 4)
     (0.7071, -0.7071)
     """
-    images, noise, times = _alike(images, noise, times)
+    _check_range("images", images, -10, 10, "If they are from 0 to 255, pass `x / 127.5 - 1`.")
+    images, noise, times = _alike(images=images, noise=noise, times=times)
     signal, sigma = _shares(times, images)
     return signal * images + sigma * noise, signal * noise - sigma * images
 
@@ -55,6 +63,9 @@ def ddim_step(mixed: Tensor, velocity: Tensor, start: Tensor, end: Tensor) -> Te
     Returns:
         Images with the noise of time `end`, of the shape of `mixed`.
 
+    Raises:
+        ValueError: If the shapes differ, or times in a NumPy array aren't from 0 to 1.
+
     Example:
 
     >>> image, noise = np.ones((1, 2, 2, 1)), np.zeros((1, 2, 2, 1))
@@ -64,7 +75,7 @@ def ddim_step(mixed: Tensor, velocity: Tensor, start: Tensor, end: Tensor) -> Te
     >>> bool(np.allclose(step, image))
     True
     """
-    mixed, velocity, start, end = _alike(mixed, velocity, start, end)
+    mixed, velocity, start, end = _alike(mixed=mixed, velocity=velocity, start=start, end=end)
     signal, sigma = _shares(start, mixed)
     next_signal, next_sigma = _shares(end, mixed)
     image, noise = signal * mixed - sigma * velocity, sigma * mixed + signal * velocity
@@ -90,7 +101,9 @@ def two_steps(denoiser: keras.Model, steps: int) -> keras.Model:
         `times - 1 / steps` in a step of DDIM.
 
     Raises:
-        ValueError: If `denoiser` doesn't take two inputs, or `steps` isn't a whole number from 1.
+        TypeError: If `denoiser` isn't a Keras model.
+        ValueError: If `denoiser` isn't functional, takes or gives other tensors, or `steps` isn't a
+            whole number from 1.
 
     Example:
 
@@ -106,8 +119,8 @@ def two_steps(denoiser: keras.Model, steps: int) -> keras.Model:
     whole_number("steps", steps, 1)
     mixed, times = _inputs_like(denoiser)
     middle, end = times - 0.5 / steps, times - 1.0 / steps
-    halfway = ddim_step(mixed, denoiser([mixed, times]), times, middle)
-    reached = ddim_step(halfway, denoiser([halfway, middle]), middle, end)
+    halfway = ddim_step(mixed, _velocity(denoiser, mixed, times), times, middle)
+    reached = ddim_step(halfway, _velocity(denoiser, halfway, middle), middle, end)
     signal, sigma = _shares(times, mixed)
     end_signal, end_sigma = _shares(end, mixed)
     ratio = end_sigma / sigma
@@ -130,7 +143,9 @@ def sampler(denoiser: keras.Model, steps: int) -> keras.Model:
         Model from standard normal noise, of the shape of `mixed`, to images.
 
     Raises:
-        ValueError: If `denoiser` doesn't take two inputs, or `steps` isn't a whole number from 1.
+        TypeError: If `denoiser` isn't a Keras model.
+        ValueError: If `denoiser` isn't functional, takes or gives other tensors, or `steps` isn't a
+            whole number from 1.
 
     Example:
 
@@ -146,18 +161,65 @@ def sampler(denoiser: keras.Model, steps: int) -> keras.Model:
     mixed = noise
     for step in range(steps, 0, -1):
         start, end = zeros + step / steps, zeros + (step - 1) / steps
-        mixed = ddim_step(mixed, denoiser([mixed, start]), start, end)
+        mixed = ddim_step(mixed, _velocity(denoiser, mixed, start), start, end)
     return keras.Model(noise, mixed, name="sampler")
 
 
-def _alike(images, *others):
-    """Tensors in the dtype of the first, or in `floatx` if that is a list or one of integers."""
-    tensors = [x if hasattr(x, "dtype") else ops.convert_to_tensor(x) for x in (images, *others)]
-    dtype = keras.backend.result_type(tensors[0].dtype, float)
+def _alike(**given):
+    """Tensors of images, others like them, and times, in the dtype of the first.
+
+    That is `floatx` if it is a list or one of integers.
+    """
+    for name in list(given)[2:]:
+        _check_range(name, given[name], 0, 1, "Of the i-th of n steps it is i / n.")
+    tensors = {
+        name: x if hasattr(x, "dtype") else ops.convert_to_tensor(x) for name, x in given.items()
+    }
+    if all(getattr(x.shape, "rank", 0) is not None for x in tensors.values()):
+        _check_shapes({name: tuple(x.shape) for name, x in tensors.items()})
+    images, *others = tensors.values()
+    dtype = keras.backend.result_type(images.dtype, float)
     return [
         x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)
-        for x in tensors
+        for x in (images, *others)
     ]
+
+
+def _check_shapes(shapes):
+    """Raises where one tensor would be spread over another: images, others like them, and times."""
+    first, second, *times = shapes
+    if not _equal(shapes[first], shapes[second]):
+        raise ValueError(
+            f"`{second}` must have the shape of `{first}`. "
+            f"Received: {shapes[second]} and {shapes[first]}"
+        )
+    batch = shapes[first][0]
+    for name in times:
+        count, *rest = shapes[name] or (1,)
+        if rest not in ([], [1]) or (None not in (count, batch) and count not in (1, batch)):
+            raise ValueError(
+                f"`{name}` must have the shape (batch, 1), a time for each of `{first}`. "
+                f"Received: {shapes[name]}, with `{first}` of shape {shapes[first]}"
+            )
+
+
+def _equal(shape, other):
+    """Whether shapes are the same, as far as their sizes are known."""
+    return len(shape) == len(other) and all(
+        a == b or None in (a, b) for a, b in zip(shape, other, strict=True)
+    )
+
+
+def _check_range(name, value, low, high, fix):
+    """Raises where values that can be seen, those of NumPy and of Python, are out of a range."""
+    if not isinstance(value, (np.ndarray, list, tuple, numbers.Number)) or not np.size(value):
+        return
+    least, most = np.min(value), np.max(value)
+    if not (low - 1e-6 <= least and most <= high + 1e-6):
+        raise ValueError(
+            f"`{name}` must be from {low} to {high}. Received: values from {least:.4g} to "
+            f"{most:.4g}. {fix}"
+        )
 
 
 def _shares(times, images):
@@ -166,11 +228,28 @@ def _shares(times, images):
     return ops.cos(angles), ops.sin(angles)
 
 
+def _velocity(denoiser, mixed, times):
+    (velocity,) = keras.tree.flatten(denoiser([mixed, times]))  # It may be in a list.
+    return velocity
+
+
 def _inputs_like(denoiser: Any) -> list:
     """New inputs of the shapes of a denoiser's."""
-    if not isinstance(denoiser, keras.Model) or len(denoiser.inputs) != 2:
-        raise ValueError(
-            "`denoiser` must be a model of two inputs, `keras.Model([mixed, times], velocity)`. "
-            f"Received: denoiser={denoiser!r}"
+    check_known("denoiser", denoiser)
+    reads, gives = denoiser.inputs, denoiser.outputs
+    if (
+        len(reads) != 2
+        or tuple(reads[1].shape[1:]) not in ((), (1,))
+        or not all(keras.backend.is_float_dtype(x.dtype) for x in reads)
+        or [tuple(x.shape) for x in gives] != [tuple(reads[0].shape)]
+    ):
+        inputs, outputs = (
+            ", ".join(f"{x.dtype} {x.shape}" for x in each) for each in (reads, gives)
         )
-    return [keras.Input(x.shape[1:], dtype=x.dtype) for x in denoiser.inputs]
+        raise ValueError(
+            "`denoiser` must be a model of two inputs of floats, in this order, mixed images and "
+            "times of shape (batch, 1), whose one output, the velocity, has the shape of the "
+            f"images: `keras.Model([mixed, times], velocity)`. Received: inputs of {inputs}, "
+            f"outputs of {outputs}"
+        )
+    return [keras.Input(x.shape[1:], dtype=x.dtype) for x in reads]

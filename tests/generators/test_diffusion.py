@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import keras_distill
@@ -150,13 +151,96 @@ def test_student_learns_two_steps_in_one(rng, tmp_path):
     np.testing.assert_allclose(artifact.predict(noise), drawn, atol=1e-5)
 
 
+def test_noise_of_a_data_pipeline_may_have_an_unknown_shape():
+    def mixed(x):
+        noise = tf.numpy_function(np.zeros_like, [x], tf.float32)
+        return noised(x, noise, tf.zeros((2, 1)))[0]
+
+    images = np.ones((2, 4, 4, 1), "float32")
+    found = next(iter(tf.data.Dataset.from_tensors(images).map(mixed)))
+    np.testing.assert_array_equal(found, images)
+
+
+@pytest.mark.parametrize("make", [two_steps, sampler])
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        ({"channels": 2}, r"outputs of float32 \(None, 4, 4, 2\)$"),
+        ({"channels": 3}, r"outputs of float32 \(None, 4, 4, 3\)$"),
+        ({"twice": True}, r"outputs of float32 \(None, 4, 4, 1\), float32 \(None, 4, 4, 1\)$"),
+        ({"times": (8,)}, r"inputs of float32 \(None, 4, 4, 1\), float32 \(None, 8\)"),
+        ({"dtype": "int32"}, r"inputs of float32 \(None, 4, 4, 1\), int32 \(None, 1\)"),
+        ({"swapped": True}, r"inputs of float32 \(None, 1\), float32 \(None, 4, 4, 1\)"),
+    ],
+)
+def test_other_denoisers_are_refused(make, change, received):
+    """Most of them would draw something."""
+    mixed = keras.Input((4, 4, 1))
+    times = keras.Input(change.get("times", (1,)), dtype=change.get("dtype"))
+    x = layers.Conv2D(change.get("channels", 1), 1)(mixed)
+    x = x + layers.Reshape((1, 1, 1))(ops.mean(ops.cast(times, "float32"), axis=1, keepdims=True))
+    inputs = [times, mixed] if "swapped" in change else [mixed, times]
+    with pytest.raises(ValueError, match="`denoiser` must be a model of two inputs.*" + received):
+        make(keras.Model(inputs, [x, x] if "twice" in change else x), 2)
+
+
+class Subclass(keras.Model):
+    def call(self, x):
+        return x[0]
+
+
 def test_other_models_are_refused():
     one = keras.Sequential([keras.Input((4,)), layers.Dense(4)])
     for make in (two_steps, sampler):
-        with pytest.raises(ValueError, match="must be a model of two inputs"):
+        with pytest.raises(ValueError, match=r"Received: inputs of float32 \(None, 4\), outputs"):
             make(one, 2)
         with pytest.raises(ValueError, match="`steps` must be a whole number of at least 1"):
             make(denoiser(), 0)
+        with pytest.raises(TypeError, match="`denoiser` must be a Keras model. Received: .*'a'"):
+            make("a", 2)
+        with pytest.raises(ValueError, match="`denoiser` must be functional"):
+            make(Subclass(), 2)
+
+
+def test_a_velocity_in_a_list_is_taken(rng):
+    model = denoiser()
+    listed = keras.Model(model.inputs, model.outputs)
+    z = rng.normal(size=(2, 4, 4, 1))
+    np.testing.assert_array_equal(
+        sampler(listed, 2).predict(z, verbose=0), sampler(model, 2).predict(z, verbose=0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise": np.zeros((4, 2, 2, 3))}, r"`noise` must have .* of `images`.* \(4, 2, 2, 3\)"),
+        ({"noise": np.zeros((1, 2, 2, 1))}, r"`noise` must have the shape .* \(1, 2, 2, 1\)"),
+        ({"noise": np.zeros((2, 2, 1))}, r"`noise` must have the shape .* \(2, 2, 1\)"),
+        ({"times": np.full((2, 2), 0.5)}, r"`times` must have the shape \(batch, 1\).* \(2, 2\)"),
+        ({"times": np.full((3, 1), 0.5)}, r"`times` must have the shape .*Received: \(3, 1\)"),
+        ({"times": np.array([[1], [2], [3], [4]])}, "`times` must be from 0 to 1.*1 to 4.*i / n"),
+        ({"times": -0.5}, "`times` must be from 0 to 1.*from -0.5 to -0.5"),
+        ({"times": np.full((4, 1), np.nan)}, "`times` must be from 0 to 1.*from nan to nan"),
+        ({"images": np.full((4, 2, 2, 1), 200, "uint8")}, "`images` must be .*200.*x / 127.5 - 1"),
+    ],
+)
+def test_other_shapes_and_values_are_refused(change, message):
+    """NumPy would spread one over the other."""
+    images = np.zeros((4, 2, 2, 1))
+    given = {"images": images, "noise": images, "times": np.full((4, 1), 0.5)} | change
+    with pytest.raises(ValueError, match=message):
+        noised(**given)
+
+
+def test_steps_between_other_shapes_and_times_are_refused():
+    z, t = np.zeros((4, 2, 2, 1)), np.full((4, 1), 0.5)
+    with pytest.raises(ValueError, match="`velocity` must have the shape of `mixed`"):
+        ddim_step(z, z[:1], t, t)
+    with pytest.raises(ValueError, match=r"`end` must have the shape .*Received: \(3, 1\)"):
+        ddim_step(z, z, t, t[:3])
+    with pytest.raises(ValueError, match="`start` must be from 0 to 1.*from 2 to 2"):
+        ddim_step(z, z, t * 4, t)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
