@@ -14,8 +14,8 @@ def frozen_copy(model: keras.Model) -> keras.Model:
     return copy
 
 
-def finalize(model: keras.Model) -> None:
-    """Has layers compute with weights that were just set: `Normalization` keeps copies of them."""
-    for layer in _keras.layers_of(model):
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
+def finalize(layer: keras.layers.Layer) -> None:
+    """Has a layer compute with weights that were just set: `Normalization` keeps copies of them."""
+    for inner in _keras.layers_of(layer):
+        if isinstance(inner, keras.layers.Normalization):
+            inner.finalize_state()

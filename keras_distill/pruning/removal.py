@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_distill import _keras
+from keras_distill.frozen import finalize
 from keras_distill.pruning.structure import Structure, is_graph
 from keras_distill.pruning.units import Channels
 
@@ -78,6 +79,7 @@ class _Removal:
                     if axis is not None:
                         value = value.compress(self._stays(axis.channels), place)
                 new.assign(value)
+            finalize(new_layer)
 
     def _counterpart(self, operation: Any) -> Any:
         if not isinstance(operation, keras.layers.Layer):

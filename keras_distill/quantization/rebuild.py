@@ -9,6 +9,7 @@ import keras
 
 from keras_distill import _keras
 from keras_distill._types import PACKAGE
+from keras_distill.frozen import finalize
 from keras_distill.quantization import layers as quantized
 from keras_distill.quantization.graph import Graph, Outside, Step, Tensor, Value
 from keras_distill.quantization.options import Options
@@ -145,6 +146,7 @@ class Builder:
                 old = [keras.ops.convert_to_numpy(operation.embeddings)]
             if old:
                 new.set_weights([*old, *new.get_weights()[len(old) :]])
+                finalize(new)
 
         return self.once(operation, make, copy, lambda layer: step.call.repeat(layer, tensors))
 

@@ -410,3 +410,17 @@ def test_a_shared_layer_that_one_call_needs_whole_stays(rng):
     assert smaller.count_params() < model.count_params()
     x = [rng.normal(size=(2, *y.shape[1:])).astype("float32") for y in model.inputs]
     assert smaller(x).shape == (2, 2)
+
+
+def test_a_pruned_model_normalizes_as_it_has_adapted(network):
+    """Keras computes with a copy of the statistics, which `assign` leaves as it was."""
+    x = np.random.default_rng(0).normal(5, 3, (64, 4)).astype("float32")
+    normalization = layers.Normalization()
+    normalization.adapt(x)
+    hidden, scores = network.layers[1:]
+    hidden.kernel.assign(hidden.kernel * [1.0, 1e-3, 1.0])  # The unit that leaves, and of which
+    scores.kernel.assign(scores.kernel * [[1.0], [0.0], [1.0]])  # nothing is read.
+    model = keras.Sequential([keras.Input((4,)), normalization, hidden, scores])
+    pruned = pruning.prune(model, macs=0.9, importance="l1")
+    assert pruned.get_layer("hidden").units == 2
+    np.testing.assert_allclose(pruned(x), model(x), rtol=1e-5, atol=1e-5)

@@ -215,3 +215,14 @@ def test_calibration_on_elements_of_fit_reads_no_labels(rng):
     paired = quantization.quantize_aware(model, (x, 255 * np.abs(x))).get_weights()
     for ours, theirs in zip(paired, plain, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_student_normalizes_as_it_has_adapted():
+    """Keras computes with a copy of the statistics, which `set_weights` leaves as it was."""
+    x = np.random.default_rng(0).normal(5, 3, (64, 4)).astype("float32")
+    normalization = keras.layers.Normalization()
+    normalization.adapt(x)
+    model = keras.Sequential([keras.Input((4,)), normalization, keras.layers.Dense(3)])
+    aware = quantization.quantize_aware(model)
+    quantization.calibrate(aware, x)
+    np.testing.assert_allclose(aware(x), model(x), atol=0.1)
