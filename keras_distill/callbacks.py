@@ -57,10 +57,10 @@ class MovingAverage(keras.callbacks.Callback):
 
     After step t of the optimizer, counted from 1, each weight of the teacher becomes
     `a * teacher + (1 - a) * student`, with `a = min(1 - 1 / t, decay)`: the mean of all steps so
-    far, until there are `1 / (1 - decay)`. With several `steps_per_execution` it follows after the
-    last of them, where gradients are accumulated once they are applied, and t counts only these.
-    For students that learn from data without labels, with random changes of the inputs as layers
-    of the student.
+    far, until there are `1 / (1 - decay)`. Integers and truth values are the student's. With
+    several `steps_per_execution` it follows after the last of them, where gradients are accumulated
+    once they are applied, and t counts only these. For students that learn from data without
+    labels, with random changes of the inputs as layers of the student.
 
     The distiller keeps the averages and their t in its checkpoints: the next `fit`, a new
     `compile`, a loaded distiller and a restored run go on with them. Of callbacks that save at
@@ -138,7 +138,8 @@ class MovingAverage(keras.callbacks.Callback):
         self._average.steps += 1
         share = min(1 - 1 / self._average.steps, self.decay)
         for mean, weight in zip(self.teacher.weights, self.model.student.weights, strict=True):
-            mean.assign(share * mean + (1 - share) * weight)
+            is_float = keras.backend.is_float_dtype(mean.dtype)
+            mean.assign(share * mean + (1 - share) * weight if is_float else weight)
         finalize(self.teacher)
 
     def _known_average(self) -> Average:

@@ -195,6 +195,34 @@ def test_it_follows_steps_not_batches(rng):
     np.testing.assert_allclose(teacher.layers[0](x), student.layers[0](x), atol=1e-5)
 
 
+class Counter(layers.Layer):
+    """Counts calls, and knows of an end."""
+
+    def build(self, shape):
+        zero = {"shape": (), "initializer": "zeros", "trainable": False}
+        self.calls = self.add_weight(dtype="int32", **zero)
+        self.is_done = self.add_weight(dtype="bool", **zero)
+
+    def call(self, x, training=False):
+        if training:
+            self.calls.assign_add(1)
+            self.is_done.assign(self.calls > 6)
+        return x
+
+
+def test_integers_and_truth_values_are_the_students(rng):
+    """A mean of counts would be rounded down at each step."""
+    student, teacher = (
+        keras.Sequential([keras.Input((4,)), Counter(), layers.Dense(3)]) for _ in range(2)
+    )
+    distiller = compiled(keras_distill.Distiller(student, teacher, alpha=0.5))
+    x, y = rng.normal(size=(32, 4)).astype("float32"), rng.integers(0, 3, 32)
+    distiller.fit(x, y, 4, verbose=0, callbacks=[MovingAverage(teacher, decay=0.75)])
+    counters = student.layers[0], teacher.layers[0]
+    assert [int(counter.calls) for counter in counters] == [8, 8]
+    assert [counter.is_done.numpy() for counter in counters] == [True, True]
+
+
 def test_what_cannot_follow_is_named():
     student, other = model(), keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
