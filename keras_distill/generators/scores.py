@@ -29,8 +29,8 @@ def frechet_distance(real: Any, generated: Any) -> float:
         The distance.
 
     Raises:
-        ValueError: If the features have another shape or aren't finite, or there are fewer than two
-            samples.
+        ValueError: If the features have another shape or aren't finite numbers, or there are fewer
+            than two samples.
 
     Example:
 
@@ -72,7 +72,8 @@ def precision_recall(real: Any, generated: Any, neighbors: int = 3) -> tuple[flo
         Precision and recall, from 0 to 1.
 
     Raises:
-        ValueError: If the features have another shape or aren't finite, or there are too few.
+        ValueError: If the features have another shape or aren't finite numbers, or there are too
+            few.
 
     Example:
 
@@ -105,7 +106,7 @@ def _checked(real, generated, least):
     """Both sets of features as float64."""
     sets = []
     for name, features in (("real", real), ("generated", generated)):
-        features = np.asarray(features, "float64")
+        features = _numbers(name, features)
         if features.ndim != 2 or len(features) < least or not features.shape[1]:
             raise ValueError(
                 f"`{name}` must have the shape (samples, features), with at least {least} samples. "
@@ -122,3 +123,14 @@ def _checked(real, generated, least):
             f"{sets[0].shape[1]} and {sets[1].shape[1]} features."
         )
     return sets
+
+
+def _numbers(name, features):
+    """Features as float64."""
+    try:
+        found = np.asarray(features)
+        if np.iscomplexobj(found):
+            raise TypeError(f"an array of {found.dtype}")
+        return found.astype("float64")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must hold numbers in rows of one length: {error}") from error

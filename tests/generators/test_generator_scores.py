@@ -91,6 +91,10 @@ def test_large_sets_are_taken_in_parts(rng, monkeypatch):
         (np.zeros((4, 2)), np.zeros((1, 2)), "`generated` .* at least"),
         (np.zeros((4, 2)), np.full((4, 2), np.nan), "NaN or infinity, first in sample 0"),
         (np.zeros((4, 2)), np.zeros((4, 3)), "2 and 3 features"),
+        ([["a"], ["b"]], np.zeros((4, 1)), "`real` must hold numbers.*'a'"),
+        (np.zeros((4, 1)), np.ones((4, 1), complex), "`generated` must hold numbers.*complex"),
+        ([[1.0], [1.0, 2.0]], np.zeros((4, 1)), "`real` must hold numbers.*inhomogeneous"),
+        (np.zeros((4, 1)), iter([]), "`generated` must hold numbers.*iterator"),
     ],
 )
 @pytest.mark.parametrize("score", [frechet_distance, precision_recall])
