@@ -8,7 +8,7 @@ import keras
 
 from keras_distill import _keras, adapters, taps
 from keras_distill.frozen import frozen_copy
-from keras_distill.inputs import check_known
+from keras_distill.inputs import check_known, reads_of
 from keras_distill.losses.attention import AttentionMap, AttentionTransfer, ValueRelation
 from keras_distill.losses.relations import RelationalAngle, RelationalDistance
 from keras_distill.losses.review import Review
@@ -251,7 +251,7 @@ def layer_wise(
             x = ours.output
             for layer in _adapting(ours, theirs):
                 x = layer(x)
-            yield keras.Model(student.inputs, rest(x), name=f"{student.name}_{ours.name}")
+            yield keras.Model(reads_of(student), rest(x), name=f"{student.name}_{ours.name}")
             done = block.layers
     finally:
         for layer, trainable in were_trainable:

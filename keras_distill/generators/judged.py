@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_distill.frozen import frozen_copy
-from keras_distill.inputs import check_known, fits
+from keras_distill.inputs import check_known, fits, reads_of
 
 
 def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) -> keras.Model:
@@ -72,4 +72,4 @@ def judged(generator: keras.Model, judge: keras.Model, layers: Sequence[str]) ->
         )
     looks = keras.Model(judge.inputs, {name: judge.get_layer(name).output for name in layers})
     seen = frozen_copy(looks)
-    return keras.Model(generator.inputs, {"image": image, **seen(image, training=False)})
+    return keras.Model(reads_of(generator), {"image": image, **seen(image, training=False)})

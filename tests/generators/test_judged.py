@@ -95,6 +95,15 @@ def test_a_judge_normalizes_as_it_has_adapted(rng):
     np.testing.assert_allclose(found["far"], judge(found["image"]), rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("error:.*structure of `inputs`")
+def test_it_reads_what_the_generator_reads(judge):
+    """One tensor, or a dict."""
+    assert judged(generator(4), judge, ["far"])(np.ones((2, 3)))["far"].shape == (2, 2)
+    noise = {"z": keras.Input((3,), name="z")}
+    named = keras.Model(noise, generator(4)(noise["z"]))
+    assert judged(named, judge, ["far"])({"z": np.ones((2, 3))})["far"].shape == (2, 2)
+
+
 def test_mistakes(judge):
     with pytest.raises(ValueError, match="No such layer: fur"):
         judged(generator(4), judge, ["fur"])

@@ -177,6 +177,19 @@ def test_layer_wise_normalizes_as_the_teacher_has_adapted():
     np.testing.assert_allclose(mixed(x), teacher(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error:.*structure of `inputs`")
+def test_layer_wise_reads_what_the_student_reads():
+    """One tensor, or a dict."""
+    inputs = keras.Input((4,))
+    one = keras.Sequential([inputs, *(keras.layers.Dense(3, name=name) for name in ("a", "b"))])
+    x = np.ones((2, 4), "float32")
+    assert next(methods.layer_wise(one, one, ["a"]))(x).shape == (2, 3)
+    named = {"left": keras.Input((4,), name="left"), "right": keras.Input((4,), name="right")}
+    sums = keras.layers.Add(name="a")(list(named.values()))
+    both = keras.Model(named, keras.layers.Dense(3)(sums))
+    assert next(methods.layer_wise(both, both, ["a"]))({"left": x, "right": x}).shape == (2, 3)
+
+
 class Subclass(keras.Model):
     def __init__(self):
         super().__init__()
