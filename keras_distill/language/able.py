@@ -100,7 +100,9 @@ def _missing_rows(model: keras.Model) -> Iterator[list]:
 
     def watching(table: Any) -> Callable:
         def call(original: Any, ids: Any, *args: Any, **kwargs: Any) -> Any:
-            if np.max(ops.convert_to_numpy(ids), initial=0) >= table.input_dim:
+            # A table that gives the logits, too, is then given floats.
+            is_ids = keras.backend.is_int_dtype(ids.dtype)
+            if is_ids and np.max(ops.convert_to_numpy(ids), initial=0) >= table.input_dim:
                 found.append(table)
             return original(ids, *args, **kwargs)
 

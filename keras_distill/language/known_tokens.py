@@ -42,7 +42,7 @@ def check_tokens(
         if x.dtype.kind == "f" and (x % 1 != 0).any():  # No tokens.
             continue
         known = _known(model, arrays, place, tables)
-        if x.min() < 0 or x.max() >= known:
+        if known < np.inf and (x.min() < 0 or x.max() >= known):
             names = [path for path, _ in keras.tree.flatten_with_path(arrays)]
             name = "/".join(map(str, names[place]))
             if target is not None and leaves[place] is arrays[target]:

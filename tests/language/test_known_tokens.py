@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from keras_distill import language
 from keras_distill.language.known_tokens import check_tokens
@@ -85,3 +85,26 @@ def test_each_input_is_held_to_its_own_table():
         check_tokens(model, given | {"speaker": np.full((4, 1), 3)})
     with pytest.raises(ValueError, match="from 0 to 49, .* Received: 50 in `words`"):
         check_tokens(model, given | {"words": np.full((4, 5), 50)})
+
+
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+def test_negative_numbers_that_no_table_looks_up_are_none(kind):
+    target, heights = keras.Input((None,), name="target"), keras.Input((3,), name="heights")
+    x = layers.Embedding(WORDS, 4)(target) + layers.Dense(4)(heights)[:, None]
+    model = keras.Model([heights, target], layers.Dense(WORDS)(x))
+    found = language.generate(model, {"heights": np.full((2, 3), -9, kind)}, **TRANSLATES)
+    assert found.shape == (2, LENGTH)
+
+
+def test_a_table_that_gives_logits_is_given_no_tokens():
+    class Tied(layers.Embedding):
+        def call(self, x, reverse=False):
+            return ops.matmul(x, ops.transpose(self.embeddings)) if reverse else super().call(x)
+
+        def compute_output_spec(self, x, reverse=False):
+            return keras.KerasTensor((*x.shape[:2], WORDS if reverse else 4))
+
+    tokens, table = keras.Input((None,), dtype="int32"), Tied(WORDS, 4)
+    x = layers.Rescaling(0.0, offset=2.0 * WORDS)(table(tokens))
+    model = keras.Model(tokens, table(x, reverse=True))
+    assert language.generate(model, np.array([[3, 4]]), **PROMPTS).shape == (1, LENGTH)
