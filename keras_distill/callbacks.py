@@ -122,9 +122,14 @@ class MovingAverage(keras.callbacks.Callback):
                 f"as `keras.models.clone_model(student)` has. Received: {self.teacher.name!r} with "
                 f"{shapes[1]}; the student has {shapes[0]}"
             )
+        self._start()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # By now, other callbacks have restored what they do when training begins.
+        self._start()
+
+    def _start(self) -> None:
+        """Goes on from the average and the step that the distiller has."""
         self._average = self._known_average()
         self._followed = int(self.model.optimizer.iterations)
 
@@ -159,6 +164,11 @@ class MovingAverage(keras.callbacks.Callback):
 
     def _is_part(self, model: keras.Model) -> bool:
         """Whether a model is, or may be, in the teacher: functions don't tell what they call."""
-        variables = getattr(self.model.teacher, "variables", ())
-        known = {id(x) for x in variables if isinstance(x, keras.Variable)}
-        return not known or known.issuperset(map(id, model.weights))
+        return _may_hold(self.model.teacher, {id(x) for x in model.weights})
+
+
+def _may_hold(teacher, weights):
+    """Whether a teacher, or one in it, has weights of these ids, or doesn't tell its own."""
+    inner = [*getattr(teacher, "teachers", ()), *filter(None, [getattr(teacher, "teacher", None)])]
+    known = {id(x) for x in getattr(teacher, "variables", ()) if isinstance(x, keras.Variable)}
+    return not known or weights <= known or any(_may_hold(each, weights) for each in inner)

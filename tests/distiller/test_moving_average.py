@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_distill
@@ -258,3 +259,26 @@ def test_only_the_teacher_follows(kind):
     distiller.fit(x, y, verbose=0, callbacks=[MovingAverage(teacher)])
     with pytest.raises(ValueError, match="and not the student"):
         distiller.fit(x, y, verbose=0, callbacks=[MovingAverage(student)])
+
+
+def test_it_follows_batches_of_a_loop_without_epochs(rng):
+    student, teacher = model(), model()
+    distiller = compiled(keras_distill.Distiller(student, teacher, alpha=0.5))
+    x, y = rng.normal(size=(4, 4)).astype("float32"), rng.integers(0, 3, 4)
+    record, follows = Record(), MovingAverage(teacher, decay=0.6)
+    callbacks = keras.callbacks.CallbackList([record, follows], model=distiller)
+    callbacks.on_train_begin()
+    for batch in range(3):
+        distiller.train_on_batch(x, y)
+        callbacks.on_train_batch_end(batch)
+    assert_close(teacher.get_weights(), averages(record.weights, 0.6)[-1])
+
+
+def test_it_may_be_in_a_function_of_an_ensemble(rng):
+    student, teacher = model(), model()
+    function = keras_distill.teachers.Function(teacher.call, tf.TensorSpec((None, 3)))
+    ensemble = keras_distill.teachers.Ensemble([function, model()])
+    distiller = compiled(keras_distill.Distiller(student, ensemble, alpha=0.5))
+    x, y = rng.normal(size=(4, 4)).astype("float32"), rng.integers(0, 3, 4)
+    distiller.fit(x, y, 4, verbose=0, callbacks=[MovingAverage(teacher)])
+    assert_close(teacher.get_weights(), student.get_weights())
