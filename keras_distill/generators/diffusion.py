@@ -27,7 +27,7 @@ def noised(images: Tensor, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor
     Args:
         images: Images, about -1 to 1, shape `(batch, ..., channels)`.
         noise: Standard normal noise, same shape.
-        times: From 0, no noise, to 1, nothing else; shape `(batch, 1)`.
+        times: From 0, no noise, to 1, nothing else; shape `(batch, 1)`, or with more axes of 1.
 
     Returns:
         The mixture `α x + σ ε` and the velocity `α ε − σ x`.
@@ -155,9 +155,9 @@ def sampler(denoiser: keras.Model, steps: int) -> keras.Model:
     ```
     """
     whole_number("steps", steps, 1)
-    noise, _ = _inputs_like(denoiser)
+    noise, times = _inputs_like(denoiser)
     first = (slice(None), *[0] * (len(noise.shape) - 2), slice(1))
-    zeros = ops.zeros_like(noise[first])
+    zeros = ops.reshape(ops.zeros_like(noise[first]), (-1, *times.shape[1:]))
     mixed = noise
     for step in range(steps, 0, -1):
         start, end = zeros + step / steps, zeros + (step - 1) / steps
@@ -196,7 +196,7 @@ def _check_shapes(shapes):
     batch = shapes[first][0]
     for name in times:
         count, *rest = shapes[name] or (1,)
-        if rest not in ([], [1]) or (None not in (count, batch) and count not in (1, batch)):
+        if set(rest) - {1} or (None not in (count, batch) and count not in (1, batch)):
             raise ValueError(
                 f"`{name}` must have the shape (batch, 1), a time for each of `{first}`. "
                 f"Received: {shapes[name]}, with `{first}` of shape {shapes[first]}"
@@ -239,9 +239,10 @@ def _inputs_like(denoiser: Any) -> list:
     reads, gives = denoiser.inputs, denoiser.outputs
     if (
         len(reads) != 2
-        or tuple(reads[1].shape[1:]) not in ((), (1,))
+        or set(reads[1].shape[1:]) - {1}
         or not all(keras.backend.is_float_dtype(x.dtype) for x in reads)
-        or [tuple(x.shape) for x in gives] != [tuple(reads[0].shape)]
+        or len(gives) != 1
+        or not _equal(gives[0].shape, reads[0].shape)
     ):
         inputs, outputs = (
             ", ".join(f"{x.dtype} {x.shape}" for x in each) for each in (reads, gives)

@@ -269,3 +269,39 @@ def test_lists_are_taken():
     assert keras.backend.standardize_dtype(mixed.dtype) == "float32"
     step = ddim_step(mixed, velocity, [[0.5]], [[0]])
     np.testing.assert_allclose(step, [[1.0, 0.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(1,), (1, 1, 1)])
+def test_times_may_have_an_axis_of_1_for_each_of_the_images(axes, rng):
+    """Such times can be multiplied with images."""
+    plain = denoiser()
+    mixed, times = keras.Input((4, 4, 1)), keras.Input(axes)
+    model = keras.Model([mixed, times], plain([mixed, layers.Reshape((1,))(times)]))
+    z, noise = rng.normal(size=(2, 2, 4, 4, 1))
+    t = np.full((2, *axes), 0.5)
+    for found, expected in zip(noised(z, noise, t), noised(z, noise, 0.5), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(
+        two_steps(model, 2).predict([z, t], verbose=0),
+        two_steps(plain, 2).predict([z, t[:, :1].reshape(2, 1)], verbose=0),
+        atol=1e-5,
+    )
+    drawn = sampler(model, 2).predict(z, verbose=0)
+    np.testing.assert_allclose(drawn, sampler(plain, 2).predict(z, verbose=0), atol=1e-5)
+
+
+def test_sizes_of_a_velocity_may_be_unknown(rng):
+    mixed, times = keras.Input((4, 4, 1)), keras.Input((1,))
+    model = keras.Model([mixed, times], Unknown()(layers.Conv2D(1, 1)(mixed)))
+    assert model.output_shape == (None, None, None, 1)
+    assert sampler(model, 1).predict(rng.normal(size=(2, 4, 4, 1)), verbose=0).shape == (2, 4, 4, 1)
+
+
+class Unknown(layers.Layer):
+    """Forgets sizes, as resizing to those of another tensor does."""
+
+    def call(self, x):
+        return x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((None, None, None, x.shape[-1]))
