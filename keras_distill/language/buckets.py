@@ -28,7 +28,7 @@ def bucketed(
 
     - weights, and labels that have such weights;
     - labels and answers that have another axis, such as that of classes;
-    - labels that are integers: each is the class of its token.
+    - labels that are integers or truth values: each is the class of its token.
 
     Floats of one axis, such as one-hot labels, or the answer of a classifier that has as many
     classes as there are tokens, are those of the whole example, and stay as they are. A float
@@ -115,9 +115,9 @@ class _Cut:
     def label(self, x: Any, weight: Any) -> Any:
         if self.fits(x, 2) or (self.fits(x) and weight is not None and self.fits(weight)):
             return x[: self.length]
-        if not self.fits(x) or not x.dtype.is_integer:
+        if not self.fits(x) or not (x.dtype.is_integer or x.dtype.is_bool):
             return x
-        is_padding = tf.reduce_all(x[self.length :] <= 0)
+        is_padding = tf.reduce_all(tf.cast(x[self.length :], "int64") <= 0)
         says = (
             f"Integer labels of shape {x.shape} are cut as the tokens are, but some are above 0 "
             "after the last token. Are they padding? Make them 0 or negative, or give weights. Of "

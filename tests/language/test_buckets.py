@@ -95,10 +95,11 @@ def test_classes_are_no_positions(tokens, length):
 
 @pytest.mark.parametrize("padding", [0, -100])
 def test_labels_of_tokens_in_every_form(tokens, padding):
-    """Integers; floats with an axis of classes, or of 1; floats with weights of tokens."""
+    """Integers; truth values; floats with an axis of classes, or of 1, or with weights."""
     is_token = tokens != 0
     y = {
         "tags": np.where(is_token, 9 - tokens, padding),
+        "marks": tokens > 3,
         "soft": np.eye(8, dtype="float32")[tokens],
         "level": np.where(is_token, tokens, padding)[..., None].astype("float32"),
         "value": tokens.astype("float32"),
