@@ -261,7 +261,11 @@ def layer_wise(
 def _check_order(role, model, places):
     """Refuses places of which a later one doesn't come after the one before it."""
     for before, after in itertools.pairwise(places):
-        if before is after or before not in keras.Model(model.inputs, after.output).layers:
+        try:
+            cut = keras.Model(model.inputs, after.output)
+        except ValueError as error:
+            raise ValueError(f"The {role} can't be cut after {after.name!r}: {error}") from error
+        if before is after or before not in cut.layers:
             raise ValueError(
                 f"`layers` must go from shallow to deep. Received: the {role}'s "
                 f"{after.name!r} after {before.name!r}"

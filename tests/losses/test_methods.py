@@ -263,3 +263,18 @@ def test_methods_name_what_is_no_model_or_place(method, change, named):
     given = {"student": model, "teacher": model, "layers": ["d0"], **change}
     with pytest.raises((TypeError, ValueError), match=named):
         method(*given.values())
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_layers_of_a_nested_model_are_named(role):
+    def flat():
+        return [keras.layers.Dense(4, name="a"), keras.layers.Dense(4, name="b")]
+
+    plain = keras.Sequential([keras.Input((4,)), *flat(), keras.layers.Dense(3)])
+    inner = keras.Sequential([keras.Input((4,)), *flat()], name="inner")
+    nested = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(3)])
+    models = (nested, plain) if role == "student" else (plain, nested)
+    places = [("inner/a", "a"), ("inner/b", "b")]
+    pairs = places if role == "student" else [pair[::-1] for pair in places]
+    with pytest.raises(ValueError, match=f"The {role} can't be cut after 'b'"):
+        next(methods.layer_wise(*models, pairs))
