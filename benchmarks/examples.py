@@ -28,6 +28,7 @@ TASKS = {
     "activity_recognition": "activities, UCI HAR with three people's labels: accuracy",
     "language_identification": "language of three words, Multi30k with 200 labels: accuracy",
     "keyboard": "next words of captions, Multi30k: keystrokes saved",
+    "translation": "English to German, Multi30k: BLEU",
     "voice_activity": "voice activity in noise, FSDD: area under ROC",
     "wake_word": "wake word, heard at six false accepts an hour",
     "connected_digits": "connected digits, FSDD: 1 - word error rate",

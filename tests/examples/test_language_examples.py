@@ -2,9 +2,13 @@
 
 import gzip
 
+import keras
+import numpy as np
 import pytest
 import staging
 from gaining import STUDENTS, gains
+
+from keras_distill import language
 
 
 @pytest.mark.long
@@ -14,8 +18,8 @@ def test_language_identification(data_dir, tmp_path):
     import language_identification
 
     for part in ("train", "test_2016_flickr"):
-        for language, copied in (("de", "cs"), ("de", "de"), ("en", "en"), ("en", "fr")):
-            text = (data_dir / "multi30k" / f"{part}.{language}.gz").read_bytes()
+        for spoken, copied in (("de", "cs"), ("de", "de"), ("en", "en"), ("en", "fr")):
+            text = (data_dir / "multi30k" / f"{part}.{spoken}.gz").read_bytes()
             (tmp_path / f"{part}.{copied}.gz").write_bytes(text)
     slice_ = {"count": 500, "labels": 16, "label_steps": 20, "steps": 60}
     result = language_identification.main(tmp_path, tmp_path / "firmware", **slice_)
@@ -67,3 +71,61 @@ def test_news_topics(data_dir, tmp_path):
     assert result["bytes"] < 18_000
     assert (tmp_path / "app/android/Tokenizer.kt").exists()
     assert (tmp_path / "app/micro/student_tokenizer.h").exists()
+
+
+@pytest.fixture
+def captions(data_dir, tmp_path):
+    """A folder with few of Multi30k's captions."""
+    for part, count in (("train", 100), ("test_2016_flickr", 10)):
+        for name in ("en", "de"):
+            lines = gzip.decompress((data_dir / "multi30k" / f"{part}.{name}.gz").read_bytes())
+            lines = b"\n".join(lines.split(b"\n")[:count])
+            (tmp_path / f"{part}.{name}.gz").write_bytes(gzip.compress(lines))
+    return tmp_path
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*does not support masking")  # KerasHub hands masks on itself.
+@pytest.mark.filterwarnings("ignore:.*stayed float")  # The masks, too.
+def test_translation(captions, monkeypatch):
+    """From end to end: so few captions teach nothing about others."""
+    pytest.importorskip("tokenizers")
+    import translation
+    import translator
+
+    monkeypatch.setattr(translator, "PIECES", 300)
+    places = captions, captions / "teacher", captions / "app"
+    result = translation.main(*places, epochs=(2, 2))
+    assert list(result) == ["teacher", *STUDENTS, "distilled, int8", "word level", "bytes"]
+    assert result["bytes"] == (captions / "app" / "student.tflite").stat().st_size < 140_000
+    english, german = translation.captions(captions, "train")
+    pieces = translator.pieces_of(english + german)
+    language.require_same_vocabulary(captions / "app" / "student.tflite", pieces)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not support masking")
+def test_a_translator_reads_whole_captions_and_no_padding(captions, monkeypatch):
+    pytest.importorskip("keras_hub")
+    pytest.importorskip("tokenizers")
+    import translator
+    from translation import captions as read
+
+    monkeypatch.setattr(translator, "PIECES", 800)
+    both = read(captions, "train")
+    pieces = translator.pieces_of(both[0] + both[1])
+    both = [[text for text in texts if len(text) < 100] for texts in both]
+    x, y = (translator.tokens_of(pieces, texts[:50]) for texts in both)
+    assert pieces.decode_batch(y.tolist()) == [text.strip() for text in both[1][:50]]
+    assert x.shape == (50, translator.LENGTH + 1)
+    assert (x[:, 0] == translator.START).all()
+    assert (x == translator.END).sum(1).tolist() == [1] * 50
+
+    keras.utils.set_random_seed(0)
+    model = translator.translator(16, 2)
+    cut = max((part != 0).sum(1).max() for part in (x, y))
+    assert cut < translator.LENGTH - 4
+    whole = model.predict({"source": x[:, :-1], "target": y[:, :-1]}, verbose=0)[:, :cut]
+    short = model.predict({"source": x[:, :cut], "target": y[:, :cut]}, verbose=0)
+    is_token = y[:, :cut] != 0
+    np.testing.assert_allclose(short[is_token], whole[is_token], rtol=1e-4, atol=1e-4)
+    assert np.abs(whole[is_token]).max() > 0.5
