@@ -105,9 +105,9 @@ class MovingAverage(keras.callbacks.Callback):
         self._followed = 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        student = getattr(self.model, "student", None)
-        if student is None:
-            raise ValueError(f"The model {self.model.name!r} is not a `Distiller`: no student.")
+        if not hasattr(self.model, "averages"):
+            raise ValueError(f"The model {self.model.name!r} is not a `Distiller`: no averages.")
+        student = self.model.student
         if self.teacher is student or not self._is_part(self.teacher):
             raise ValueError(
                 "`teacher` must be the distiller's teacher, or a model in it, and not the student: "
