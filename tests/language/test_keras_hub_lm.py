@@ -12,16 +12,19 @@ from keras_distill import language, losses
 hub = pytest.importorskip("keras_hub")
 
 
+def sizes(width, layers, vocabulary=50, length=16):
+    return {
+        "vocabulary_size": vocabulary,
+        "num_layers": layers,
+        "num_heads": 2,
+        "hidden_dim": width,
+        "intermediate_dim": 2 * width,
+        "max_sequence_length": length,
+    }
+
+
 def language_model(width, layers):
-    backbone = hub.models.GPT2Backbone(
-        vocabulary_size=50,
-        num_layers=layers,
-        num_heads=2,
-        hidden_dim=width,
-        intermediate_dim=2 * width,
-        max_sequence_length=16,
-        dropout=0.0,
-    )
+    backbone = hub.models.GPT2Backbone(**sizes(width, layers), dropout=0.0)
     return hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
 
 
@@ -83,15 +86,7 @@ def test_what_it_writes_is_what_keras_hub_writes(teacher, batch):
 
 
 def translator(width, layers):
-    backbone = hub.models.BartBackbone(
-        vocabulary_size=50,
-        num_layers=layers,
-        num_heads=2,
-        hidden_dim=width,
-        intermediate_dim=2 * width,
-        max_sequence_length=16,
-        dropout=0.0,
-    )
+    backbone = hub.models.BartBackbone(**sizes(width, layers), dropout=0.0)
     return hub.models.BartSeq2SeqLM(backbone, preprocessor=None)
 
 
@@ -142,14 +137,7 @@ def test_a_translator_writes_what_keras_hub_writes_teaches_it_and_is_exported(ba
 
 
 def bert(width, layers, vocabulary):
-    backbone = hub.models.BertBackbone(
-        vocabulary_size=vocabulary,
-        num_layers=layers,
-        num_heads=2,
-        hidden_dim=width,
-        intermediate_dim=2 * width,
-        max_sequence_length=32,
-    )
+    backbone = hub.models.BertBackbone(**sizes(width, layers, vocabulary, length=32))
     return hub.models.BertTextClassifier(backbone, num_classes=4, preprocessor=None)
 
 
