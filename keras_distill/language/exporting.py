@@ -97,7 +97,7 @@ class Generator:
             Path of the file, which `keras_distill.language.generate` takes.
 
         Raises:
-            TypeError: `tokenizer` is none.
+            TypeError: `tokenizer` isn't one that `fingerprint` takes.
             ValueError: The folder can't be written, `name` or `package` can't be that of files or
                 sources, or the tokenizer has tokens that a model of prompts doesn't know. Nothing
                 is left half-written.
